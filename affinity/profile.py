@@ -1,0 +1,22 @@
+"""What is kept of a customer beside their navigation: segments, attributes and computed scores."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from affinity.audience import SegmentId
+from affinity.catalog import Attribute, AttributeName
+from affinity.navigation import VisitorId
+
+
+class ProfileDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of `PUT /v1/profiles/{visitor_id}`: the whole profile, replaced."""
+
+    segments: Annotated[list[SegmentId], Meta(max_length=200)] = []
+    attributes: Annotated[dict[AttributeName, Attribute], Meta(max_length=100)] = {}
+
+
+class ProfileLine(ProfileDraft, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One line of `endcap profiles import`."""
+
+    visitor_id: VisitorId

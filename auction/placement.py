@@ -1,0 +1,77 @@
+"""Where slots are: placements with their attention, pricing, floors and caps, and caps of whole pages."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from auction.request import PageType
+from ledger.money import BID_MICROS_MAX
+from ledger.terms import Identifier
+
+Permille = Annotated[int, Meta(ge=1, le=1000)]
+AttentionList = Annotated[list[Permille], Meta(min_length=1, max_length=50)]
+FloorMicros = Annotated[int, Meta(ge=0, le=BID_MICROS_MAX)]
+Count = Annotated[int, Meta(ge=0, le=50)]
+
+
+class Attention(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Attention per slot and charge type, per mille of the page's best slot; never rising down the page."""
+
+    click: AttentionList
+    impression: AttentionList
+
+
+class Floors(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Least price per click, and per 1,000 impressions (a multiple of 1,000)."""
+
+    click: FloorMicros = 0
+    impression: FloorMicros = 0
+
+
+class PlacementDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of `PUT /v1/placements/{placement_id}`: the whole placement, replaced.
+
+    Attributes:
+        attention_permille: one list for both charge types, or one each; left out, 1000 · 0.85^(t-1) for slot t.
+        floor_micros: floor of clicks, or one for each charge type.
+        score_floor_micros: least score w·b + h, in micros per impression.
+        relevance_floor_ppm: least relevance of a paid product.
+        brand_max, sponsored_max: most fills of one brand, and most paid ones, in this placement.
+    """
+
+    page_types: Annotated[list[PageType], Meta(min_length=1, max_length=9)]
+    slot_count: Annotated[int, Meta(ge=1, le=50)]
+    attention_permille: AttentionList | Attention | None = None
+    pricing: Literal["critical"] = "critical"
+    allocation: Literal["greedy"] = "greedy"
+    floor_micros: FloorMicros | Floors = 0
+    score_floor_micros: FloorMicros = 0
+    relevance_floor_ppm: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    squashing_ppm: Annotated[int, Meta(ge=0, le=1_000_000)] = 1_000_000
+    brand_max: Count | None = None
+    sponsored_max: Count | None = None
+
+
+class Placement(Struct, frozen=True, kw_only=True):
+    """A placement as it stands, with every default filled in."""
+
+    placement_id: Identifier
+    page_types: list[str]
+    slot_count: int
+    attention_permille: Attention
+    pricing: str
+    allocation: str
+    floor_micros: Floors
+    score_floor_micros: int
+    relevance_floor_ppm: int
+    squashing_ppm: int
+    brand_max: int | None
+    sponsored_max: int | None
+    change_seq: int
+
+
+class PageCaps(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of `PUT /v1/page-types/{type}`: caps over all placements of one page."""
+
+    brand_max: Count | None = None
+    sponsored_max: Count | None = None

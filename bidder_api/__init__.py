@@ -1,0 +1,1 @@
+"""What brands and retailer staff call and see; also settings, composition and the `endcap` command."""

@@ -1,0 +1,1 @@
+"""Every charge, in balanced postings; knows nothing of ads but their price."""

@@ -1,0 +1,14 @@
+"""The deployment, keys, the change log and idempotency."""
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Make the tables."""
+
+
+def downgrade() -> None:
+    """Drop them again."""

@@ -1,0 +1,1 @@
+"""Replay and simulated markets: what an analyst tunes with before touching the shop."""
