@@ -1,0 +1,418 @@
+"""Tables of what is offered and where it may stand: campaigns, bids, placements, caps of pages, retailer rules.
+
+Holds the SQL of this package and nothing else; nothing on the slot path imports it. Each row keeps the whole
+thing as JSON in `body`, beside the columns one selects by, so that a hundred thousand bids are read back in one
+decoding. Nothing is deleted: what is archived stays, so that every change can be followed by `change_seq`.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from affinity import store as affinity_store
+from auction.builder import SnapshotSource
+from auction.campaign import Bid, Campaign
+from auction.placement import PageCaps, Placement
+from auction.retailer_rule import RetailerRule
+
+metadata = sa.MetaData()
+
+campaigns = sa.Table(
+    "campaigns",
+    metadata,
+    sa.Column("retailer_id", sa.Text, primary_key=True),
+    sa.Column("campaign_id", sa.Text, primary_key=True),
+    sa.Column("advertiser_id", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("change_seq", sa.BigInteger, nullable=False),
+    sa.Index("campaigns_by_advertiser", "retailer_id", "advertiser_id", "campaign_id"),
+    sa.Index("campaigns_by_change", "retailer_id", "change_seq"),
+)
+
+bids = sa.Table(
+    "bids",
+    metadata,
+    sa.Column("retailer_id", sa.Text, primary_key=True),
+    sa.Column("bid_id", sa.Text, primary_key=True),
+    sa.Column("campaign_id", sa.Text, nullable=False),
+    sa.Column("advertiser_id", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("change_seq", sa.BigInteger, nullable=False),
+    sa.Index("bids_by_advertiser", "retailer_id", "advertiser_id", "bid_id"),
+    sa.Index("bids_by_campaign", "retailer_id", "campaign_id", "bid_id"),
+    sa.Index("bids_by_change", "retailer_id", "change_seq"),
+)
+
+placements = sa.Table(
+    "placements",
+    metadata,
+    sa.Column("retailer_id", sa.Text, primary_key=True),
+    sa.Column("placement_id", sa.Text, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("change_seq", sa.BigInteger, nullable=False),
+)
+
+page_caps = sa.Table(
+    "page_caps",
+    metadata,
+    sa.Column("retailer_id", sa.Text, primary_key=True),
+    sa.Column("page_type", sa.Text, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("change_seq", sa.BigInteger, nullable=False),
+)
+
+rules = sa.Table(
+    "rules",
+    metadata,
+    sa.Column("retailer_id", sa.Text, primary_key=True),
+    sa.Column("rule_id", sa.Text, primary_key=True),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("change_seq", sa.BigInteger, nullable=False),
+    sa.Index("rules_by_change", "retailer_id", "change_seq"),
+)
+
+Kept = TypeVar("Kept")
+
+_encode = msgspec.json.Encoder().encode
+
+# --- campaigns ---------------------------------------------------------------------------------------------------
+
+
+def insert_campaign(connection: Connection, retailer_id: str, campaign: Campaign) -> None:
+    """Keep a new campaign."""
+    connection.execute(campaigns.insert().values(retailer_id=retailer_id, **_campaign_row(campaign)))
+
+
+def update_campaign(
+    connection: Connection, retailer_id: str, campaign: Campaign, expected_change_seq: int | None = None
+) -> bool:
+    """Replace the campaign of that id; say whether it was there, and still as of `expected_change_seq` if given."""
+    return _replace(
+        connection,
+        campaigns,
+        (campaigns.c.retailer_id == retailer_id, campaigns.c.campaign_id == campaign.campaign_id),
+        _campaign_row(campaign),
+        expected_change_seq,
+    )
+
+
+def get_campaign(
+    connection: Connection, retailer_id: str, campaign_id: str, advertiser_id: str | None = None
+) -> Campaign | None:
+    """Return the campaign, or None where there is none or it is not that advertiser's (None: anybody's)."""
+    query = sa.select(campaigns.c.body).where(
+        campaigns.c.retailer_id == retailer_id, campaigns.c.campaign_id == campaign_id
+    )
+    if advertiser_id is not None:
+        query = query.where(campaigns.c.advertiser_id == advertiser_id)
+    return _decode_one(connection, query, Campaign)
+
+
+def list_campaigns(
+    connection: Connection,
+    retailer_id: str,
+    advertiser_id: str | None = None,
+    after: str | None = None,
+    limit: int = 100,
+    *,
+    status: str | None = None,
+    include_archived: bool = False,
+) -> list[Campaign]:
+    """Return up to `limit` campaigns in the order of their ids, from just after the id `after`."""
+    query = sa.select(campaigns.c.body).where(campaigns.c.retailer_id == retailer_id)
+    if advertiser_id is not None:
+        query = query.where(campaigns.c.advertiser_id == advertiser_id)
+    query = _by_status(query, campaigns, status, include_archived)
+    return _decode_page(connection, query, campaigns.c.campaign_id, after, limit, Campaign)
+
+
+# --- bids --------------------------------------------------------------------------------------------------------
+
+
+def insert_bid(connection: Connection, retailer_id: str, bid: Bid) -> None:
+    """Keep a new bid."""
+    connection.execute(bids.insert().values(retailer_id=retailer_id, **_bid_row(bid)))
+
+
+def insert_bids(connection: Connection, retailer_id: str, new_bids: Sequence[Bid]) -> None:
+    """Keep many new bids at once."""
+    if new_bids:
+        connection.execute(bids.insert(), [{"retailer_id": retailer_id, **_bid_row(bid)} for bid in new_bids])
+
+
+def update_bid(connection: Connection, retailer_id: str, bid: Bid, expected_change_seq: int | None = None) -> bool:
+    """Replace the bid of that id; say whether it was there, and still as of `expected_change_seq` if given."""
+    return _replace(
+        connection,
+        bids,
+        (bids.c.retailer_id == retailer_id, bids.c.bid_id == bid.bid_id),
+        _bid_row(bid),
+        expected_change_seq,
+    )
+
+
+def get_bid(connection: Connection, retailer_id: str, bid_id: str, advertiser_id: str | None = None) -> Bid | None:
+    """Return the bid, or None where there is none or it is not that advertiser's (None: anybody's)."""
+    query = sa.select(bids.c.body).where(bids.c.retailer_id == retailer_id, bids.c.bid_id == bid_id)
+    if advertiser_id is not None:
+        query = query.where(bids.c.advertiser_id == advertiser_id)
+    return _decode_one(connection, query, Bid)
+
+
+def list_bids(
+    connection: Connection,
+    retailer_id: str,
+    advertiser_id: str | None = None,
+    after: str | None = None,
+    limit: int = 100,
+    *,
+    campaign_id: str | None = None,
+    status: str | None = None,
+    include_archived: bool = False,
+) -> list[Bid]:
+    """Return up to `limit` bids in the order of their ids, from just after the id `after`."""
+    query = sa.select(bids.c.body).where(bids.c.retailer_id == retailer_id)
+    if advertiser_id is not None:
+        query = query.where(bids.c.advertiser_id == advertiser_id)
+    if campaign_id is not None:
+        query = query.where(bids.c.campaign_id == campaign_id)
+    query = _by_status(query, bids, status, include_archived)
+    return _decode_page(connection, query, bids.c.bid_id, after, limit, Bid)
+
+
+# --- placements and the caps of pages ----------------------------------------------------------------------------
+
+
+def put_placement(connection: Connection, retailer_id: str, placement: Placement) -> bool:
+    """Keep the placement, replacing one of the same id; say whether it is new."""
+    row = {"body": _encode(placement).decode(), "change_seq": placement.change_seq}
+    key = {"retailer_id": retailer_id, "placement_id": placement.placement_id}
+    return _put(connection, placements, key, row)
+
+
+def get_placement(connection: Connection, retailer_id: str, placement_id: str) -> Placement | None:
+    """Return the placement, or None."""
+    query = sa.select(placements.c.body).where(
+        placements.c.retailer_id == retailer_id, placements.c.placement_id == placement_id
+    )
+    return _decode_one(connection, query, Placement)
+
+
+def list_placements(
+    connection: Connection, retailer_id: str, after: str | None = None, limit: int = 100
+) -> list[Placement]:
+    """Return up to `limit` placements in the order of their ids, from just after the id `after`."""
+    query = sa.select(placements.c.body).where(placements.c.retailer_id == retailer_id)
+    return _decode_page(connection, query, placements.c.placement_id, after, limit, Placement)
+
+
+def put_page_caps(connection: Connection, retailer_id: str, page_type: str, caps: PageCaps, change_seq: int) -> bool:
+    """Keep the caps of a type of page, replacing the earlier ones; say whether they are new."""
+    row = {"body": _encode(caps).decode(), "change_seq": change_seq}
+    return _put(connection, page_caps, {"retailer_id": retailer_id, "page_type": page_type}, row)
+
+
+def list_page_caps(connection: Connection, retailer_id: str) -> dict[str, PageCaps]:
+    """Return the caps of every type of page that has some."""
+    query = sa.select(page_caps.c.page_type, page_caps.c.body).where(page_caps.c.retailer_id == retailer_id)
+    rows = connection.execute(query.order_by(page_caps.c.page_type)).all()
+    return {page_type: msgspec.json.decode(body, type=PageCaps) for page_type, body in rows}
+
+
+# --- rules -------------------------------------------------------------------------------------------------------
+
+
+def insert_rule(connection: Connection, retailer_id: str, rule: RetailerRule) -> None:
+    """Keep a new rule."""
+    connection.execute(rules.insert().values(retailer_id=retailer_id, **_rule_row(rule)))
+
+
+def update_rule(
+    connection: Connection, retailer_id: str, rule: RetailerRule, expected_change_seq: int | None = None
+) -> bool:
+    """Replace the rule of that id; say whether it was there, and still as of `expected_change_seq` if given."""
+    return _replace(
+        connection,
+        rules,
+        (rules.c.retailer_id == retailer_id, rules.c.rule_id == rule.rule_id),
+        _rule_row(rule),
+        expected_change_seq,
+    )
+
+
+def get_rule(connection: Connection, retailer_id: str, rule_id: str) -> RetailerRule | None:
+    """Return the rule, or None."""
+    query = sa.select(rules.c.body).where(rules.c.retailer_id == retailer_id, rules.c.rule_id == rule_id)
+    return _decode_one(connection, query, RetailerRule)
+
+
+def list_rules(
+    connection: Connection,
+    retailer_id: str,
+    after: str | None = None,
+    limit: int = 100,
+    *,
+    stage: str | None = None,
+    include_archived: bool = False,
+) -> list[RetailerRule]:
+    """Return up to `limit` rules in the order of their ids, from just after the id `after`."""
+    query = sa.select(rules.c.body).where(rules.c.retailer_id == retailer_id)
+    if stage is not None:
+        query = query.where(rules.c.stage == stage)
+    elif not include_archived:
+        query = query.where(rules.c.stage != "archived")
+    return _decode_page(connection, query, rules.c.rule_id, after, limit, RetailerRule)
+
+
+# --- what a snapshot is built from -------------------------------------------------------------------------------
+
+
+def read_source(connection: Connection, retailer_id: str, *, currency: str, time_zone: str) -> SnapshotSource:
+    """Read everything the auction reads, as of one version (the connection's own consistent view)."""
+    version = affinity_store.current_change_seq(connection, retailer_id)
+    return SnapshotSource(
+        version=version,
+        currency=currency,
+        time_zone=time_zone,
+        products=affinity_store.read_products_changed(connection, retailer_id, -1),
+        advertiser_names=dict(affinity_store.list_advertisers(connection, retailer_id)),
+        placements=_decode_all(connection, retailer_id, placements, Placement),
+        page_caps=list_page_caps(connection, retailer_id),
+        campaigns=_decode_all(connection, retailer_id, campaigns, Campaign, campaigns.c.status != "archived"),
+        bids=_decode_all(connection, retailer_id, bids, Bid, bids.c.status != "archived"),
+        rules=_decode_all(connection, retailer_id, rules, RetailerRule, rules.c.stage == "live"),
+    )
+
+
+def refresh_source(connection: Connection, retailer_id: str, source: SnapshotSource) -> SnapshotSource:
+    """Return the source as it is now, reading only what changed since; `source` itself when nothing did."""
+    version = affinity_store.current_change_seq(connection, retailer_id)
+    if version == source.version:
+        return source
+    since = source.version
+    products = affinity_store.read_products_changed(connection, retailer_id, since)
+    new_campaigns = _decode_all(connection, retailer_id, campaigns, Campaign, campaigns.c.change_seq > since)
+    new_bids = _decode_all(connection, retailer_id, bids, Bid, bids.c.change_seq > since)
+    new_rules = _decode_all(connection, retailer_id, rules, RetailerRule, rules.c.change_seq > since)
+    by_product = {product.product_id: product for product in source.products}
+    by_product.update((product.product_id, product) for product in products)
+    by_campaign = {campaign.campaign_id: campaign for campaign in source.campaigns}
+    by_campaign.update((campaign.campaign_id, campaign) for campaign in new_campaigns)
+    by_bid = {bid.bid_id: bid for bid in source.bids}
+    by_bid.update((bid.bid_id, bid) for bid in new_bids)
+    by_rule = {rule.rule_id: rule for rule in source.rules}
+    by_rule.update((rule.rule_id, rule) for rule in new_rules)
+    return SnapshotSource(
+        version=version,
+        currency=source.currency,
+        time_zone=source.time_zone,
+        products=list(by_product.values()),
+        advertiser_names=dict(affinity_store.list_advertisers(connection, retailer_id)),
+        placements=_decode_all(connection, retailer_id, placements, Placement),
+        page_caps=list_page_caps(connection, retailer_id),
+        campaigns=[campaign for campaign in by_campaign.values() if campaign.status != "archived"],
+        bids=[bid for bid in by_bid.values() if bid.status != "archived"],
+        rules=[rule for rule in by_rule.values() if rule.stage == "live"],
+    )
+
+
+# --- rows ----------------------------------------------------------------------------------------------------------
+
+
+def _campaign_row(campaign: Campaign) -> dict[str, str | int]:
+    return {
+        "campaign_id": campaign.campaign_id,
+        "advertiser_id": campaign.advertiser_id,
+        "status": campaign.status,
+        "body": _encode(campaign).decode(),
+        "change_seq": campaign.change_seq,
+    }
+
+
+def _bid_row(bid: Bid) -> dict[str, str | int]:
+    return {
+        "bid_id": bid.bid_id,
+        "campaign_id": bid.campaign_id,
+        "advertiser_id": bid.advertiser_id,
+        "status": bid.status,
+        "body": _encode(bid).decode(),
+        "change_seq": bid.change_seq,
+    }
+
+
+def _rule_row(rule: RetailerRule) -> dict[str, str | int]:
+    return {
+        "rule_id": rule.rule_id,
+        "stage": rule.stage,
+        "body": _encode(rule).decode(),
+        "change_seq": rule.change_seq,
+    }
+
+
+def _replace(
+    connection: Connection,
+    table: sa.Table,
+    is_it: tuple[sa.ColumnElement[bool], ...],
+    row: dict[str, str | int],
+    expected_change_seq: int | None,
+) -> bool:
+    statement = table.update().where(*is_it).values(**row)
+    if expected_change_seq is not None:
+        statement = statement.where(table.c.change_seq == expected_change_seq)
+    return bool(connection.execute(statement).rowcount)
+
+
+def _put(connection: Connection, table: sa.Table, key: dict[str, str], row: dict[str, str | int]) -> bool:
+    is_it = [table.c[name] == value for name, value in key.items()]
+    if connection.execute(table.update().where(*is_it).values(**row)).rowcount:
+        return False
+    connection.execute(table.insert().values(**key, **row))
+    return True
+
+
+def _by_status(
+    query: sa.Select[tuple[str]], table: sa.Table, status: str | None, include_archived: bool
+) -> sa.Select[tuple[str]]:
+    if status is not None:
+        return query.where(table.c.status == status)
+    return query if include_archived else query.where(table.c.status != "archived")
+
+
+def _decode_one(connection: Connection, query: sa.Select[tuple[str]], kind: type[Kept]) -> Kept | None:
+    body = connection.execute(query).scalar_one_or_none()
+    return None if body is None else msgspec.json.decode(body, type=kind)
+
+
+def _decode_page(
+    connection: Connection,
+    query: sa.Select[tuple[str]],
+    key: sa.ColumnElement[str],
+    after: str | None,
+    limit: int,
+    kind: type[Kept],
+) -> list[Kept]:
+    if after is not None:
+        query = query.where(key > after)
+    return _decode_list(list(connection.execute(query.order_by(key).limit(limit)).scalars()), kind)
+
+
+def _decode_all(
+    connection: Connection,
+    retailer_id: str,
+    table: sa.Table,
+    kind: type[Kept],
+    *conditions: sa.ColumnElement[bool],
+) -> list[Kept]:
+    query = sa.select(table.c.body).where(table.c.retailer_id == retailer_id, *conditions)
+    return _decode_list(list(connection.execute(query).scalars()), kind)
+
+
+def _decode_list(bodies: list[str], kind: type[Kept]) -> list[Kept]:
+    # One decoding of one array costs a third of as many small ones.
+    return msgspec.json.decode("[" + ",".join(bodies) + "]", type=list[kind])  # type: ignore[valid-type]
