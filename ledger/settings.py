@@ -1,0 +1,39 @@
+"""What an operator may turn in the ledger. Each field has a default, a unit and a sentence."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+InvalidTraffic = Literal["declared", "on", "off"]
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """The ledger's settings.
+
+    Attributes:
+        currency: ISO 4217 code of the deployment's one currency.
+        time_zone: IANA name; days of daily budgets and months of periods are the retailer's.
+        impression_life_ms: how long after the fill an impression or a view is still taken.
+        click_life_ms: how long after the fill a click is still taken.
+        invalid_traffic: what is recorded but not billed. `declared`: robots that say so in their user agent. `on`: also
+            a click whose impression was not recorded before it or together with it. `off`: nothing. A click whose
+            impression is late or was blocked is common, so the default bills it.
+        group_event_count_max: most events that wait for one another's commit (one larger request is not split).
+        group_wait_ms: longest that the first of them waits for company.
+        events_per_request_max: most events in one `POST /v1/events`.
+        body_bytes_max: most bytes of one `POST /v1/events`.
+        waiting_event_count_max: events waiting for a commit above which new ones are refused with 503.
+        unwritable_s_max: how long events may be unwritable before no more paid fills should be shown.
+    """
+
+    currency: str = "EUR"
+    time_zone: str = "UTC"
+    impression_life_ms: int = 30 * 60_000
+    click_life_ms: int = 24 * 3_600_000
+    invalid_traffic: InvalidTraffic = "declared"
+    group_event_count_max: int = 256
+    group_wait_ms: int = 2
+    events_per_request_max: int = 500
+    body_bytes_max: int = 2_000_000
+    waiting_event_count_max: int = 20_000
+    unwritable_s_max: float = 5.0
