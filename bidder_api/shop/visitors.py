@@ -1,0 +1,82 @@
+"""The visitors one may be in the demo shop, told apart by what is known of them."""
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from affinity.catalog import CATEGORY_SEPARATOR
+from affinity.profile import ProfileLine
+
+PROMOTION_HIGH, PROMOTION_LOW = 70, 30  # percentiles of the share bought on promotion
+
+
+class TellingVisitor(Struct, frozen=True):
+    """A household that differs from the others in a way anybody sees.
+
+    Attributes:
+        promophile: percentile, among households, of the share bought on promotion.
+        categories: the two categories it buys more of than others do.
+    """
+
+    visitor_id: str
+    rfm: str
+    promophile: int
+    categories: list[str]
+
+
+class Who(Struct, frozen=True, kw_only=True):
+    """A visitor in words; no visitor id is the stranger."""
+
+    visitor_id: str | None
+    name: str
+    label: str
+    facts: list[str]
+
+
+class Visitors:
+    """The choices of "Who am I?".
+
+    Args:
+        telling: the households one may be, in the order they are offered.
+        profiles: profile of each.
+    """
+
+    def __init__(self, telling: Sequence[TellingVisitor], profiles: Mapping[str, ProfileLine]) -> None:
+        self._telling = {visitor.visitor_id: visitor for visitor in telling}
+        self._profiles = profiles
+        self._default = telling[0].visitor_id if telling else None
+
+    def chosen(self, cookie: str | None) -> str | None:
+        """Return the visitor a cookie stands for; the first one for a newcomer, None for the stranger."""
+        if cookie in self._telling:
+            return cookie
+        return None if cookie == "stranger" else self._default
+
+    def describe(self, visitor_id: str | None, words: Mapping[str, str]) -> Who:
+        """Return a visitor in words."""
+        if visitor_id is None:
+            return Who(visitor_id=None, name=words["stranger"], label=words["stranger"], facts=[])
+        visitor = self._telling[visitor_id]
+        name = f"{words['household']} {visitor_id.rpartition('-')[2]}"
+        last_parts = [category.rpartition(CATEGORY_SEPARATOR)[2].lower() for category in visitor.categories]
+        promotion = _promotion_words(visitor.promophile, words)
+        label = f"{name}: {words['rfm_' + visitor.rfm]}, {promotion}, {last_parts[0]}"
+        facts = [words["rfm_" + visitor.rfm], promotion, *last_parts]
+        profile = self._profiles.get(visitor_id)
+        if profile is not None:
+            age, kids = profile.attributes.get("age"), profile.attributes.get("kids_count")
+            if age:
+                facts.append(f"{age} {words['years']}")
+            if kids and kids != "0":
+                facts.append(f"{kids} {words['kid' if kids == '1' else 'kids']}")
+        return Who(visitor_id=visitor_id, name=name, label=label, facts=facts)
+
+    def everybody(self, words: Mapping[str, str]) -> list[Who]:
+        """Return every choice in words, the stranger last."""
+        return [self.describe(visitor_id, words) for visitor_id in [*self._telling, None]]
+
+
+def _promotion_words(promophile: int, words: Mapping[str, str]) -> str:
+    if promophile >= PROMOTION_HIGH:
+        return words["promo_high"]
+    return words["promo_low"] if promophile <= PROMOTION_LOW else words["promo_mid"]
