@@ -1,1 +1,1 @@
-"""Replay and simulated markets: what an analyst tunes with before touching the shop."""
+"""A small world of visitors and bidders on the same engine, to tune against before touching the shop."""
