@@ -4,8 +4,9 @@ Holds wire types only; `feed.py` reads files, `store.py` keeps them.
 """
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 CATEGORY_SEPARATOR = " > "
@@ -16,6 +17,7 @@ CategoryId = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\x00
 ShortText = Annotated[str, Meta(max_length=512, pattern=r"^[^\x00]*(?![\s\S])")]
 LinkText = Annotated[str, Meta(max_length=2048, pattern=r"^https?://[^\x00-\x20\x7f]+(?![\s\S])")]
 Attribute = bool | int | float | str  # a custom attribute; its type is fixed by the first feed that brings it
+AttributeType = Literal["bool", "int", "float", "str"]
 AttributeName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9_]*(?![\s\S])")]
 
 PriceMicros = Annotated[int, Meta(ge=0, le=10**12)]
@@ -68,11 +70,30 @@ class ProductChange(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     product_id: ProductId
     price_micros: PriceMicros | UnsetType = UNSET
-    sale_price_micros: PriceMicros | None | UnsetType = UNSET
-    availability: (
-        Annotated[str, Meta(pattern=r"^(in_stock|out_of_stock|preorder|backorder)(?![\s\S])")] | UnsetType
-    ) = UNSET
-    stock: Annotated[int, Meta(ge=0, le=10**9)] | None | UnsetType = UNSET
+    sale_price_micros: PriceMicros | UnsetType | None = UNSET
+    availability: Annotated[str, Meta(pattern=r"^(in_stock|out_of_stock|preorder|backorder)(?![\s\S])")] | UnsetType = (
+        UNSET
+    )
+    stock: Annotated[int, Meta(ge=0, le=10**9)] | UnsetType | None = UNSET
+
+
+def change_product(product: Product, change: ProductChange) -> Product:
+    """Return the product with what the change gives in place of what it had."""
+    given = {
+        name: value
+        for name, value in msgspec.structs.asdict(change).items()
+        if value is not UNSET and name != "product_id"
+    }
+    return msgspec.structs.replace(product, **given)
+
+
+def attribute_type(value: Attribute) -> AttributeType:
+    """Name the type of a custom attribute's value."""
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int):
+        return "int"
+    return "float" if isinstance(value, float) else "str"
 
 
 def category_and_ancestors(category_id: str) -> Iterator[str]:

@@ -1,0 +1,35 @@
+"""What an operator may set about visitors and their affinity, each with its default, its unit and a sentence."""
+
+from msgspec import Struct
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Settings of navigation, visitors and models.
+
+    Attributes:
+        visitor_count_max: visitors whose state is kept in memory; the least recently seen goes first.
+        visitor_event_count_max: most recent events kept of one visitor; patterns and ranking look no further back.
+        session_gap_s: seconds without an event after which a visitor's session is over.
+        event_lateness_s: how late, in seconds, an event may be reported and still be put where it belongs.
+        event_lead_s: how far in the future, in seconds, a reported event may be; further ones are refused.
+        event_id_window: event ids remembered, so that an event sent twice counts once.
+        navigation_body_bytes_max: largest body of `POST /v1/navigation`, in bytes.
+        navigation_segment_bytes: size of one file of the navigation log, in bytes.
+        interest_half_life_s: seconds after which an event counts half in category and brand affinities.
+        affinity_product_count: products of a visitor's own that get a quality of their own; all others get the base.
+        audience_size_min: visitors an audience or pattern must match before a number is shown.
+        audience_sample_size: visitors looked at to estimate how many match.
+    """
+
+    visitor_count_max: int = 500_000
+    visitor_event_count_max: int = 128
+    session_gap_s: int = 1_800
+    event_lateness_s: int = 86_400
+    event_lead_s: int = 300
+    event_id_window: int = 400_000
+    navigation_body_bytes_max: int = 512_000
+    navigation_segment_bytes: int = 64_000_000
+    interest_half_life_s: int = 1_209_600
+    affinity_product_count: int = 200
+    audience_size_min: int = 50
+    audience_sample_size: int = 20_000
