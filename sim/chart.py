@@ -8,9 +8,11 @@ from html import escape
 
 from msgspec import Struct
 
-WIDTH = 720
-HEIGHT = 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 30
+WIDTH = 520  # as wide as half a report's page, so that letters come out at their own size
+HEIGHT = 230
+LEVEL_WIDTH = 1040  # a whole page
+LABEL_COUNT_MAX = 8
+_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 10, 12, 28
 
 
 class Line(Struct, frozen=True):
@@ -108,7 +110,7 @@ def level(
     drawn = []
     for row, share in enumerate(shares):
         y = row * row_height + 4
-        full = WIDTH - 220
+        full = LEVEL_WIDTH - 220
         drawn.append(
             f'<text class="name" x="150" y="{y + 11}" text-anchor="end">{escape(names[row])}</text>'
             f'<rect class="track" x="160" y="{y}" width="{full}" height="14" rx="3"/>'
@@ -116,21 +118,20 @@ def level(
             f"<title>{escape(titles[row])}</title></rect>"
             f'<text class="tick" x="{160 + full + 8}" y="{y + 11}">{share:.0%}</text>'
         )
-    return _svg(drawn, describe, height=len(shares) * row_height + 4)
+    return _svg(drawn, describe, width=LEVEL_WIDTH, height=len(shares) * row_height + 4)
 
 
-def whisker(value: float, low: float, high: float, left: float, right: float) -> str:
-    """Draw a value in its interval, on a line that goes from `left` to `right`."""
-    span = (right - left) or 1.0
+def whisker(value: float, low: float, high: float, reach: float) -> str:
+    """Draw a value in its interval, on a line that goes from `value - reach` to `value + reach`."""
 
     def at(found: float) -> float:
-        return 4 + 152 * (found - left) / span
+        return 80 + 76 * max(-1.0, min(1.0, (found - value) / reach))
 
     return (
         '<svg class="whisker" viewBox="0 0 160 16" aria-hidden="true">'
         '<line class="grid" x1="4" x2="156" y1="8" y2="8"/>'
         f'<line class="span" x1="{at(low):.1f}" x2="{at(high):.1f}" y1="8" y2="8"/>'
-        f'<circle class="c0" cx="{at(value):.1f}" cy="8" r="4"/></svg>'
+        '<circle class="c0" cx="80" cy="8" r="4"/></svg>'
     )
 
 
@@ -143,8 +144,8 @@ def legend(names: Sequence[str]) -> str:
     )
 
 
-def _svg(drawn: Sequence[str], describe: str, height: int = HEIGHT) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(describe)}">{"".join(drawn)}</svg>'
+def _svg(drawn: Sequence[str], describe: str, width: int = WIDTH, height: int = HEIGHT) -> str:
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(describe)}">{"".join(drawn)}</svg>'
 
 
 def _inner_width() -> float:
@@ -184,9 +185,9 @@ def _frame(ticks: Sequence[float], top: float, unit: str) -> str:
 
 
 def _steps(labels: Sequence[str]) -> str:
-    """Name at most twelve steps of the horizontal axis."""
+    """Name a few steps of the horizontal axis."""
     step = _inner_width() / max(1, len(labels))
-    every = max(1, -(-len(labels) // 12))
+    every = max(1, -(-len(labels) // LABEL_COUNT_MAX))
     return "".join(
         f'<text class="tick" x="{_LEFT + step * (row + 0.5):.1f}" y="{HEIGHT - 10}" '
         f'text-anchor="middle">{escape(label)}</text>'

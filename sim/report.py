@@ -31,9 +31,11 @@ def render_report(result: RunResult, currency: str = "EUR") -> str:
         _facts(result),
         "<div class='tiles'>" + "".join(_tile(measures[name], currency) for name in TILES) + "</div>",
         "<div class='pair'>" + _revenue(result.periods, currency) + _fill(result.periods) + "</div>",
-        _shares(result.periods, policies)
+        "<div class='pair'>"
+        + _shares(result.periods, policies)
         + _worth(result.bidders, policies, currency)
-        + _budgets(result.bidders, policies),
+        + "</div>",
+        _budgets(result.bidders, policies),
         _measures(result, currency),
         _placements(result.placements, currency),
         _bidders(result.bidders, currency),
@@ -199,8 +201,7 @@ def _measures(result: RunResult, currency: str) -> str:
         low, high, drawn = "", "", ""
         if found.value is not None and found.low is not None and found.high is not None:
             low, high = shown(found.low, found.unit, ""), shown(found.high, found.unit, "")
-            reach = max(found.high - found.low, abs(found.value) * 0.02, 1e-9)
-            drawn = chart.whisker(found.value, found.low, found.high, found.value - reach, found.value + reach)
+            drawn = chart.whisker(found.value, found.low, found.high, abs(found.value) / 4 or 1.0)
         rows.append(
             [
                 f"{escape(in_words(found.name))}<br><small>{escape(found.sentence)}</small>",
@@ -213,7 +214,8 @@ def _measures(result: RunResult, currency: str) -> str:
     heads = [("Measure", False), ("Value", True), ("Low", True), ("High", True), ("", False)]
     return (
         f"<section><h2>Measures</h2><p>Low and high hold 90 % of what chance alone would make of the same market, "
-        f"by resampling {escape(result.intervals_over)}.</p>{table(heads, rows)}</section>"
+        f"by resampling {escape(result.intervals_over)}. The grey line reaches a quarter of the value either way.</p>"
+        f"{table(heads, rows)}</section>"
     )
 
 
