@@ -1,0 +1,213 @@
+"""Random pages for the auction's tests, and the way from a page of the naive twin to the kernel's arrays."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from hypothesis import strategies as st
+
+from auction.kernel import (
+    GROUP_EVERYONE,
+    GROUP_FIRST_FREE,
+    GROUP_PAID,
+    NO_ADVERTISER,
+    NO_CANDIDATE,
+    NO_PIN,
+    UNATTAINABLE,
+    CandidateArrays,
+    OutcomeArrays,
+    PageArrays,
+    allocate_and_price_nb,
+)
+from tests.auction import naive
+
+PPM = 1_000_000
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the kernel decided, in the naive twin's words."""
+
+    fills: list[str | None]
+    order: list[int]
+    prices: dict[str, naive.Price]
+
+
+def codes(words: list[str]) -> dict[str, int]:
+    return {word: code for code, word in enumerate(dict.fromkeys(words))}
+
+
+def to_arrays(page: naive.Page) -> tuple[CandidateArrays, int, PageArrays, OutcomeArrays]:
+    """Return the kernel's arguments; pinned ads become rows of their own, behind the others."""
+    slot_count = page.slot_count
+    pins = list(page.pins.items())
+    ads = page.ads + [ad for _, ad in pins]
+    brands, products = codes([ad.brand for ad in ads]), codes([ad.product for ad in ads])
+    advertisers = codes([ad.advertiser for ad in ads if ad.advertiser is not None])
+    charges = codes(list(page.attention))
+    groups = codes([group for ad in ads for group in sorted(ad.groups)] + [cap.group or "" for cap in page.caps])
+
+    def bits_of(group: str | None) -> int:
+        if group is None:
+            return GROUP_EVERYONE
+        return GROUP_PAID if group == "paid" else GROUP_FIRST_FREE << groups[group]
+
+    def slot_bits(slots: frozenset[int] | None) -> int:
+        return sum(1 << slot for slot in (range(slot_count) if slots is None else slots))
+
+    candidates = CandidateArrays(
+        bid_micros=np.array([ad.bid for ad in ads], np.int64),
+        weight_ppm=np.array([int(ad.weight * PPM) for ad in ads], np.int64),
+        value_micros=np.array([int(ad.value) for ad in ads], np.int64),
+        floor_micros=np.array([naive.eager_floor(page, ad) for ad in ads], np.int64),
+        advertiser_code=np.array(
+            [NO_ADVERTISER if ad.advertiser is None else advertisers[ad.advertiser] for ad in ads], np.int32
+        ),
+        brand_code=np.array([brands[ad.brand] for ad in ads], np.int32),
+        product_code=np.array([products[ad.product] for ad in ads], np.int32),
+        charge_code=np.array([charges[ad.charge] for ad in ads], np.int8),
+        tie_key=np.array([ad.tie for ad in ads], np.uint64),
+        eligible_slots=np.array([slot_bits(ad.slots) for ad in page.ads] + [0] * len(pins), np.uint64),
+        group_bits=np.array([sum(bits_of(group) for group in ad.groups) for ad in ads], np.uint64),
+    )
+    pinned_row = np.full(slot_count, NO_PIN, np.int64)
+    for place, (slot, _) in enumerate(pins):
+        pinned_row[slot] = len(page.ads) + place
+    arrays = PageArrays(
+        attention_permille=np.array(
+            [[int(a * 1000) for a in profile] for profile in page.attention.values()], np.int64
+        ),
+        opportunity_cost=np.array(
+            [int(page.opportunity_cost.get(slot, Fraction(0)) * 1000 * PPM) for slot in range(slot_count)], np.int64
+        ),
+        pinned_row=pinned_row,
+        cap_bits=np.array([bits_of(cap.group) for cap in page.caps], np.uint64),
+        cap_per_brand=np.array([cap.per_brand for cap in page.caps], np.int8),
+        cap_slots=np.array([slot_bits(cap.slots) for cap in page.caps], np.uint64),
+        cap_max=np.array([cap.maximum for cap in page.caps], np.int64),
+    )
+    return candidates, len(ads), arrays, new_outcome(slot_count)
+
+
+def new_outcome(slot_count: int) -> OutcomeArrays:
+    """Return outcome arrays full of a number nobody would write."""
+    return OutcomeArrays(
+        *[np.full(slot_count, -77, np.int64) for _ in range(3)],
+        np.full((slot_count, slot_count), -77, np.int64),
+        np.full(slot_count, -77, np.int64),
+    )
+
+
+def decide(page: naive.Page, shortlist_count: int = 0) -> Decision:
+    """Decide the page with the kernel."""
+    candidates, count, arrays, outcome = to_arrays(page)
+    filled = allocate_and_price_nb(candidates, count, arrays, shortlist_count, outcome)
+    assert filled == sum(order >= 0 for order in outcome.pick_order)
+    ads = page.ads + list(page.pins.values())
+    names = [None if row == NO_CANDIDATE else ads[row].name for row in outcome.winner_row]
+    prices = {}
+    for slot, row in enumerate(outcome.winner_row.tolist()):
+        if row != NO_CANDIDATE and slot not in page.pins and ads[row].advertiser is not None:
+            row_of_thresholds = outcome.threshold_micros[slot].tolist()
+            prices[ads[row].name] = naive.Price(
+                int(outcome.critical_micros[slot]),
+                int(outcome.vcg_micros[slot]),
+                {u: least for u, least in enumerate(row_of_thresholds) if least != UNATTAINABLE},
+            )
+        else:
+            assert outcome.critical_micros[slot] == outcome.vcg_micros[slot] == 0
+            assert (outcome.threshold_micros[slot] == UNATTAINABLE).all()
+    return Decision(names, outcome.pick_order.tolist(), prices)
+
+
+def decide_naively(page: naive.Page) -> Decision:
+    """Decide the page with the naive twin."""
+    picks = naive.allocate(page)
+    standing = page.pins | {pick.slot: pick.ad for pick in picks}
+    order = {pick.slot: step for step, pick in enumerate(picks)}
+    return Decision(
+        [standing[slot].name if slot in standing else None for slot in range(page.slot_count)],
+        [order.get(slot, -1) for slot in range(page.slot_count)],
+        naive.prices(page),
+    )
+
+
+# Small numbers make ties, which is where exactness shows; a few large ones make every digit matter.
+bids = st.one_of(st.integers(0, 12), st.integers(0, 5_000_000))
+weights = st.one_of(
+    st.sampled_from([Fraction(1), Fraction(1, 2), Fraction(2)]), st.integers(1, 4 * PPM).map(lambda w: Fraction(w, PPM))
+)
+values = st.one_of(st.just(Fraction(0)), st.integers(0, 6).map(Fraction), st.integers(0, 2_000_000).map(Fraction))
+attention_levels = st.one_of(st.sampled_from([1000, 500, 250]), st.integers(1, 1000)).map(lambda a: Fraction(a, 1000))
+
+
+@st.composite
+def pages(  # noqa: PLR0913 - each switches off one part of the mechanism
+    draw: st.DrawFn,
+    *,
+    ads_max: int = 10,
+    slots_max: int = 6,
+    charges: tuple[str, ...] = ("click", "impression"),
+    with_caps: bool = True,
+    with_eligibility: bool = True,
+    with_values: bool = True,
+    with_floors: bool = True,
+    with_organic: bool = True,
+    with_pins: bool = True,
+    with_opportunity_cost: bool = True,
+    with_shared_products: bool = True,
+) -> naive.Page:
+    """Draw a page: some placements of some slots, caps of each and of the page, and candidates for them."""
+    slot_count = draw(st.integers(1, slots_max))
+    every = frozenset(range(slot_count))
+    some_slots = st.frozensets(st.integers(0, slot_count - 1))
+    ad_count = draw(st.integers(0, ads_max))
+    ties = draw(st.permutations(range(ad_count + slot_count)))
+
+    def draw_ad(number: int, name: str) -> naive.Ad:
+        is_organic = with_organic and draw(st.integers(0, 3)) == 0
+        brand = draw(st.sampled_from("ABCD"))
+        sellers = st.sampled_from([brand, brand, "Z"]) if with_shared_products else st.just(brand)
+        value = draw(values) if with_values else Fraction(0)
+        return naive.Ad(
+            name=name,
+            product=draw(st.sampled_from([name, name, "p1", "p2"])) if with_shared_products else name,
+            brand=brand,
+            advertiser=None if is_organic else draw(sellers),
+            charge=draw(st.sampled_from(charges)),
+            bid=0 if is_organic else draw(bids),
+            weight=draw(weights),
+            value=max(value, Fraction(1)) if is_organic else value,
+            floor=draw(st.one_of(st.just(0), bids)) if with_floors and not is_organic else 0,
+            tie=ties[number],
+            slots=draw(st.one_of(st.none(), some_slots)) if with_eligibility else None,
+            groups=draw(st.sampled_from([frozenset[str](), frozenset({"new"})])) if with_caps else frozenset(),
+        )
+
+    caps = []
+    if with_caps:
+        first_half = frozenset(range(slot_count // 2))
+        for slots in (every, first_half, every - first_half):
+            if draw(st.booleans()):
+                caps.append(naive.Cap(slots, draw(st.integers(0, 3)), per_brand=True))
+            if draw(st.booleans()):
+                group = draw(st.sampled_from(["paid", "new", None]))
+                caps.append(naive.Cap(slots, draw(st.integers(0, 3)), group, per_brand=draw(st.booleans())))
+    pins = {}
+    if with_pins:
+        for slot in sorted(draw(st.one_of(st.just(frozenset[int]()), some_slots))):
+            pins[slot] = draw_ad(ad_count + slot, f"pin{slot}")
+    costs = {}
+    if with_opportunity_cost:
+        for slot in sorted(draw(st.one_of(st.just(frozenset[int]()), some_slots))):
+            costs[slot] = Fraction(draw(st.one_of(st.integers(0, 12), st.integers(0, 2_000_000))), 2)
+    return naive.Page(
+        attention={
+            charge: draw(st.lists(attention_levels, min_size=slot_count, max_size=slot_count)) for charge in charges
+        },
+        ads=[draw_ad(number, f"a{number}") for number in range(ad_count)],
+        caps=caps,
+        pins=pins,
+        opportunity_cost=costs,
+        score_floor=draw(values) if with_floors else Fraction(0),
+    )
