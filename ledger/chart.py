@@ -1,0 +1,77 @@
+"""The chart of accounts: which accounts there may be, of which kind, and what is posted to them.
+
+Posting patterns, debit on the left:
+
+| what happens | debit | credit |
+|---|---|---|
+| top-up received | `cash` | `wallet:<advertiser>` |
+| promotional credit given | `expense:promotion` | `promo:<advertiser>` |
+| a charge: promotional credit first, then prepaid money, then the credit line | `promo:<advertiser>`, \
+`wallet:<advertiser>`, `unbilled:<advertiser>:<period>` | `revenue:media` |
+| reversal of any of them | the credits of the original | its debits |
+
+A charge that comes to nothing (no budget left, robots, price 0) is an event without a transaction. Budgets of campaigns
+are limits, not money, and have no account: see `campaign_spend` in `store.py`.
+"""
+
+from enum import StrEnum
+from typing import NewType
+
+AccountName = NewType("AccountName", str)
+
+CASH = AccountName("cash")
+REVENUE = AccountName("revenue:media")
+PROMOTION = AccountName("expense:promotion")
+
+
+class AccountKind(StrEnum):
+    """What an account is; assets and expenses grow by debit, the others by credit."""
+
+    ASSET = "asset"
+    LIABILITY = "liability"
+    INCOME = "income"
+    EXPENSE = "expense"
+
+
+_KIND_BY_FAMILY = {
+    "cash": AccountKind.ASSET,
+    "unbilled": AccountKind.ASSET,
+    "wallet": AccountKind.LIABILITY,
+    "promo": AccountKind.LIABILITY,
+    "revenue": AccountKind.INCOME,
+    "expense": AccountKind.EXPENSE,
+}
+
+
+def wallet(advertiser_id: str) -> AccountName:
+    """Name the account of what an advertiser paid beforehand."""
+    return AccountName("wallet:" + advertiser_id)
+
+
+def promo(advertiser_id: str) -> AccountName:
+    """Name the account of what an advertiser was given to try with."""
+    return AccountName("promo:" + advertiser_id)
+
+
+def unbilled(advertiser_id: str, period: str) -> AccountName:
+    """Name the account of what an advertiser owes for a month and no invoice asks for yet."""
+    return AccountName(f"unbilled:{advertiser_id}:{period}")
+
+
+def account_kind(account: str) -> AccountKind:
+    """Return the kind of an account that is in the chart.
+
+    Raises:
+        KeyError: it is not in the chart.
+    """
+    return _KIND_BY_FAMILY[account.partition(":")[0]]
+
+
+def account_advertiser(account: str) -> str | None:
+    """Return whose account it is, None where it is the retailer's own."""
+    family, _, rest = account.partition(":")
+    if family in ("wallet", "promo"):
+        return rest
+    if family == "unbilled":
+        return rest.rpartition(":")[0]
+    return None

@@ -1,0 +1,327 @@
+"""The one writer: a group of events, or one command, in one transaction; nothing is answered before it is committed.
+
+Synchronous and without a queue of its own (see `pipe.py`). What storage says when it fails is sorted here: what may
+pass, what to wait for, and what only the end of the process can answer.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
+
+from ledger import chain, store
+from ledger.beacon import BeaconKeys
+from ledger.billing import TOTAL, Budget, Budgets, Charge, History, Late, Outcome, Purse, Recorded, charge_group
+from ledger.calendar import Calendar
+from ledger.command import AddFunds, Command, CommandAnswer, OrdersRecorded, RecordOrders, Reverse, SetCreditLine
+from ledger.errors import LedgerBroken, LedgerRefused, LedgerUnavailable, StorageFailed
+from ledger.event import EventResult, EventType, ReportedEvent
+from ledger.funding import add_funds, reverse, set_credit_line, to_funds
+from ledger.intake import Received, receive
+from ledger.journal import post
+from ledger.ordering import keep_orders
+from ledger.settings import Settings
+from ledger.spend import CampaignSpend, SpendUpdate
+from ledger.terms import NO_VISITOR
+
+T = TypeVar("T")
+Work = Callable[[Connection], Any]
+Transact = Callable[[Work], Any]  # run in one transaction, commit, return what the work returned
+
+CHAIN_KIND = "event"
+ATTEMPT_COUNT_MAX = 5
+
+
+class LedgerWriter:
+    """Records events and carries out commands, each durably before it returns.
+
+    Args:
+        transact: runs work in one transaction and commits it.
+        read: runs work on one consistent view.
+        retailer_id: whose books.
+        keys: what beacons were sealed with.
+        settings: the ledger's.
+        now_ms: tells UTC in milliseconds since 1970.
+    """
+
+    def __init__(
+        self,
+        transact: Transact,
+        read: Transact,
+        retailer_id: str,
+        keys: BeaconKeys,
+        settings: Settings,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._transact = transact
+        self._read = read
+        self._retailer_id = retailer_id
+        self._keys = keys
+        self._settings = settings
+        self._now_ms = now_ms
+        self._calendar = Calendar(settings.time_zone)
+
+    def record(self, requests: Sequence[Sequence[ReportedEvent]]) -> tuple[list[list[EventResult]], SpendUpdate]:
+        """Record the events of several requests in one commit; return their results, and what it moved.
+
+        Raises:
+            LedgerUnavailable: nothing was committed, or nobody can know; sending the same again is safe.
+            StorageFailed: the process must end.
+            LedgerBroken: one of the requests breaks a promise of the books; nothing of any was committed.
+        """
+        now_ms = self._now_ms()
+        started_at = time.perf_counter()
+        received = [
+            [receive(event, self._keys, self._calendar, self._settings, now_ms) for event in events]
+            for events in requests
+        ]
+        group = [one for request in received for one in request if isinstance(one, Received)]
+        outcomes: list[Outcome] = []
+        budgets = Budgets({}, {})
+        if group:
+            outcomes, budgets = self._commit(
+                lambda connection: commit_group(
+                    connection, self._retailer_id, group, self._settings, self._settings.currency, now_ms
+                )
+            )
+        following = iter(outcomes)
+        results = [
+            [one if isinstance(one, EventResult) else _result(one, next(following)) for one in request]
+            for request in received
+        ]
+        return results, _moved(budgets, outcomes, len(group), time.perf_counter() - started_at)
+
+    def command(self, command: Command) -> tuple[CommandAnswer, SpendUpdate]:
+        """Carry out one command in one commit; return what is booked, and what it moved.
+
+        Raises:
+            LedgerRefused: the command breaks a rule; nothing was written.
+            LedgerUnavailable, StorageFailed: as `record`.
+        """
+        now_ms = self._now_ms()
+        answer, moved = self._commit(lambda connection: self._carry_out(connection, command, now_ms))
+        return answer, moved
+
+    def state(self) -> SpendUpdate:
+        """Return what every campaign has spent today and in all, and every advertiser's funds."""
+        today = self._calendar.day(self._now_ms())
+
+        def look(connection: Connection) -> SpendUpdate:
+            spent = {(c, day): micros for c, day, micros in store.list_spend(connection, self._retailer_id, today)}
+            campaigns = [
+                CampaignSpend(campaign_id, today, spent.get((campaign_id, today), 0), micros)
+                for (campaign_id, day), micros in spent.items()
+                if day == TOTAL
+            ]
+            funds = [to_funds(row) for row in store.list_funds(connection, self._retailer_id, None, None, None)]
+            return SpendUpdate(True, campaigns, funds)
+
+        found = self._guarded(lambda: self._read(look))
+        assert isinstance(found, SpendUpdate)
+        return found
+
+    def _carry_out(self, connection: Connection, command: Command, now_ms: int) -> tuple[CommandAnswer, SpendUpdate]:
+        retailer_id, currency, calendar = self._retailer_id, self._settings.currency, self._calendar
+        moved: list[str] = []
+        answer: CommandAnswer
+        if isinstance(command, AddFunds):
+            answer = add_funds(connection, retailer_id, command, currency, calendar, now_ms)
+            moved = [command.advertiser_id]
+        elif isinstance(command, SetCreditLine):
+            answer = set_credit_line(connection, retailer_id, command)
+            moved = [command.advertiser_id]
+        elif isinstance(command, Reverse):
+            answer, moved = reverse(connection, retailer_id, command, currency, calendar, now_ms)
+        else:
+            assert isinstance(command, RecordOrders)
+            answer = OrdersRecorded(keep_orders(connection, retailer_id, command.orders, now_ms))
+        funds = [to_funds(row) for row in store.read_funds(connection, retailer_id, moved)] if moved else []
+        return answer, SpendUpdate(False, [], funds)
+
+    def _commit(self, work: Callable[[Connection], T]) -> T:
+        for attempt in range(ATTEMPT_COUNT_MAX):
+            try:
+                return self._guarded(lambda: self._transact(work))
+            except store.BudgetMoved:
+                if attempt + 1 == ATTEMPT_COUNT_MAX:
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _guarded(self, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except DBAPIError as failure:
+            raise sort_failure(failure) from failure
+
+
+def commit_group(
+    connection: Connection,
+    retailer_id: str,
+    group: Sequence[Received],
+    settings: Settings,
+    currency: str,
+    now_ms: int,
+) -> tuple[list[Outcome], Budgets]:
+    """Write one group of events: charges within every budget, postings, events and their place in the chain.
+
+    The chain's head is locked first, so that what is read here stays true until the commit.
+    """
+    head = chain.lock_head(connection, retailer_id)
+    history = History(
+        Recorded(*row)
+        for row in store.find_recorded(
+            connection, retailer_id, {r.token_id for r in group}, {r.event_id for r in group}
+        )
+    )
+    budgets = read_budgets(connection, retailer_id, group)
+    outcomes = charge_group(group, history, budgets, settings)
+    charges = [outcome for outcome in outcomes if isinstance(outcome, Charge)]
+    store.spend(
+        connection,
+        retailer_id,
+        [(c, day, budgets.campaigns[c, day].limit_micros, micros) for (c, day), micros in budgets.spent.items()],
+    )
+    store.take_funds(connection, retailer_id, [(who, t[0], t[1], t[2]) for who, t in budgets.taken.items()])
+    transactions = [charge.transaction for charge in charges if charge.transaction is not None]
+    transaction_ids = iter(post(connection, retailer_id, head, transactions, currency, now_ms))
+    rows = [
+        _event_row(seq, charge, currency, now_ms, None if charge.transaction is None else next(transaction_ids))
+        for seq, charge in enumerate(charges, head.next_seq(CHAIN_KIND))
+    ]
+    leaf_hashes = chain.hash_rows(CHAIN_KIND, rows)
+    store.insert_events(connection, retailer_id, rows, [chain.leaf_check(leaf) for leaf in leaf_hashes])
+    chain.extend(connection, retailer_id, head, CHAIN_KIND, leaf_hashes)
+    if charges:
+        chain.save_head(connection, retailer_id, head)
+    store.insert_touches(connection, retailer_id, [_touch(c.received) for c in charges if _is_touch(c)])
+    return outcomes, budgets
+
+
+def read_budgets(connection: Connection, retailer_id: str, group: Sequence[Received]) -> Budgets:
+    """Return everything that limits what the group may be charged."""
+    campaign_days = {
+        (r.terms.campaign_id, r.day) for r in group if r.terms.is_sponsored and r.terms.campaign_id is not None
+    }
+    if not campaign_days:
+        return Budgets({}, {})
+    campaign_ids = {campaign_id for campaign_id, _ in campaign_days}
+    days = {day for _, day in campaign_days} | {TOTAL}
+    limits = {c: (daily, total) for c, daily, total in store.read_limits(connection, retailer_id, campaign_ids)}
+    spent = {(c, day): micros for c, day, micros in store.read_spend(connection, retailer_id, campaign_ids, days)}
+    campaigns = {}
+    for campaign_id, day in campaign_days:
+        daily, total = limits.get(campaign_id, (None, None))
+        campaigns[campaign_id, day] = Budget(daily, spent.get((campaign_id, day), 0))
+        campaigns[campaign_id, TOTAL] = Budget(total, spent.get((campaign_id, TOTAL), 0))
+    advertiser_ids = {r.terms.advertiser_id for r in group if r.terms.advertiser_id is not None}
+    purses = {
+        advertiser_id: Purse(promo, wallet, line, owed)
+        for advertiser_id, promo, wallet, line, owed in store.read_funds(connection, retailer_id, advertiser_ids)
+    }
+    return Budgets(campaigns, purses)
+
+
+def sort_failure(failure: DBAPIError) -> LedgerRefused | LedgerBroken:
+    """Return what a database's failure means: try again later, or end the process.
+
+    After a failed write or fsync, SQLite and the kernel may disagree about what is on disk, so that only a new process
+    that recovers from the disk may be believed. A disk without room is another matter: nothing was written.
+    """
+    driver = failure.orig
+    name = getattr(driver, "sqlite_errorname", None)
+    if name is not None:
+        if name in ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"):
+            return LedgerUnavailable("storage_full", "there is no room left to write to")
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_READONLY")):
+            return LedgerUnavailable("storage_busy", "the database could not be written to")
+        if name.startswith(("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            return StorageFailed(f"the database file failed: {name}")
+        return LedgerBroken(f"the database refused what the ledger wrote: {name}: {driver}")
+    sqlstate = getattr(driver, "sqlstate", None)
+    if sqlstate is None or failure.connection_invalidated or sqlstate.startswith(("08", "57P", "40")):
+        return LedgerUnavailable("storage_gone", "the database cannot be reached")
+    if sqlstate == "53100":
+        return LedgerUnavailable("storage_full", "there is no room left to write to")
+    if sqlstate.startswith(("53", "55", "57", "58", "25006")):
+        return LedgerUnavailable("storage_busy", "the database could not be written to")
+    return LedgerBroken(f"the database refused what the ledger wrote: {sqlstate}: {driver}")
+
+
+def _event_row(seq: int, charge: Charge, currency: str, now_ms: int, transaction_id: str | None) -> tuple[Any, ...]:
+    """Return an event's columns in the order of `store.EVENT_COLUMNS`."""
+    received = charge.received
+    terms = received.terms
+    return (
+        seq,
+        received.token_id,
+        received.type,
+        received.event_id,
+        terms.auction_id,
+        terms.placement_id,
+        terms.slot_position,
+        terms.product_id,
+        terms.advertiser_id,
+        terms.campaign_id,
+        terms.bid_id,
+        terms.variant,
+        charge.status,
+        charge.code,
+        terms.price_micros,
+        charge.amount_micros,
+        charge.given_back_micros,
+        currency,
+        received.day,
+        received.reported_at_ms,
+        received.occurred_at_ms,
+        now_ms,
+        transaction_id,
+    )
+
+
+def _is_touch(charge: Charge) -> bool:
+    """Say whether an order may be credited to it: a visitor who consented, clicking."""
+    received = charge.received
+    return (
+        received.type is EventType.CLICK and received.invalid is None and received.terms.visitor_pseudonym != NO_VISITOR
+    )
+
+
+def _touch(received: Received) -> tuple[str, str, bytes, int]:
+    return received.token_id, received.type, received.terms.visitor_pseudonym, received.occurred_at_ms
+
+
+def _result(received: Received, outcome: Outcome) -> EventResult:
+    if isinstance(outcome, Charge):
+        return EventResult(received.event_id, outcome.status, outcome.code, outcome.amount_micros)
+    if isinstance(outcome, Late):
+        return EventResult(received.event_id, "rejected", "expired")
+    if outcome.result == "conflict":
+        return EventResult(received.event_id, "conflict", "event_id_in_use")
+    return EventResult(received.event_id, "duplicate", outcome.of.code, outcome.of.amount_micros)
+
+
+def _moved(budgets: Budgets, outcomes: Sequence[Outcome], event_count: int, seconds: float) -> SpendUpdate:
+    """Return what a commit moved, as those who serve fills must know it."""
+    campaigns = [
+        CampaignSpend(
+            campaign_id,
+            day,
+            budgets.campaigns[campaign_id, day].spent_micros,
+            budgets.campaigns[campaign_id, TOTAL].spent_micros,
+        )
+        for campaign_id, day in budgets.spent
+        if day != TOTAL
+    ]
+    funds = []
+    for advertiser_id in budgets.taken:
+        purse = budgets.purses[advertiser_id]
+        funds.append(
+            to_funds(
+                (advertiser_id, purse.promo_micros, purse.wallet_micros, purse.credit_line_micros, purse.owed_micros)
+            )
+        )
+    billed = sum(outcome.amount_micros for outcome in outcomes if isinstance(outcome, Charge))
+    given_back = sum(outcome.given_back_micros for outcome in outcomes if isinstance(outcome, Charge))
+    return SpendUpdate(False, campaigns, funds, event_count, seconds, billed, given_back)
