@@ -4,6 +4,8 @@ Events, entries and chain batches are only ever added to (triggers refuse anythi
 spend, funds and balances are running figures that can be rebuilt from them. No decision is taken here.
 """
 
+# ruff: noqa: S608  # statements are put together from our own names; every value is a parameter
+
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -677,12 +679,12 @@ def _statements(dialect: str) -> Statements:
 
     def insert(table: str, columns: Sequence[str]) -> str:
         names = ("retailer_id", *columns)
-        return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join([mark] * len(names))})"  # noqa: S608
+        return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join([mark] * len(names))})"
 
     def find(columns: str, table: str, column: str) -> str:
         # CROSS JOIN tells SQLite to look each asked value up in the index; PostgreSQL finds that by itself.
         return (
-            f"SELECT {columns} FROM {asked} CROSS JOIN {table} AS t "  # noqa: S608
+            f"SELECT {columns} FROM {asked} CROSS JOIN {table} AS t "
             f"WHERE t.retailer_id = {mark} AND t.{column} = asked.value"
         )
 
@@ -690,17 +692,16 @@ def _statements(dialect: str) -> Statements:
     lock = " FOR UPDATE" if is_postgres else ""  # on SQLite, BEGIN IMMEDIATE has locked everything
     return Statements(
         is_postgres=is_postgres,
-        lock_head=f"SELECT batch, hash_hex, last_seqs FROM chain_heads WHERE retailer_id = {mark}{lock}",  # noqa: S608
+        lock_head=f"SELECT batch, hash_hex, last_seqs FROM chain_heads WHERE retailer_id = {mark}{lock}",
         update_head=(
-            f"UPDATE chain_heads SET batch = {mark}, hash_hex = {mark}, last_seqs = {mark} "  # noqa: S608
-            f"WHERE retailer_id = {mark}"
+            f"UPDATE chain_heads SET batch = {mark}, hash_hex = {mark}, last_seqs = {mark} WHERE retailer_id = {mark}"
         ),
         insert_chain=insert("chain", CHAIN_COLUMNS),
         find_tokens=find(recorded, "events", "token_id"),
         find_event_ids=find(recorded, "events", "event_id"),
         find_limits=find("t.campaign_id, t.daily_micros, t.total_micros", "campaign_limits", "campaign_id"),
         find_spend=(
-            f"SELECT t.campaign_id, t.day, t.spent_micros FROM {asked} CROSS JOIN campaign_spend AS t "  # noqa: S608
+            f"SELECT t.campaign_id, t.day, t.spent_micros FROM {asked} CROSS JOIN campaign_spend AS t "
             f"WHERE t.campaign_id = asked.value AND t.day {in_days} AND t.retailer_id = {mark}"
         ),
         find_funds=find(
@@ -713,7 +714,7 @@ def _statements(dialect: str) -> Statements:
         "spent_micros = campaign_spend.spent_micros + excluded.spent_micros WHERE excluded.limit_micros IS NULL "
         "OR campaign_spend.spent_micros + excluded.spent_micros <= excluded.limit_micros",
         take=(
-            f"UPDATE funds SET promo_micros = promo_micros - {mark}, wallet_micros = wallet_micros - {mark}, "  # noqa: S608
+            f"UPDATE funds SET promo_micros = promo_micros - {mark}, wallet_micros = wallet_micros - {mark}, "
             f"owed_micros = owed_micros + {mark} WHERE retailer_id = {mark} AND advertiser_id = {mark} "
             f"AND promo_micros >= {mark} AND wallet_micros >= {mark} "
             f"AND ({mark} <= 0 OR owed_micros + {mark} <= credit_line_micros)"

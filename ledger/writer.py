@@ -27,8 +27,7 @@ from ledger.spend import CampaignSpend, SpendUpdate
 from ledger.terms import NO_VISITOR
 
 T = TypeVar("T")
-Work = Callable[[Connection], Any]
-Transact = Callable[[Work], Any]  # run in one transaction, commit, return what the work returned
+Transact = Callable[[Callable[[Connection], Any]], Any]  # runs the work in one transaction and returns its answer
 
 CHAIN_KIND = "event"
 ATTEMPT_COUNT_MAX = 5
@@ -143,7 +142,8 @@ class LedgerWriter:
     def _commit(self, work: Callable[[Connection], T]) -> T:
         for attempt in range(ATTEMPT_COUNT_MAX):
             try:
-                return self._guarded(lambda: self._transact(work))
+                done: T = self._guarded(lambda: self._transact(work))
+                return done
             except store.BudgetMoved:
                 if attempt + 1 == ATTEMPT_COUNT_MAX:
                     raise
