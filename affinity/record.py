@@ -1,0 +1,306 @@
+"""What is kept of one visitor: their last events, what they lean towards, what they bought. All bounded in size."""
+
+from bisect import bisect_right, insort
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from affinity.catalog import Product
+from affinity.computed import Purchases
+from affinity.matching import Happening, PatternProgress, ancestry
+from affinity.navigation import Action, NavigationEvent
+from affinity.profile import ProfileDraft
+from affinity.settings import Settings
+
+if TYPE_CHECKING:
+    from affinity.targets import Targets
+    from affinity.view import VisitorView
+
+INTEREST_COUNT_MAX = 64  # categories, and brands, of one visitor
+BOUGHT_COUNT_MAX = 256  # products, categories and brands bought
+DISMISSED_COUNT_MAX = 200
+SERVED_BID_COUNT_MAX = 100
+SERVED_TIME_COUNT_MAX = 64
+EPOCH_MS = 1_577_836_800_000  # 2020: interests are kept in weights of that day, which never need to be aged
+
+ACTION_WEIGHT: Mapping[Action, float] = {
+    Action.VIEW_ITEM: 1.0,
+    Action.VIEW_ITEM_LIST: 0.3,
+    Action.SELECT_ITEM: 0.5,
+    Action.SEARCH: 0.3,
+    Action.ADD_TO_CART: 3.0,
+    Action.REMOVE_FROM_CART: 0.0,
+    Action.ADD_TO_WISHLIST: 2.0,
+    Action.PURCHASE: 4.0,
+    Action.DISMISS: 0.0,
+}
+
+_at_ms = attrgetter("at_ms")
+
+
+class ProductFacts(NamedTuple):
+    """What navigation needs to know of a product.
+
+    Attributes:
+        price_rank: place of its price in its category, 0 the cheapest to 1.
+    """
+
+    category_id: str | None
+    brand: str | None
+    price_micros: int | None
+    shelf_price_micros: int
+    price_rank: float
+
+
+def read_facts(products: Iterable[Product]) -> dict[str, ProductFacts]:
+    """Return what navigation needs to know of each product."""
+    products = list(products)
+    prices: dict[str | None, list[int]] = {}
+    for product in products:
+        prices.setdefault(product.product_type, []).append(product.price_micros)
+    for of_category in prices.values():
+        of_category.sort()
+    facts = {}
+    for product in products:
+        of_category = prices[product.product_type]
+        place = bisect_right(of_category, product.price_micros) - 1
+        now = product.price_micros if product.sale_price_micros is None else product.sale_price_micros
+        facts[product.product_id] = ProductFacts(
+            category_id=product.product_type,
+            brand=product.brand or None,
+            price_micros=now or None,
+            shelf_price_micros=product.price_micros,
+            price_rank=place / (len(of_category) - 1) if len(of_category) > 1 else 0.5,
+        )
+    return facts
+
+
+class VisitorRecord:
+    """The state of one visitor, or of one customer with all their devices.
+
+    Attributes:
+        pseudonym: whose it is.
+        version: counts changes, so that a view can tell whether it is of now.
+        events: most recent ones, oldest first; equal times in the order they arrived.
+        session_began_ms: when the session of the last event began.
+        category_weight, brand_weight: decayed interest; a category's is also its ancestors'.
+        interest_weight: sum that the weights are shares of.
+        bought_product, bought_category, bought_brand: time each was bought last.
+        dismissed: products the visitor does not want to see.
+        served_at_ms: bid id to the times the visitor was shown it, oldest first.
+    """
+
+    __slots__ = (
+        "bought_brand",
+        "bought_category",
+        "bought_product",
+        "brand_total",
+        "brand_weight",
+        "category_total",
+        "category_weight",
+        "dismissed",
+        "events",
+        "pending_count",
+        "profile",
+        "progress",
+        "pseudonym",
+        "purchases",
+        "seen_at_ms",
+        "served_at_ms",
+        "session_began_ms",
+        "targets",
+        "version",
+        "view",
+        "view_model",
+        "view_targets",
+        "view_until_ms",
+    )
+
+    def __init__(self, pseudonym: bytes) -> None:
+        self.pseudonym = pseudonym
+        self.version = 0
+        self.seen_at_ms = 0
+        self.events: list[Happening] = []
+        self.session_began_ms = 0
+        self.category_weight: dict[str, float] = {}
+        self.category_total = 0.0
+        self.brand_weight: dict[str, float] = {}
+        self.brand_total = 0.0
+        self.bought_product: dict[str, int] = {}
+        self.bought_category: dict[str, int] = {}
+        self.bought_brand: dict[str, int] = {}
+        self.purchases = Purchases()
+        self.dismissed: dict[str, None] = {}
+        self.served_at_ms: dict[str, list[int]] = {}
+        self.profile: ProfileDraft | None = None
+        self.progress: PatternProgress | None = None
+        self.targets: Targets | None = None  # what `progress` was advanced with
+        self.pending_count = 0  # events at the end that `progress` does not know yet
+        self.view: VisitorView | None = None
+        self.view_model: Any = None
+        self.view_targets: Targets | None = None
+        self.view_until_ms = 0
+
+    def note(self, happening: Happening, facts: ProductFacts | None, settings: Settings) -> None:
+        """Take an event in, where its time puts it."""
+        self.version += 1
+        self.view = None
+        self._place(happening, settings)
+        weight = ACTION_WEIGHT[happening.action]
+        if weight:
+            weight *= 2.0 ** ((happening.at_ms - EPOCH_MS) / (settings.interest_half_life_s * 1000))
+            if happening.category_id is not None:
+                self.category_total += weight
+                for category_id in ancestry(happening.category_id):
+                    self.category_weight[category_id] = self.category_weight.get(category_id, 0.0) + weight
+                _keep_heaviest(self.category_weight)
+            if happening.brand is not None:
+                self.brand_total += weight
+                self.brand_weight[happening.brand] = self.brand_weight.get(happening.brand, 0.0) + weight
+                _keep_heaviest(self.brand_weight)
+        if happening.action is Action.PURCHASE:
+            self._note_purchase(happening, facts)
+        elif happening.action is Action.DISMISS and happening.product_id is not None:
+            self.dismissed[happening.product_id] = None
+            if len(self.dismissed) > DISMISSED_COUNT_MAX:
+                del self.dismissed[next(iter(self.dismissed))]
+
+    def note_served(self, bid_id: str, at_ms: int) -> None:
+        """Count that the visitor was shown a bid. A view shows it at once: it holds this very map."""
+        times = self.served_at_ms.pop(bid_id, None) or []
+        insort(times, at_ms)
+        del times[:-SERVED_TIME_COUNT_MAX]
+        self.served_at_ms[bid_id] = times
+        if len(self.served_at_ms) > SERVED_BID_COUNT_MAX:
+            del self.served_at_ms[next(iter(self.served_at_ms))]
+
+    def take_in(self, other: "VisitorRecord", settings: Settings) -> None:
+        """Add another device's state to this one."""
+        self.version += 1
+        self.view = None
+        self.targets = None
+        self.events = sorted([*self.events, *other.events], key=_at_ms)[-settings.visitor_event_count_max :]
+        self._find_session(settings)
+        for own, others in (
+            (self.category_weight, other.category_weight),
+            (self.brand_weight, other.brand_weight),
+        ):
+            for name, weight in others.items():
+                own[name] = own.get(name, 0.0) + weight
+            _keep_heaviest(own)
+        self.category_total += other.category_total
+        self.brand_total += other.brand_total
+        for mine, theirs in (
+            (self.bought_product, other.bought_product),
+            (self.bought_category, other.bought_category),
+            (self.bought_brand, other.bought_brand),
+        ):
+            for name, at_ms in theirs.items():
+                _note_last(mine, name, at_ms)
+        self.purchases.add(other.purchases)
+        self.dismissed.update(other.dismissed)
+        for bid_id, times in other.served_at_ms.items():
+            self.served_at_ms[bid_id] = sorted([*self.served_at_ms.get(bid_id, ()), *times])[-SERVED_TIME_COUNT_MAX:]
+        self.seen_at_ms = max(self.seen_at_ms, other.seen_at_ms)
+
+    def copy(self, settings: Settings) -> "VisitorRecord":
+        """Return a record of its own with the same state."""
+        twin = VisitorRecord(self.pseudonym)
+        twin.take_in(self, settings)
+        twin.session_began_ms = self.session_began_ms
+        twin.profile = self.profile
+        return twin
+
+    def session_ends_ms(self, settings: Settings) -> int:
+        """Return the last moment of the session if nothing more happens."""
+        return self.events[-1].at_ms + settings.session_gap_s * 1000 if self.events else -1
+
+    def advance(self, targets: "Targets") -> PatternProgress:
+        """Return how far the visitor is with the patterns; from the kept events where the patterns are new."""
+        progress = self.progress
+        if progress is None or self.targets is not targets or self.pending_count > len(self.events):
+            progress = self.progress = PatternProgress()
+            self.targets = targets
+            self.pending_count = len(self.events)
+        if self.pending_count:
+            progress.advance(targets.pattern_index, self.events[len(self.events) - self.pending_count :])
+            self.pending_count = 0
+        return progress
+
+    def _place(self, happening: Happening, settings: Settings) -> None:
+        events = self.events
+        if not events or events[-1].at_ms <= happening.at_ms:
+            if not events or happening.at_ms - events[-1].at_ms > settings.session_gap_s * 1000:
+                self.session_began_ms = happening.at_ms
+            events.append(happening)
+            self.pending_count += 1
+            if len(events) > settings.visitor_event_count_max:
+                del events[0]
+            return
+        # Late: it goes where it belongs, and patterns are read again from what is kept.
+        oldest_ms = events[0].at_ms
+        events.insert(bisect_right(events, happening.at_ms, key=_at_ms), happening)
+        if len(events) > settings.visitor_event_count_max:
+            del events[0]
+        self.targets = None
+        began_ms = self.session_began_ms
+        self._find_session(settings)
+        if began_ms < oldest_ms:  # it began with an event that is no longer kept
+            self.session_began_ms = min(began_ms, self.session_began_ms)
+
+    def _find_session(self, settings: Settings) -> None:
+        gap_ms = settings.session_gap_s * 1000
+        later_ms = self.events[-1].at_ms if self.events else 0
+        for happening in reversed(self.events):
+            if later_ms - happening.at_ms > gap_ms:
+                break
+            later_ms = happening.at_ms
+        self.session_began_ms = later_ms
+
+    def _note_purchase(self, happening: Happening, facts: ProductFacts | None) -> None:
+        at_ms, quantity = happening.at_ms, max(happening.quantity, 1)
+        price = happening.price_micros
+        self.purchases.note(at_ms, 0 if price is None else price * quantity)
+        if happening.product_id is not None:
+            _note_last(self.bought_product, happening.product_id, at_ms)
+        if happening.category_id is not None:
+            for category_id in ancestry(happening.category_id):
+                _note_last(self.bought_category, category_id, at_ms)
+        if happening.brand is not None:
+            _note_last(self.bought_brand, happening.brand, at_ms)
+        if facts is not None and price is not None and facts.shelf_price_micros:
+            self.purchases.units += quantity
+            self.purchases.promotion_units += quantity * (price < facts.shelf_price_micros)
+            self.purchases.price_rank_sum += quantity * facts.price_rank
+
+
+def happening_of(event: NavigationEvent, at_ms: int, facts: ProductFacts | None) -> Happening:
+    """Return the event as it is kept: with its product's category, brand and price where it does not say."""
+    category_id, price_micros, brand = event.category_id, event.price_micros, None
+    if facts is not None:
+        category_id = category_id or facts.category_id
+        price_micros = facts.price_micros if price_micros is None else price_micros
+        brand = facts.brand
+    return Happening(
+        at_ms=at_ms,
+        action=event.action,
+        product_id=event.product_id,
+        category_id=category_id,
+        brand=brand,
+        price_micros=price_micros,
+        quantity=1 if event.quantity is None else event.quantity,
+        query=None if event.query is None else event.query.casefold(),
+    )
+
+
+def _note_last(times: dict[str, int], name: str, at_ms: int) -> None:
+    times[name] = max(times.get(name, 0), at_ms)
+    if len(times) > BOUGHT_COUNT_MAX:
+        del times[min(times, key=times.__getitem__)]
+
+
+def _keep_heaviest(weights: dict[str, float]) -> None:
+    if len(weights) <= INTEREST_COUNT_MAX + INTEREST_COUNT_MAX // 2:
+        return
+    for name in sorted(weights, key=weights.__getitem__)[: len(weights) - INTEREST_COUNT_MAX]:
+        del weights[name]
