@@ -37,6 +37,7 @@ class Refused(Exception):
     ) -> None:
         super().__init__(message)
         self.code = code
+        self.parameter: str | None = None
         self.pointer = pointer
         self.retryable = retryable
         self.headers = headers or {}

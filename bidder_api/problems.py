@@ -54,7 +54,7 @@ def problem_of(failure: Exception) -> Problem | None:
     if isinstance(failure, msgspec.MsgspecError):
         return _problem(400, "body_malformed", str(failure), pointer="")
     if isinstance(failure, UnicodeDecodeError):
-        return _problem(400, "body_not_utf8", "text must be UTF-8, byte %d is not" % failure.start, pointer="")
+        return _problem(400, "body_not_utf8", f"text must be UTF-8, byte {failure.start} is not", pointer="")
     if isinstance(failure, RecursionError):
         return _problem(400, "body_too_deep", "the body is nested too deeply", pointer="")
     code = getattr(failure, "code", None)

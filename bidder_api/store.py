@@ -22,7 +22,6 @@ deployment = sa.Table(
     sa.Column("currency", sa.Text, nullable=False),
     sa.Column("time_zone", sa.Text, nullable=False),
     sa.Column("key_version", sa.BigInteger, nullable=False),
-    sa.Column("change_count", sa.BigInteger, nullable=False),
     sa.Column("created_at_ms", sa.BigInteger, nullable=False),
 )
 
@@ -137,7 +136,6 @@ def insert_deployment(connection: Connection, made: Deployment) -> None:
             currency=made.currency,
             time_zone=made.time_zone,
             key_version=0,
-            change_count=0,
             created_at_ms=made.created_at_ms,
         )
     )
@@ -173,8 +171,8 @@ def get_key(connection: Connection, retailer_id: str, key_id: str) -> KeyRecord 
     return _key(row) if row else None
 
 
-def list_keys(connection: Connection, retailer_id: str, after: str | None, limit: int) -> list[KeyRecord]:
-    """Return keys in the order they were made, from behind `after`."""
+def list_keys(connection: Connection, retailer_id: str, after: str | None, limit: int | None) -> list[KeyRecord]:
+    """Return keys in the order they were made, from behind `after`; no limit is all of them."""
     query = _select_keys(retailer_id).order_by(access_keys.c.key_id).limit(limit)
     if after is not None:
         query = query.where(access_keys.c.key_id > after)
@@ -193,20 +191,8 @@ def read_key_version(connection: Connection, retailer_id: str) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def lock_changes(connection: Connection, retailer_id: str) -> int:
-    """Take the next number of the change log; until this transaction ends nobody else can take one."""
-    return int(
-        connection.execute(
-            deployment.update()
-            .where(deployment.c.retailer_id == retailer_id)
-            .values(change_count=deployment.c.change_count + 1)
-            .returning(deployment.c.change_count)
-        ).scalar_one()
-    )
-
-
 def insert_change(connection: Connection, retailer_id: str, change: ChangeRecord) -> None:
-    """Write one line of the change log; its number comes from `lock_changes` in the same transaction."""
+    """Write one line of the change log; its number is its leaf's in the hash chain."""
     connection.execute(change_log.insert().values(retailer_id=retailer_id, **msgspec.structs.asdict(change)))
 
 

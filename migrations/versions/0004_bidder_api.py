@@ -17,7 +17,6 @@ def upgrade() -> None:
         sa.Column("currency", sa.Text, nullable=False),
         sa.Column("time_zone", sa.Text, nullable=False),
         sa.Column("key_version", sa.BigInteger, nullable=False),
-        sa.Column("change_count", sa.BigInteger, nullable=False),
         sa.Column("created_at_ms", sa.BigInteger, nullable=False),
     )
     op.create_table(

@@ -1,0 +1,52 @@
+"""Saved audiences: typed trees over what is known of a visitor, checked against what exists when saved."""
+
+from msgspec import Struct
+from sqlalchemy.engine import Connection
+
+from affinity.audience import Audience, SavedAudience, validate_audience
+from affinity.catalog import AdvertiserId
+from affinity.store import get_audience, insert_audience, list_audiences, read_vocabulary, update_audience
+from auction.campaign import Name
+from bidder_api.resources import page_of, patch_type
+from bidder_api.saved import SavedKind
+
+
+class AudienceDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of `POST /v1/audiences`."""
+
+    name: Name
+    audience: Audience
+    advertiser_id: AdvertiserId | None = None  # only an admin or agency may say it
+
+
+AudiencePatch = patch_type(AudienceDraft, "AudiencePatch", leave_out=["advertiser_id"])
+AudiencePage = page_of("Audience", SavedAudience)
+
+
+def check_audience(
+    connection: Connection, retailer_id: str, audience: Audience, pointer: str, *, may_leave_brand_out: bool = False
+) -> None:
+    """Check an audience against the segments, categories and attributes there are.
+
+    Raises:
+        AudienceRefused: with the pointer of the first offending node.
+    """
+    vocabulary = read_vocabulary(connection, retailer_id, audience)
+    validate_audience(audience, vocabulary, pointer, may_leave_brand_out=may_leave_brand_out)
+
+
+def _check(connection: Connection, retailer_id: str, saved: SavedAudience) -> None:
+    check_audience(connection, retailer_id, saved.audience, "/audience", may_leave_brand_out=True)
+
+
+AUDIENCES = SavedKind[SavedAudience](
+    kind="audience",
+    path="/v1/audiences",
+    prefix="aud",
+    make=SavedAudience,
+    check=_check,
+    insert=insert_audience,
+    get=get_audience,
+    list_some=list_audiences,
+    update=update_audience,
+)

@@ -1,0 +1,507 @@
+"""The `endcap` command. Nothing heavy is imported before a command runs, so that `--help` comes at once."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+
+import click
+
+if TYPE_CHECKING:
+    from bidder_api.database import Database
+    from bidder_api.settings import AllSettings
+    from bidder_api.store import Deployment
+
+DATA_DIR = click.option(
+    "--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder of everything the server writes."
+)
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+EXIT_USAGE = 2
+
+
+def main() -> None:
+    """Run the command line, and say in one sentence what went wrong where that is enough."""
+    endcap(prog_name="endcap")
+
+
+class PlainErrors(click.Group):
+    """A group whose commands end with a sentence rather than a traceback when they are refused."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(context)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as failure:
+            sentence = sentence_of(failure)
+            if sentence is None:
+                raise
+            raise click.ClickException(sentence) from failure
+
+
+def sentence_of(failure: Exception) -> str | None:
+    """Return what to tell the person at the terminal, None where only a traceback helps."""
+    code = getattr(failure, "code", None)
+    if isinstance(code, str) and hasattr(failure, "retryable"):
+        return f"{failure} ({code})"
+    if type(failure).__name__ in ("SettingsRefused", "DatabaseRefused", "NotServable"):
+        return str(failure)
+    if type(failure).__module__.startswith("sqlalchemy") and hasattr(failure, "orig"):
+        return f"the database refuses: {str(failure.orig).strip().splitlines()[0]}"
+    if isinstance(failure, OSError) and failure.filename is not None:
+        return f"{failure.filename}: {failure.strerror}"
+    return None
+
+
+@click.group(cls=PlainErrors, context_settings=CONTEXT)
+@click.version_option(package_name="endcap", prog_name="endcap")
+def endcap() -> None:
+    """Endcap: an open retail-media auction server for product slots.
+
+    Start with `endcap demo`. Everything is set by ENDCAP_* variables: `endcap settings` lists them.
+    """
+
+
+# --- serving -------------------------------------------------------------------------------------------------------
+
+
+@endcap.command()
+@click.option("--host", help="Address to listen on [default: ENDCAP_HOST or 127.0.0.1].")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on [default: ENDCAP_PORT or 8080].")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Serving processes.")
+@DATA_DIR
+def serve(host: str | None, port: int | None, workers: int, data_dir: Path | None) -> None:
+    """Serve fills, events and the APIs until SIGTERM.
+
+    With the embedded SQLite the database is made and migrated as needed; a PostgreSQL database must be migrated
+    beforehand with `endcap db upgrade`.
+    """
+    if workers > 1:
+        raise click.UsageError(
+            "more than one serving process needs PostgreSQL and a shared visitor store (Valkey), "
+            "which this version does not have: run one"
+        )
+    from bidder_api.processes import serve as run
+
+    sys.exit(run(_settings(host=host, port=port, data_dir=data_dir)))
+
+
+@endcap.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port to listen on.")
+@DATA_DIR
+def demo(port: int, data_dir: Path | None) -> None:
+    """Serve a demonstration shop with real products, everything on."""
+    from bidder_api import demo as demonstration
+
+    sys.exit(demonstration.run(_settings(port=port, data_dir=data_dir or Path(".endcap/demo"))))
+
+
+# --- database ------------------------------------------------------------------------------------------------------
+
+
+@endcap.group()
+def db() -> None:
+    """Make and migrate the database."""
+
+
+@db.command("upgrade")
+@DATA_DIR
+def db_upgrade(data_dir: Path | None) -> None:
+    """Bring the database to the newest version; make it if it is new."""
+    from bidder_api.deployment import open_configured, upgrade_database
+
+    settings = _settings(data_dir=data_dir)
+    database = open_configured(settings.server)
+    deployment = upgrade_database(database, settings.server)
+    click.echo(f"The database is current: {deployment.currency}, {deployment.time_zone}.")
+
+
+@db.command("downgrade")
+@click.option("--revision", required=True, help="Revision to go back to; `base` is an empty database.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@DATA_DIR
+def db_downgrade(revision: str, yes: bool, data_dir: Path | None) -> None:
+    """Take the database back to an earlier version, with what only later ones can hold lost."""
+    from bidder_api.deployment import open_configured
+    from migrations.run import downgrade
+
+    settings = _settings(data_dir=data_dir)
+    if not yes:
+        click.confirm(f"Take {_shown_url(settings)} back to {revision}, and lose data?", abort=True)
+    open_configured(settings.server).transact(lambda connection: downgrade(connection, revision))
+    click.echo(f"The database is at {revision}.")
+
+
+# --- keys ----------------------------------------------------------------------------------------------------------
+
+
+@endcap.group()
+def keys() -> None:
+    """Make, list and revoke keys; works while the server runs."""
+
+
+@keys.command("create")
+@click.option(
+    "--role",
+    required=True,
+    type=click.Choice(["site", "retailer", "advertiser", "agency", "merchant", "crm", "finance", "auditor", "admin"]),
+    help="What the key may be used for.",
+)
+@click.option("--advertiser-id", multiple=True, help="Advertiser it speaks for (an agency's: several); made if new.")
+@click.option("--origin", help="Web origin a site's key may be used from, such as https://shop.example.")
+@click.option("--name", default="command line", show_default=True, help="What it is for, in your words.")
+@click.option("--days", type=click.IntRange(1, 3650), help="Days until it expires [default: never].")
+@DATA_DIR
+def keys_create(
+    role: str, advertiser_id: tuple[str, ...], origin: str | None, name: str, days: int | None, data_dir: Path | None
+) -> None:
+    """Make a key and print it, once, as the last word."""
+    import msgspec
+
+    from bidder_api.access import Role, derive_secret
+    from bidder_api.changes import COMMAND_LINE, Actor, Change, record_changes
+    from bidder_api.keys import KeyDraft, make_key, show
+    from bidder_api.settings import master_secret
+
+    settings = _settings(data_dir=data_dir)
+    database, deployment = _open(settings)
+    now_ms = _now_ms()
+    raw: dict[str, Any] = {"role": role, "name": name, "advertiser_ids": list(advertiser_id)}
+    if origin is not None:
+        raw["origin"] = origin
+    try:
+        draft = msgspec.convert(raw, KeyDraft)
+    except msgspec.ValidationError as refusal:
+        raise click.UsageError(str(refusal)) from refusal
+    if days is not None:
+        from datetime import UTC, datetime
+
+        draft = msgspec.structs.replace(draft, expires_at=datetime.fromtimestamp(now_ms / 1000 + days * 86_400, UTC))
+    hash_key = derive_secret(master_secret(settings.server), "access keys")
+
+    def work(connection: Any) -> tuple[str, str]:
+        record, text = make_key(connection, deployment.retailer_id, draft, hash_key, now_ms)
+        change = Change("create", "key", record.key_id, None, show(record))
+        record_changes(connection, deployment.retailer_id, Actor(COMMAND_LINE, Role.ADMIN), [change], now_ms)
+        return record.key_id, text
+
+    key_id, text = database.transact(work)
+    click.echo(f"{role} key {key_id}, shown only now: {text}")
+
+
+@keys.command("list")
+@DATA_DIR
+def keys_list(data_dir: Path | None) -> None:
+    """List the keys there are; none is shown."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from bidder_api.keys import show
+    from bidder_api.store import list_keys
+
+    database, deployment = _open(_settings(data_dir=data_dir))
+    table = Table("key_id", "role", "speaks for", "name", "made", "expires", "revoked", box=None)
+    for key in map(show, database.read(lambda connection: list_keys(connection, deployment.retailer_id, None, None))):
+        speaks_for = ", ".join(key.advertiser_ids) or key.origin or ""
+        times = [f"{at:%Y-%m-%d %H:%M}" if at else "" for at in (key.created_at, key.expires_at, key.revoked_at)]
+        table.add_row(key.key_id, key.role, speaks_for, key.name, *times)
+    Console().print(table)
+
+
+@keys.command("revoke")
+@click.argument("key_id")
+@DATA_DIR
+def keys_revoke(key_id: str, data_dir: Path | None) -> None:
+    """Revoke a key; within a second no process lets it in."""
+    from bidder_api.access import Role
+    from bidder_api.changes import COMMAND_LINE, Actor, Change, record_changes
+    from bidder_api.keys import show
+    from bidder_api.store import get_key, revoke_key
+
+    database, deployment = _open(_settings(data_dir=data_dir))
+    now_ms = _now_ms()
+
+    def work(connection: Any) -> bool:
+        record = get_key(connection, deployment.retailer_id, key_id)
+        if record is None:
+            return False
+        if record.revoked_at_ms is None:
+            revoke_key(connection, deployment.retailer_id, key_id, now_ms)
+            change = Change("revoke", "key", key_id, show(record), None)
+            record_changes(connection, deployment.retailer_id, Actor(COMMAND_LINE, Role.ADMIN), [change], now_ms)
+        return True
+
+    if not database.transact(work):
+        raise click.ClickException(f"there is no key {key_id!r}; `endcap keys list` shows them")
+    click.echo(f"{key_id} is revoked.")
+
+
+# --- imports -------------------------------------------------------------------------------------------------------
+
+FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+
+
+@endcap.group()
+def catalog() -> None:
+    """The catalogue: products, their categories and who may advertise them."""
+
+
+@catalog.command("import")
+@FILE
+@DATA_DIR
+def catalog_import(file: Path, data_dir: Path | None) -> None:
+    """Import a Google Merchant Center feed: TSV, XML or JSONL, also .gz.
+
+    Good lines are imported, bad ones are named with their line numbers, and then the status is 1.
+    """
+    _import(file, data_dir, "catalog")
+
+
+@endcap.group()
+def navigation() -> None:
+    """What visitors did."""
+
+
+@navigation.command("import")
+@FILE
+@DATA_DIR
+def navigation_import(file: Path, data_dir: Path | None) -> None:
+    """Import navigation events, JSONL, of any age; importing asserts the visitors' consent."""
+    _import(file, data_dir, "navigation")
+
+
+@endcap.group()
+def profiles() -> None:
+    """What is known of customers."""
+
+
+@profiles.command("import")
+@FILE
+@DATA_DIR
+def profiles_import(file: Path, data_dir: Path | None) -> None:
+    """Import profiles: JSONL of {visitor_id, segments[], attributes{}}."""
+    _import(file, data_dir, "profiles")
+
+
+# --- affinity ------------------------------------------------------------------------------------------------------
+
+
+@endcap.group()
+def affinity() -> None:
+    """Models of how much a visitor leans towards each product."""
+
+
+@affinity.command("train")
+@DATA_DIR
+def affinity_train(data_dir: Path | None) -> None:
+    """Build the model from the imported navigation and save it with its metrics beside it."""
+    from bidder_api.tasks import train_affinity
+
+    _print_metrics(train_affinity(_settings(data_dir=data_dir), _progress))
+
+
+@affinity.command("evaluate")
+@DATA_DIR
+def affinity_evaluate(data_dir: Path | None) -> None:
+    """Measure the model on what visitors did after the time it learns from."""
+    from bidder_api.tasks import evaluate_affinity
+
+    _print_metrics(evaluate_affinity(_settings(data_dir=data_dir), _progress))
+
+
+@affinity.command("rank")
+@DATA_DIR
+def affinity_rank(data_dir: Path | None) -> None:
+    """Rank the catalogue: JSONL of {"navigation": […], "limit": 20} in, of product_ids and scores out."""
+    from bidder_api.tasks import rank_affinity
+
+    _each_line(sys.stdin.buffer, sys.stdout, rank_affinity(_settings(data_dir=data_dir)))
+
+
+# --- auction -------------------------------------------------------------------------------------------------------
+
+
+@endcap.group()
+def auction() -> None:
+    """The auction by itself."""
+
+
+@auction.command("solve")
+def auction_solve() -> None:
+    """Allocate and price pages: JSONL in, JSONL out; the kernel alone, no server and no data."""
+    from auction.solve import solve_page
+
+    _each_line(sys.stdin.buffer, sys.stdout, solve_page)
+
+
+# --- ledger --------------------------------------------------------------------------------------------------------
+
+
+@endcap.group()
+def ledger() -> None:
+    """The books."""
+
+
+@ledger.command("verify")
+@click.option(
+    "--checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A checkpoint exported before."
+)
+@DATA_DIR
+def ledger_verify(checkpoint: Path | None, data_dir: Path | None) -> None:
+    """Check every event, entry and change against the hash chain; status 1 and the first bad row if touched."""
+    from bidder_api.tasks import verify_ledger
+
+    findings = verify_ledger(_settings(data_dir=data_dir), checkpoint, _progress)
+    for line in findings.lines:
+        click.echo(line)
+    sys.exit(0 if findings.is_sound else 1)
+
+
+@ledger.command("export")
+@click.option("--format", "kind", type=click.Choice(["csv", "hledger"]), default="csv", show_default=True)
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="File [default: standard output].")
+@DATA_DIR
+def ledger_export(kind: str, output: Path | None, data_dir: Path | None) -> None:
+    """Write the journal out, for other programs."""
+    from bidder_api.tasks import export_ledger
+
+    settings = _settings(data_dir=data_dir)
+    if output is None:
+        export_ledger(settings, kind, sys.stdout)
+        return
+    with output.open("w", encoding="utf-8", newline="") as file:
+        export_ledger(settings, kind, file)
+
+
+@ledger.command("checkpoint")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="File [default: standard output].")
+@DATA_DIR
+def ledger_checkpoint(output: Path | None, data_dir: Path | None) -> None:
+    """Write a signed statement of where the hash chain stands, to be kept elsewhere."""
+    from bidder_api.tasks import make_checkpoint
+
+    text = make_checkpoint(_settings(data_dir=data_dir))
+    if output is None:
+        click.echo(text)
+    else:
+        output.write_text(text + "\n", encoding="utf-8")
+
+
+# --- simulation ----------------------------------------------------------------------------------------------------
+
+
+@endcap.group()
+def sim() -> None:
+    """Simulated markets, and yesterday under other rules."""
+
+
+# --- settings ------------------------------------------------------------------------------------------------------
+
+
+@endcap.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON lines, for programs.")
+@click.option(
+    "--generate",
+    type=click.Choice(["ENDCAP_SECRET_KEY", "ENDCAP_BEACON_KEYS"]),
+    help="Print a new value for a secret, and nothing else.",
+)
+def settings(as_json: bool, generate: str | None) -> None:
+    """List every setting with its value, its default and what it means."""
+    from bidder_api.settings import generate_secret, list_settings
+
+    if generate is not None:
+        click.echo(generate_secret(generate))
+        return
+    lines = list_settings(_settings())
+    if as_json:
+        import msgspec
+
+        for line in lines:
+            click.echo(msgspec.json.encode(line).decode())
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    for line in lines:
+        default = "" if line.value == line.default else f"  (default: {line.default or 'none'})"
+        console.print(f"[bold]{line.variable}[/]={line.value}{default}", markup=True)
+        console.print(f"    {line.sentence}", markup=False, style="dim")
+
+
+# --- what the commands share ---------------------------------------------------------------------------------------
+
+Progress = Callable[[int, int | None], None]
+
+
+def _settings(**overrides: Any) -> "AllSettings":
+    from bidder_api.settings import SettingsRefused, read_settings
+
+    try:
+        return read_settings(**overrides)
+    except SettingsRefused as refusal:
+        raise click.ClickException("the settings are refused:\n  " + "\n  ".join(refusal.complaints)) from refusal
+
+
+def _open(settings: "AllSettings") -> "tuple[Database, Deployment]":
+    from bidder_api.deployment import open_deployment
+
+    return open_deployment(settings.server)
+
+
+def _now_ms() -> int:
+    import time
+
+    return time.time_ns() // 1_000_000
+
+
+def _shown_url(settings: "AllSettings") -> str:
+    from sqlalchemy.engine import make_url
+
+    return make_url(settings.server.url).render_as_string(hide_password=True)
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Progress]:
+    """Show a bar on a terminal's standard error; call what is given with how much is done, and of how much."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as shown:
+        task = shown.add_task(title, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+def _import(file: Path, data_dir: Path | None, kind: str) -> None:
+    from bidder_api.tasks import import_file
+
+    outcome = import_file(_settings(data_dir=data_dir), kind, file, _progress)
+    for line_number, message in outcome.bad_lines:
+        click.echo(f"{file}:{line_number}: {message}", err=True)
+    click.echo(f"{outcome.good_count} imported, {len(outcome.bad_lines)} refused.")
+    sys.exit(1 if outcome.bad_lines else 0)
+
+
+def _print_metrics(metrics: dict[str, Any]) -> None:
+    for name, value in metrics.items():
+        click.echo(f"{name}: {value:.6g}" if isinstance(value, float) else f"{name}: {value}")
+
+
+def _each_line(source: BinaryIO, sink: TextIO, answer: Callable[[Any], Any]) -> None:
+    """Answer every line of JSON with one; a bad line ends it, named."""
+    import msgspec
+
+    for number, line in enumerate(source, 1):
+        if not line.strip():
+            continue
+        try:
+            body = answer(msgspec.json.decode(line))
+        except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError) as refusal:
+            sink.flush()
+            click.echo(f"line {number}: {refusal}", err=True)
+            sys.exit(EXIT_USAGE)
+        sink.write(msgspec.json.encode(body).decode() + "\n")
+    sink.flush()

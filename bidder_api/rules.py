@@ -1,0 +1,166 @@
+"""The merchant's rules, checked against the catalogue when saved: draft until published, archived rather than lost."""
+
+from typing import Literal
+
+import msgspec
+from sqlalchemy.engine import Connection
+
+from affinity.store import get_product, next_change_seq, read_attribute_types
+from auction.placement import Floors
+from auction.retailer_rule import Effect, RetailerRule, RuleDraft, Target
+from auction.rules import RULE_FIELDS
+from auction.store import get_placement, get_rule, insert_rule, list_rules, update_rule
+from bidder_api.call import Answer, Call, check_match, etag
+from bidder_api.errors import Conflict, Invalid, NotFound
+from bidder_api.resources import PageQuery, given, make_id, moment, page_of, patch_type, read_page
+from ledger.money import impression_price
+
+RulePatch = patch_type(RuleDraft, "RulePatch")
+RulePage = page_of("Rule", RetailerRule)
+TARGET_DEPTH_MAX = 16
+TARGET_NODE_COUNT_MAX = 500
+_NUMERIC_FIELDS = frozenset({"price_micros", "margin_rate", "stock", "rating", "image_count", "age_days"})
+
+
+class RuleQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Query of the list of rules; archived ones are listed only when asked for by stage."""
+
+    stage: Literal["draft", "live", "archived"] | None = None
+
+
+def create_rule(connection: Connection, call: Call) -> Answer:
+    """Make a rule, a draft unless said otherwise."""
+    rule = from_draft(call.body, make_id("rul", call), call.now_ms, next_change_seq(connection, call.retailer_id))
+    check_rule(connection, call.retailer_id, rule)
+    insert_rule(connection, call.retailer_id, rule)
+    call.log("create", "rule", rule.rule_id, after=rule)
+    return Answer(body=rule, headers={"ETag": etag(rule.change_seq), "Location": f"/v1/rules/{rule.rule_id}"})
+
+
+def read_rule(connection: Connection, call: Call) -> Answer:
+    """Return one rule."""
+    rule = _find(connection, call)
+    return Answer(body=rule, headers={"ETag": etag(rule.change_seq)})
+
+
+def list_all(connection: Connection, call: Call) -> Answer:
+    """Return a page of rules."""
+    query: RuleQuery = call.query
+
+    def read(after: str | None, limit: int) -> list[RetailerRule]:
+        return list_rules(connection, call.retailer_id, after, limit, stage=query.stage)
+
+    return Answer(body=read_page(query, read, lambda rule: rule.rule_id))
+
+
+def change_rule(connection: Connection, call: Call) -> Answer:
+    """Change some of a rule; `stage` live publishes it."""
+    rule = _find(connection, call)
+    check_match(call, rule.change_seq)
+    if rule.stage == "archived":
+        raise Conflict("rule_archived", "an archived rule cannot be changed")
+    return _store(connection, call, rule, "update", given(call.body))
+
+
+def archive_rule(connection: Connection, call: Call) -> Answer:
+    """Archive a rule; it no longer acts. Archiving it again changes nothing."""
+    rule = _find(connection, call)
+    check_match(call, rule.change_seq)
+    if rule.stage != "archived":
+        _store(connection, call, rule, "archive", {"stage": "archived"})
+    return Answer()
+
+
+def from_draft(draft: RuleDraft, rule_id: str, now_ms: int, change_seq: int) -> RetailerRule:
+    """Return the rule a draft makes."""
+    now = moment(now_ms)
+    values = msgspec.structs.asdict(draft)
+    return RetailerRule(**values, rule_id=rule_id, created_at=now, updated_at=now, change_seq=change_seq)
+
+
+def check_rule(connection: Connection, retailer_id: str, rule: RetailerRule, pointer: str = "") -> None:
+    """Check what no single field's type can say, in the order of the fields.
+
+    Raises:
+        Invalid: an effect that does nothing or several things, or names what is not there; a target that asks for a
+            field no product has; a schedule that ends before it starts.
+    """
+    _check_effect(connection, retailer_id, rule.effect, f"{pointer}/effect")
+    if rule.effect.pin is not None and rule.target is not None:
+        raise Invalid("target_not_allowed", "a pin names its product; it has no target", f"{pointer}/target")
+    for row, placement_id in enumerate(rule.scope.placements or ()):
+        if get_placement(connection, retailer_id, placement_id) is None:
+            at = f"{pointer}/scope/placements/{row}"
+            raise Invalid("placement_unknown", f"there is no placement {placement_id!r}", at)
+    if rule.target is not None:
+        kinds: dict[str, str] = dict(read_attribute_types(connection, retailer_id, "product"))
+        _check_target(rule.target, kinds, f"{pointer}/target", 1, [0])
+    starts_at, ends_at = rule.schedule.starts_at, rule.schedule.ends_at
+    if starts_at is not None and ends_at is not None and ends_at <= starts_at:
+        raise Invalid("schedule_ends_before_start", "ends_at must be after starts_at", f"{pointer}/schedule/ends_at")
+
+
+def _check_effect(connection: Connection, retailer_id: str, effect: Effect, at: str) -> None:
+    named = [name for name in Effect.__struct_fields__ if getattr(effect, name) is not None]
+    if len(named) != 1:
+        kinds = ", ".join(Effect.__struct_fields__)
+        raise Invalid("effect_ambiguous", f"an effect is one of {kinds}; this one names {len(named)}", at)
+    if effect.pin is not None and get_product(connection, retailer_id, effect.pin.product_id) is None:
+        raise Invalid("product_unknown", f"there is no product {effect.pin.product_id!r}", f"{at}/pin/product_id")
+    if isinstance(effect.floor, Floors):
+        try:
+            impression_price(effect.floor.impression)
+        except ValueError:
+            message = f"the floor per 1000 impressions must be a multiple of 1000, was {effect.floor.impression}"
+            raise Invalid("floor_micros_indivisible", message, f"{at}/floor/impression") from None
+
+
+def _check_target(target: Target, kinds: dict[str, str], at: str, depth: int, count: list[int]) -> None:
+    count[0] += 1
+    if depth > TARGET_DEPTH_MAX or count[0] > TARGET_NODE_COUNT_MAX:
+        message = f"a target has at most {TARGET_DEPTH_MAX} levels and {TARGET_NODE_COUNT_MAX} nodes"
+        raise Invalid("target_too_deep", message, at)
+    heads = [name for name in ("all", "any", "not_", "field") if getattr(target, name) is not None]
+    if len(heads) != 1:
+        raise Invalid("target_ambiguous", f"a node is one of all, any, not, field; this one has {len(heads)}", at)
+    comparisons = [name for name in ("equals", "one_of", "at_least", "at_most") if getattr(target, name) is not None]
+    if target.field is None:
+        if comparisons:
+            raise Invalid("target_ambiguous", f"{comparisons[0]} goes with field only", f"{at}/{comparisons[0]}")
+        for name, children in (("all", target.all), ("any", target.any)):
+            for row, child in enumerate(children or ()):
+                _check_target(child, kinds, f"{at}/{name}/{row}", depth + 1, count)
+        if target.not_ is not None:
+            _check_target(target.not_, kinds, f"{at}/not", depth + 1, count)
+        return
+    if target.field not in RULE_FIELDS and target.field not in kinds:
+        raise Invalid("field_unknown", f"no product has a field {target.field!r}", f"{at}/field")
+    if not comparisons:
+        raise Invalid("target_incomplete", "compare the field: equals, one_of, at_least or at_most", at)
+    is_numeric = target.field in _NUMERIC_FIELDS or kinds.get(target.field) in ("int", "float")
+    for name in ("at_least", "at_most"):
+        if name in comparisons and not is_numeric:
+            raise Invalid("field_type_differs", f"{target.field} is not a number", f"{at}/{name}")
+    if target.at_least is not None and target.at_most is not None and target.at_least > target.at_most:
+        raise Invalid("target_contradictory", "at_least must be at most at_most", f"{at}/at_most")
+
+
+def _find(connection: Connection, call: Call) -> RetailerRule:
+    rule = get_rule(connection, call.retailer_id, call.path["rule_id"])
+    if rule is None:
+        raise NotFound("rule", call.path["rule_id"])
+    return rule
+
+
+def _store(connection: Connection, call: Call, before: RetailerRule, action: str, changed: dict[str, object]) -> Answer:
+    after = msgspec.structs.replace(
+        before,
+        **changed,
+        updated_at=moment(call.now_ms),
+        change_seq=next_change_seq(connection, call.retailer_id),
+    )
+    if action == "update":
+        check_rule(connection, call.retailer_id, after)
+    update_rule(connection, call.retailer_id, after)
+    call.log(action, "rule", after.rule_id, before=before, after=after)
+    return Answer(body=after, headers={"ETag": etag(after.change_seq)})

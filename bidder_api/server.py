@@ -1,0 +1,122 @@
+"""The application: every surface behind one door. Start reading here.
+
+`build_app` puts the parts together and holds no part itself; `serving.py` makes the parts of a running process, and a
+test can make its own.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from msgspec import Struct
+from starlette.routing import Route, Router
+
+from bidder_api import audiences, bids, campaigns, docs, history, keys, patterns, placements, products, readiness, rules
+from bidder_api import metrics as figures
+from bidder_api.access import Keyring
+from bidder_api.call import Desk
+from bidder_api.guard import Doors, Guard, no_page
+from bidder_api.metrics import ServerMetrics
+from bidder_api.openapi import openapi_document
+from bidder_api.operations import Operation
+from bidder_api.readiness import Readiness
+from bidder_api.settings import Settings
+
+
+class Parts(Struct, frozen=True, kw_only=True):
+    """What an application is made of.
+
+    Attributes:
+        operations: the table; every one of `surfaces` is in it, and nothing else.
+        surfaces: routes of operations.
+        pages: routes that are no operations, such as the demo shop's; they need no key.
+        lifespan: what runs while the application does.
+    """
+
+    settings: Settings
+    operations: Sequence[Operation]
+    surfaces: Sequence[Route]
+    keyring: Keyring
+    metrics: ServerMetrics
+    readiness: Readiness
+    pages: Sequence[Route] = ()
+    lifespan: Callable[[], AbstractAsyncContextManager[None]] | None = None
+
+
+def build_app(parts: Parts) -> Guard:
+    """Return the application, as ASGI."""
+    document = openapi_document(parts.operations, version("endcap"))
+
+    @asynccontextmanager
+    async def lifespan(_app: Any) -> AsyncIterator[None]:
+        if parts.lifespan is None:
+            yield
+            return
+        async with parts.lifespan():
+            yield
+
+    pages = Router(
+        routes=[
+            *readiness.routes(parts.readiness),
+            *figures.routes(parts.metrics, parts.keyring, parts.settings.metrics),
+            *docs.routes(document),
+            *parts.pages,
+        ],
+        redirect_slashes=False,
+        default=no_page,
+        lifespan=lifespan,
+    )
+    return Guard(Doors(parts.operations, parts.surfaces), parts.keyring, pages, parts.settings.body_deadline_s)
+
+
+def management_routes(desk: Desk, hash_key: bytes) -> list[Route]:
+    """Return the routes of the management API.
+
+    Args:
+        desk: where its calls are carried out.
+        hash_key: what the secrets of keys are hashed with.
+    """
+    own_keys = keys.KeyDesk(hash_key)
+    read, change = desk.reading, desk.changing
+    return [
+        Route("/v1/campaigns", change(campaigns.create_campaign), methods=["POST"]),
+        Route("/v1/campaigns", read(campaigns.list_own_campaigns), methods=["GET"]),
+        Route("/v1/campaigns/{campaign_id}", read(campaigns.read_campaign), methods=["GET"]),
+        Route("/v1/campaigns/{campaign_id}", change(campaigns.change_campaign), methods=["PATCH"]),
+        Route("/v1/campaigns/{campaign_id}", change(campaigns.archive_campaign), methods=["DELETE"]),
+        Route("/v1/bids", change(bids.create_bid), methods=["POST"]),
+        Route("/v1/bids", read(bids.list_own_bids), methods=["GET"]),
+        Route("/v1/bids/{bid_id}", read(bids.read_bid), methods=["GET"]),
+        Route("/v1/bids/{bid_id}", change(bids.change_bid), methods=["PATCH"]),
+        Route("/v1/bids/{bid_id}", change(bids.archive_bid), methods=["DELETE"]),
+        Route("/v1/audiences", change(audiences.AUDIENCES.create), methods=["POST"]),
+        Route("/v1/audiences", read(audiences.AUDIENCES.list_own), methods=["GET"]),
+        Route("/v1/audiences/{audience_id}", read(audiences.AUDIENCES.read), methods=["GET"]),
+        Route("/v1/audiences/{audience_id}", change(audiences.AUDIENCES.change), methods=["PATCH"]),
+        Route("/v1/audiences/{audience_id}", change(audiences.AUDIENCES.archive), methods=["DELETE"]),
+        Route("/v1/navigation-patterns", change(patterns.PATTERNS.create), methods=["POST"]),
+        Route("/v1/navigation-patterns", read(patterns.PATTERNS.list_own), methods=["GET"]),
+        Route("/v1/navigation-patterns/{pattern_id}", read(patterns.PATTERNS.read), methods=["GET"]),
+        Route("/v1/navigation-patterns/{pattern_id}", change(patterns.PATTERNS.change), methods=["PATCH"]),
+        Route("/v1/navigation-patterns/{pattern_id}", change(patterns.PATTERNS.archive), methods=["DELETE"]),
+        Route("/v1/rules", change(rules.create_rule), methods=["POST"]),
+        Route("/v1/rules", read(rules.list_all), methods=["GET"]),
+        Route("/v1/rules/{rule_id}", read(rules.read_rule), methods=["GET"]),
+        Route("/v1/rules/{rule_id}", change(rules.change_rule), methods=["PATCH"]),
+        Route("/v1/rules/{rule_id}", change(rules.archive_rule), methods=["DELETE"]),
+        Route("/v1/products", read(products.list_all), methods=["GET"]),
+        Route("/v1/products:batch", change(products.change_many), methods=["POST"]),
+        Route("/v1/products/{product_id}", read(products.read), methods=["GET"]),
+        Route("/v1/products/{product_id}", change(products.put), methods=["PUT"]),
+        Route("/v1/placements", read(placements.list_all), methods=["GET"]),
+        Route("/v1/placements/{placement_id}", read(placements.read), methods=["GET"]),
+        Route("/v1/placements/{placement_id}", change(placements.put), methods=["PUT"]),
+        Route("/v1/page-types", read(placements.list_caps), methods=["GET"]),
+        Route("/v1/page-types/{type}", change(placements.put_caps), methods=["PUT"]),
+        Route("/v1/keys", change(own_keys.create), methods=["POST"]),
+        Route("/v1/keys", read(own_keys.list_all), methods=["GET"]),
+        Route("/v1/keys/{key_id}", read(own_keys.read), methods=["GET"]),
+        Route("/v1/keys/{key_id}", change(own_keys.revoke), methods=["DELETE"]),
+        Route("/v1/changes", read(history.list_all), methods=["GET"]),
+    ]
