@@ -119,7 +119,8 @@ class Bidders(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             price times the chance of an order.
         margin_spread_ppm: how far the margins of the several advertisers lie apart, either way.
         share_ppm: `shaded`: the share of its value it bids.
-        daily_budget_micros, funds_micros: left out, no daily limit, and more funds than can be spent.
+        daily_budget_micros, total_budget_micros, funds_micros: left out, no limit, and more funds than can be spent.
+        pacing: `even` hands the pacing to the server; `asap` leaves it to the policy.
         audience, navigation_pattern, category_ids, frequency_cap: on every bid, as on the wire.
     """
 
@@ -133,6 +134,7 @@ class Bidders(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     daily_budget_micros: PositiveMicros | None = None
     total_budget_micros: PositiveMicros | None = None
     funds_micros: PositiveMicros | None = None
+    pacing: Literal["even", "asap"] = "asap"
     audience: Audience | None = None
     navigation_pattern: NavigationPattern | None = None
     category_ids: Annotated[list[CategoryId], Meta(min_length=1, max_length=200)] | None = None
