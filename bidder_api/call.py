@@ -5,7 +5,7 @@ chain: all of it or nothing.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -62,7 +62,7 @@ class Call(Struct, kw_only=True):
 
 
 Work = Callable[[Connection, Call], Answer]
-Endpoint = Callable[[Request], Any]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Desk:

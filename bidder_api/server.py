@@ -10,13 +10,15 @@ from importlib.metadata import version
 from typing import Any
 
 from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route, Router
 
 from bidder_api import audiences, bids, campaigns, docs, history, keys, patterns, placements, products, readiness, rules
 from bidder_api import metrics as figures
 from bidder_api.access import Keyring
-from bidder_api.call import Desk
-from bidder_api.guard import Doors, Guard, no_page
+from bidder_api.call import Desk, Work
+from bidder_api.guard import Doors, Endpoint, Guard, no_page
 from bidder_api.metrics import ServerMetrics
 from bidder_api.openapi import openapi_document
 from bidder_api.operations import Operation
@@ -70,15 +72,27 @@ def build_app(parts: Parts) -> Guard:
     return Guard(Doors(parts.operations, parts.surfaces), parts.keyring, pages, parts.settings.body_deadline_s)
 
 
-def management_routes(desk: Desk, hash_key: bytes) -> list[Route]:
+def management_routes(desk: Desk, keyring: Keyring, hash_key: bytes) -> list[Route]:
     """Return the routes of the management API.
 
     Args:
         desk: where its calls are carried out.
+        keyring: told when a key changed, so that here it counts at once.
         hash_key: what the secrets of keys are hashed with.
     """
     own_keys = keys.KeyDesk(hash_key)
     read, change = desk.reading, desk.changing
+
+    def change_keys(work: Work) -> Endpoint:
+        endpoint = change(work)
+
+        async def then_look(request: Request) -> Response:
+            response = await endpoint(request)
+            await keyring.refresh()
+            return response
+
+        return then_look
+
     return [
         Route("/v1/campaigns", change(campaigns.create_campaign), methods=["POST"]),
         Route("/v1/campaigns", read(campaigns.list_own_campaigns), methods=["GET"]),
@@ -114,9 +128,9 @@ def management_routes(desk: Desk, hash_key: bytes) -> list[Route]:
         Route("/v1/placements/{placement_id}", change(placements.put), methods=["PUT"]),
         Route("/v1/page-types", read(placements.list_caps), methods=["GET"]),
         Route("/v1/page-types/{type}", change(placements.put_caps), methods=["PUT"]),
-        Route("/v1/keys", change(own_keys.create), methods=["POST"]),
+        Route("/v1/keys", change_keys(own_keys.create), methods=["POST"]),
         Route("/v1/keys", read(own_keys.list_all), methods=["GET"]),
         Route("/v1/keys/{key_id}", read(own_keys.read), methods=["GET"]),
-        Route("/v1/keys/{key_id}", change(own_keys.revoke), methods=["DELETE"]),
+        Route("/v1/keys/{key_id}", change_keys(own_keys.revoke), methods=["DELETE"]),
         Route("/v1/changes", read(history.list_all), methods=["GET"]),
     ]

@@ -4,10 +4,12 @@ Unknown and malformed variables are refused by name, all at once. Nothing else r
 the other packages are filled from here too: field `tmax_ms` of one of them is `ENDCAP_TMAX_MS`.
 """
 
+import difflib
 import inspect
 import os
 import re
 import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -126,11 +128,7 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: Any
     environment = os.environ if environment is None else environment
     given = {name: text for name, text in environment.items() if name.startswith(PREFIX)}
     groups = {name: _group_type(name) for name in _GROUPS}
-    owners = {
-        _variable(field): (name, field)
-        for name, kind in reversed(groups.items())  # a field of the server's own stands for those named like it
-        for field in fields(kind)
-    }
+    owners = _owners()
     complaints = [
         f"{name} is not a setting{_nearest(name, owners)}; `endcap settings` lists them all"
         for name in sorted(given)
@@ -165,27 +163,20 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: Any
 def list_settings(current: AllSettings) -> list[SettingLine]:
     """Return every setting there is, with its value now, its default and what it means; secrets are not shown."""
     lines = []
-    for name in _GROUPS:
+    for variable, (name, field) in _owners().items():
         group = getattr(current, name)
-        sentences = field_sentences(type(group))
-        for field in fields(group):
-            if name != "server" and field.name in Settings.__struct_fields__:
-                continue
-            value = getattr(group, field.name)
-            default = _default(field)
-            is_set = value != default
-            shown = "set" if field.name in _SECRET_FIELDS and is_set else _show(value)
-            package = "bidder_api" if name == "server" else name
-            lines.append(
-                SettingLine(
-                    variable=_variable(field),
-                    package=package,
-                    value=shown,
-                    default=_show(default),
-                    is_set=is_set,
-                    sentence=sentences.get(field.name, ""),
-                )
+        value, default = getattr(group, field.name), _default(field)
+        is_set = value != default
+        lines.append(
+            SettingLine(
+                variable=variable,
+                package="bidder_api" if name == "server" else name,
+                value="set" if field.name in _SECRET_FIELDS and is_set else _show(value),
+                default=_show(default),
+                is_set=is_set,
+                sentence=field_sentences(type(group)).get(field.name, ""),
             )
+        )
     return lines
 
 
@@ -303,6 +294,25 @@ def _make_secret(path: Path, text: str) -> None:
         draft.unlink()
 
 
+def _owners() -> dict[str, tuple[str, FieldInfo]]:
+    """Return every variable, with the struct and the field it sets.
+
+    A field of the server's own stands for those of other packages that are named like it; one that two packages have
+    carries the package's name, as in `ENDCAP_LEDGER_BODY_BYTES_MAX`.
+    """
+    own = {field.name for field in fields(Settings)}
+    found = [(name, field) for name in _GROUPS for field in fields(_group_type(name))]
+    counts = Counter(field.name for name, field in found if name != "server")
+    owners = {}
+    for name, field in found:
+        if name == "server":
+            owners[PREFIX + field.name.upper()] = (name, field)
+        elif field.name not in own:
+            middle = f"{name.upper()}_" if counts[field.name] > 1 else ""
+            owners[PREFIX + middle + field.name.upper()] = (name, field)
+    return owners
+
+
 def _group_type(name: str) -> type[Struct]:
     kind: type[Struct] = get_type_hints(AllSettings, include_extras=True)[name]
     return kind
@@ -310,10 +320,6 @@ def _group_type(name: str) -> type[Struct]:
 
 def _hint(kind: type, name: str) -> Any:
     return get_type_hints(kind, include_extras=True)[name]
-
-
-def _variable(field: FieldInfo) -> str:
-    return PREFIX + field.name.upper()
 
 
 def _default(field: FieldInfo) -> Any:
@@ -329,7 +335,5 @@ def _show(value: Any) -> str:
 
 
 def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    import difflib
-
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     return f" (did you mean {near[0]}?)" if near else ""
