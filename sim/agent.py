@@ -1,4 +1,4 @@
-"""Simulated advertisers: their campaigns and bids on the wire's own types, what clicks are worth to them, their results.
+"""Simulated advertisers: campaigns and bids on the wire's own types, what clicks are worth to them, their results.
 
 A policy says what share of a click's worth to bid; this turns it into bids, and counts what came of them.
 """

@@ -27,7 +27,7 @@ from sim.scenario import PAGES_SIMULATED, Scenario
 from sim.shop import Billed, Shop
 from sim.stopwatch import Stopwatch
 from sim.visit import PageView, Visit
-from sim.world import SessionStart, World, build_world, local_midnights_ms, session_starts
+from sim.world import SessionStart, build_world, local_midnights_ms, session_starts
 
 ORGANIC_COUNT = 60
 

@@ -75,7 +75,9 @@ def world_seed(seed: int, row: int) -> int:
     return key_of(seed, "world", row)
 
 
-def run_scenario(path: str | Path, out_dir: str | Path, seed: int | None = None, console: "Console | None" = None) -> int:
+def run_scenario(
+    path: str | Path, out_dir: str | Path, seed: int | None = None, console: "Console | None" = None
+) -> int:
     """Run a scenario from the command line: progress, a summary, `measures.json`, `report.html` and `runs.jsonl`.
 
     Args:
@@ -150,7 +152,9 @@ def _summarise(result: RunResult, timing: Timing, folder: Path, console: "Consol
         f"books: debits less credits {result.books.sum_micros}, billed over a budget {result.books.overspent_micros}, "
         f"{result.books.entry_count:,} entries"
     )
-    parts = ", ".join(f"{name} {spent:.1f}" for name, spent in sorted(timing.parts_s.items(), key=lambda part: -part[1]))
+    parts = ", ".join(
+        f"{name} {spent:.1f}" for name, spent in sorted(timing.parts_s.items(), key=lambda part: -part[1])
+    )
     console.print(
         f"{timing.auction_count:,} auctions in {timing.wall_s:.1f} s, {timing.auctions_per_s:,.0f} a second; "
         f"seconds in: {parts}",

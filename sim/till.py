@@ -90,7 +90,8 @@ class Till:
         billed = connection.execute(sa.text("SELECT coalesce(sum(amount_micros), 0) FROM audit_event")).scalar_one()
         over = connection.execute(
             sa.text(
-                "SELECT coalesce(sum(spent_micros - limit_micros), 0) FROM audit_budget WHERE spent_micros > limit_micros"
+                "SELECT coalesce(sum(spent_micros - limit_micros), 0) FROM audit_budget "
+                "WHERE spent_micros > limit_micros"
             )
         ).scalar_one()
         return Books(
