@@ -5,6 +5,7 @@ AffinityRefused
 ├── EventInFuture             422  occurred_at_in_future
 ├── EventTooOld               422  occurred_at_too_old
 ├── BodyTooLarge              413  body_too_large
+├── LogUnwritable             503  navigation_unwritable (retryable)
 ├── AudienceRefused           422  audience_empty, audience_ambiguous, audience_incomplete, audience_contradictory,
 │                                  audience_too_deep, segment_unknown, attribute_unknown, attribute_type_differs,
 │                                  category_unknown, rfm_class_unknown, lifecycle_unknown
@@ -19,21 +20,23 @@ AffinityRefused
 ```
 """
 
-from typing import ClassVar
-
 
 class AffinityRefused(Exception):  # noqa: N818  # a refusal, not an error of ours
     """A refusal with a stable code; the message says the rule and what came instead."""
 
     code: str = "refused"
     status: int = 422
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
 
-    def __init__(self, message: str, pointer: str | None = None, *, code: str | None = None) -> None:
+    def __init__(
+        self, message: str, pointer: str | None = None, *, code: str | None = None, status: int | None = None
+    ) -> None:
         super().__init__(message)
         self.pointer = pointer
         if code is not None:
             self.code = code
+        if status is not None:
+            self.status = status
 
 
 class EventInFuture(AffinityRefused):
@@ -53,6 +56,14 @@ class BodyTooLarge(AffinityRefused):
 
     code = "body_too_large"
     status = 413
+
+
+class LogUnwritable(AffinityRefused):
+    """The navigation log cannot be written now; nothing of the batch was."""
+
+    code = "navigation_unwritable"
+    status = 503
+    retryable = True
 
 
 class AudienceRefused(AffinityRefused):

@@ -48,7 +48,7 @@ class _Entry(NamedTuple):
     pattern_row: int
     order: int  # 0 for `without`, else more for earlier steps
     base: int  # wanted events before this step; NEVER for `without`
-    count: int
+    wanted: int
     step: PatternStep
     is_exact: bool  # the key it is filed under is all it asks
     words: frozenset[str]
@@ -152,7 +152,7 @@ class PatternProgress:
     def advance(self, index: PatternIndex, happenings: Iterable[Happening]) -> None:
         """Take account of further events, in their order."""
         for happening in happenings:
-            for row, _order, base, count, _step, _is_exact, _words in index.find(happening):
+            for row, _order, base, wanted, _step, _is_exact, _words in index.find(happening):
                 if base == NEVER:
                     self._progress.pop(row, None)
                     self.complete.pop(row, None)
@@ -164,7 +164,7 @@ class PatternProgress:
                     progress[0] = happening.at_ms
                 elif progress is None:
                     continue
-                progress[base + 1 : base + count + 1] = progress[base : base + count]
+                progress[base + 1 : base + wanted + 1] = progress[base : base + wanted]
                 if progress[-1] != NEVER:
                     self.complete[row] = progress[-1]
         if len(self._progress) > PROGRESS_COUNT_MAX:

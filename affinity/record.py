@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from affinity.catalog import Product
 from affinity.computed import Purchases
 from affinity.matching import Happening, PatternProgress, ancestry
-from affinity.navigation import Action, NavigationEvent
+from affinity.navigation import Action
 from affinity.profile import ProfileDraft
 from affinity.settings import Settings
 
@@ -272,25 +272,6 @@ class VisitorRecord:
             self.purchases.units += quantity
             self.purchases.promotion_units += quantity * (price < facts.shelf_price_micros)
             self.purchases.price_rank_sum += quantity * facts.price_rank
-
-
-def happening_of(event: NavigationEvent, at_ms: int, facts: ProductFacts | None) -> Happening:
-    """Return the event as it is kept: with its product's category, brand and price where it does not say."""
-    category_id, price_micros, brand = event.category_id, event.price_micros, None
-    if facts is not None:
-        category_id = category_id or facts.category_id
-        price_micros = facts.price_micros if price_micros is None else price_micros
-        brand = facts.brand
-    return Happening(
-        at_ms=at_ms,
-        action=event.action,
-        product_id=event.product_id,
-        category_id=category_id,
-        brand=brand,
-        price_micros=price_micros,
-        quantity=1 if event.quantity is None else event.quantity,
-        query=None if event.query is None else event.query.casefold(),
-    )
 
 
 def _note_last(times: dict[str, int], name: str, at_ms: int) -> None:

@@ -480,6 +480,15 @@ def read_links(connection: Connection, retailer_id: str) -> dict[bytes, bytes]:
     return {bytes(one): bytes(customer) for one, customer in connection.execute(query)}
 
 
+def read_person(connection: Connection, retailer_id: str, pseudonym: bytes) -> set[bytes]:
+    """Return every pseudonym of the same person: the visitor's, their customer's, and all its devices'."""
+    of_retailer = visitor_links.c.retailer_id == retailer_id
+    query = sa.select(visitor_links.c.customer_pseudonym).where(of_retailer, visitor_links.c.pseudonym == pseudonym)
+    customer = bytes(connection.execute(query).scalar_one_or_none() or pseudonym)
+    devices = sa.select(visitor_links.c.pseudonym).where(of_retailer, visitor_links.c.customer_pseudonym == customer)
+    return {pseudonym, customer, *(bytes(one) for one in connection.execute(devices).scalars())}
+
+
 def delete_visitor(connection: Connection, retailer_id: str, pseudonyms: Iterable[bytes]) -> int:
     """Delete profiles and links under any of the pseudonyms; return how many rows went."""
     named = list(pseudonyms)

@@ -1,0 +1,27 @@
+"""What this package counts for `/metrics`."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from affinity.visitors import Recorded
+
+
+class AffinityMetrics:
+    """Counters of navigation and visitors.
+
+    Args:
+        registry: where they are shown.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.events = Counter(
+            "endcap_navigation_events_total", "Navigation events by what became of them", ["result"], registry=registry
+        )
+        self.visitors = Gauge("endcap_visitors", "Visitors whose state is in memory", registry=registry)
+        self.erasures = Counter("endcap_erasures_total", "Visitors erased on request", registry=registry)
+        self._recorded = self.events.labels("recorded")
+        self._duplicates = self.events.labels("duplicate")
+
+    def count_events(self, recorded: Recorded) -> None:
+        """Count a batch."""
+        self._recorded.inc(recorded.recorded)
+        self._duplicates.inc(recorded.duplicates)

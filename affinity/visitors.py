@@ -1,0 +1,480 @@
+"""Every visitor's state, in memory and bounded, behind a dict look-up; fed by the navigation log.
+
+One process, one thread changes it. Devices of one customer keep records of their own beside the customer's, which is
+their sum: so a link can be undone, and erasing a customer finds every device.
+"""
+
+import random
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from msgspec import Struct
+
+from affinity.audience import Audience
+from affinity.computed import CustomerScale, measure_customers
+from affinity.errors import EventInFuture, EventTooOld, LinkRefused
+from affinity.matching import Happening, PatternProgress
+from affinity.model import BoundModel
+from affinity.navigation import Action, Consent, NavigationBatch, NavigationEvent
+from affinity.navigation_log import SERVED, LogLine, NavigationLog
+from affinity.pattern import NavigationPattern
+from affinity.profile import ProfileDraft
+from affinity.pseudonym import Pseudonymizer
+from affinity.record import ProductFacts, VisitorRecord
+from affinity.settings import Settings
+from affinity.targets import Targets, compile_targets, has_bit
+from affinity.view import VisitorView, anonymous_view, view_visitor
+
+_ACTIONS = {action.value: action for action in Action}
+
+
+class Recorded(Struct, frozen=True):
+    """What became of a batch of events."""
+
+    recorded: int
+    duplicates: int
+
+
+class VisitorStore:
+    """The visitors of one deployment.
+
+    Args:
+        settings: this package's.
+        pseudonymizer: turns raw ids into what visitors are kept under.
+        log: where events are appended before they count; None keeps nothing on disk (simulation).
+        facts: what navigation needs to know of each product (`record.read_facts`).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        pseudonymizer: Pseudonymizer,
+        log: NavigationLog | None = None,
+        facts: Mapping[str, ProductFacts] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.pseudonymizer = pseudonymizer
+        self.log = log
+        self.facts: Mapping[str, ProductFacts] = facts or {}
+        self.scale = CustomerScale()
+        self.profile_seq = -1
+        self._records: OrderedDict[bytes, VisitorRecord] = OrderedDict()
+        self._customers: OrderedDict[bytes, VisitorRecord] = OrderedDict()
+        self._customer_of: dict[bytes, bytes] = {}
+        self._devices: dict[bytes, list[bytes]] = {}
+        self._profiles: dict[bytes, ProfileDraft] = {}
+        self._events_seen: tuple[set[int], set[int]] = (set(), set())
+        self._served_lines: list[LogLine] = []
+        self._read_segments: set[str] = set()
+        self._reading: Iterator[LogLine] | None = None
+
+    def __len__(self) -> int:
+        """Return how many visitors' state is kept."""
+        return len(self._records)
+
+    # --- events --------------------------------------------------------------------------------------------------
+
+    def post(self, batch: NavigationBatch, now_ms: int) -> Recorded:
+        """Take a batch of events in: all of it is in the log when this returns, or nothing is.
+
+        Without consent nothing is kept. Events are checked in their order, each for its time.
+
+        Raises:
+            EventInFuture: an event lies further in the future than clocks differ.
+            EventTooOld: an event is later than late events may be.
+            LogUnwritable: the log cannot be written.
+        """
+        lead_ms, lateness_ms = self.settings.event_lead_s * 1000, self.settings.event_lateness_s * 1000
+        times: list[int] = []
+        for index, event in enumerate(batch.events):
+            at_ms = int(event.occurred_at.timestamp() * 1000)
+            if at_ms > now_ms + lead_ms:
+                raise EventInFuture(
+                    f"occurred_at may be at most {self.settings.event_lead_s} s in the future, "
+                    f"was {(at_ms - now_ms) // 1000} s",
+                    f"/events/{index}/occurred_at",
+                )
+            if at_ms < now_ms - lateness_ms:
+                raise EventTooOld(
+                    f"occurred_at may be at most {self.settings.event_lateness_s} s ago, "
+                    f"was {(now_ms - at_ms) // 1000} s; import what is older",
+                    f"/events/{index}/occurred_at",
+                )
+            times.append(at_ms)
+        if not batch.consent.personalised:
+            return Recorded(0, 0)
+        lines: list[LogLine] = []
+        fresh: set[int] = set()
+        for event, at_ms in zip(batch.events, times, strict=True):
+            line = self.line_of(event, at_ms)
+            if line.event:
+                if line.event in fresh or self._has_seen(line.event):
+                    continue
+                fresh.add(line.event)
+            lines.append(line)
+        if self.log is not None:
+            self.log.append([*self._served_lines, *lines], now_ms)
+            self._served_lines.clear()
+        for number in fresh:
+            self._remember(number)
+        for line in lines:
+            self._apply(line, now_ms)
+        return Recorded(len(lines), len(batch.events) - len(lines))
+
+    def line_of(self, event: NavigationEvent, at_ms: int) -> LogLine:
+        """Return the event as it is logged, its ids hashed."""
+        pseudonym = self.pseudonymizer.of(event.visitor_id)
+        return LogLine(
+            pseudonym,
+            at_ms,
+            event.action,
+            0 if event.event_id is None else self.pseudonymizer.of_event(event.event_id, pseudonym),
+            event.product_id,
+            event.category_id,
+            event.price_micros,
+            event.quantity,
+            event.query,
+            event.traffic_source,
+        )
+
+    def note_served(self, pseudonym: bytes, bid_id: str, now_ms: int) -> None:
+        """Count that a visitor was shown a bid; logged with the next events, or by `flush`."""
+        for record in self._records_of(pseudonym):
+            record.note_served(bid_id, now_ms)
+        if self.log is not None:
+            self._served_lines.append(LogLine(pseudonym, now_ms, SERVED, 0, bid_id))
+
+    def flush(self, now_ms: int) -> None:
+        """Log what is not logged yet; to be called every second or so, and at the end.
+
+        Raises:
+            LogUnwritable: the log cannot be written; it is kept for the next time.
+        """
+        if self.log is not None and self._served_lines:
+            self.log.append(self._served_lines, now_ms)
+            self._served_lines.clear()
+
+    # --- what is known of a visitor ------------------------------------------------------------------------------
+
+    def pseudonym(self, visitor_id: str) -> bytes:
+        """Return what a visitor is kept under."""
+        return self.pseudonymizer.of(visitor_id)
+
+    def record(self, pseudonym: bytes) -> VisitorRecord | None:
+        """Return what is known of the visitor, or of the customer they are linked to; None where nothing is."""
+        person = self._customer_of.get(pseudonym, pseudonym)
+        if person in self._devices:
+            return self._customer_record(person)
+        record = self._records.get(pseudonym)
+        if record is None and pseudonym in self._profiles:
+            record = self._record_for(pseudonym, 0)
+        return record
+
+    def view(
+        self,
+        visitor_id: str | None,
+        consent: Consent,
+        targets: Targets,
+        model: BoundModel,
+        now_ms: int,
+        navigation: Sequence[NavigationEvent] = (),
+    ) -> VisitorView:
+        """Return what an auction now may know of a visitor.
+
+        Args:
+            visitor_id: as the request names them; without one, or without consent, the view is anonymous.
+            consent: the request's.
+            targets: those of the snapshot the auction reads.
+            model: bound to the products of that snapshot.
+            now_ms: moment of the auction.
+            navigation: events the caller keeps itself and sends along: known for this auction only.
+        """
+        if not consent.personalised or (visitor_id is None and not navigation):
+            return anonymous_view(targets)
+        pseudonym = bytes(16) if visitor_id is None else self.pseudonymizer.of(visitor_id)
+        record = None if visitor_id is None else self.record(pseudonym)
+        if navigation:
+            record = self._with(record, pseudonym, navigation)
+        return view_visitor(
+            record, targets, model, now_ms, pseudonym=pseudonym, settings=self.settings, scale=self.scale
+        )
+
+    def profile(self, pseudonym: bytes) -> ProfileDraft | None:
+        """Return the visitor's profile: the linked customer's, if there is one."""
+        person = self._customer_of.get(pseudonym, pseudonym)
+        found = self._profiles.get(person)
+        if found is None and person in self._devices:
+            found = next((self._profiles[one] for one in self._devices[person] if one in self._profiles), None)
+        return found
+
+    def person(self, pseudonym: bytes) -> bytes:
+        """Return the pseudonym of the customer the visitor is linked to, the visitor's own where there is none."""
+        return self._customer_of.get(pseudonym, pseudonym)
+
+    def measure(self) -> None:
+        """Measure how the shop's customers compare; to be called at start and every so often."""
+        self.scale = measure_customers(record.purchases for record in self._persons())
+        for record in [*self._records.values(), *self._customers.values()]:
+            if record.purchases.order_count:
+                record.view = None
+
+    def count_matching(self, audience: Audience | None, pattern: NavigationPattern | None, now_ms: int) -> int | None:
+        """Return about how many visitors are in the audience and have the pattern now; None under the least shown.
+
+        Counted over all visitors in memory, or scaled up from a sample of them. May run beside the thread that
+        changes them.
+        """
+        targets = compile_targets([audience] if audience else [], [pattern] if pattern else [])
+        persons = [self._customer_of.get(one, one) for one in [*self._records, *self._profiles]]
+        persons = list(dict.fromkeys(persons))
+        sample_size = self.settings.audience_sample_size
+        sample = persons if len(persons) <= sample_size else random.Random(0).sample(persons, sample_size)
+        matched = sum(self._matches(person, targets, now_ms) for person in sample)
+        estimate = matched if sample is persons else round(matched * len(persons) / len(sample))
+        return estimate if estimate >= self.settings.audience_size_min else None
+
+    # --- profiles, links, erasure --------------------------------------------------------------------------------
+
+    def put_profile(self, pseudonym: bytes, profile: ProfileDraft) -> None:
+        """Set the profile of a visitor, or of the customer they are linked to."""
+        person = self._customer_of.get(pseudonym, pseudonym)
+        self._profiles[person] = profile
+        self._show_profile(person)
+
+    def put_profiles(self, profiles: Iterable[tuple[bytes, ProfileDraft]]) -> None:
+        """Set profiles as the database keeps them."""
+        for pseudonym, profile in profiles:
+            self._profiles[pseudonym] = profile
+            self._show_profile(pseudonym)
+
+    def link(self, pseudonym: bytes, customer_pseudonym: bytes) -> None:
+        """Join a visitor to a customer: from now on they are known together.
+
+        Raises:
+            LinkRefused: the visitor is the customer, has devices of its own, or is linked to another customer; or the
+                customer is itself linked.
+        """
+        self.check_link(pseudonym, customer_pseudonym)
+        if self._customer_of.get(pseudonym) == customer_pseudonym:
+            return
+        self._customer_of[pseudonym] = customer_pseudonym
+        self._devices.setdefault(customer_pseudonym, []).append(pseudonym)
+        self._customers.pop(customer_pseudonym, None)
+
+    def check_link(self, pseudonym: bytes, customer_pseudonym: bytes) -> None:
+        """Say whether `link` would be refused.
+
+        Raises:
+            LinkRefused: see `link`.
+        """
+        if pseudonym == customer_pseudonym:
+            raise LinkRefused("a visitor cannot be linked to itself", "/customer_id")
+        if self._customer_of.get(pseudonym, customer_pseudonym) != customer_pseudonym:
+            raise LinkRefused(
+                "the visitor is linked to another customer: unlink it first", code="link_exists", status=409
+            )
+        if customer_pseudonym in self._customer_of or pseudonym in self._devices:
+            raise LinkRefused("links do not chain: a customer is linked to nobody", code="link_chained", status=409)
+
+    def unlink(self, pseudonym: bytes) -> bool:
+        """Part a visitor from its customer, each with what is its own; say whether they were joined."""
+        customer = self._customer_of.pop(pseudonym, None)
+        if customer is None:
+            return False
+        self._devices[customer].remove(pseudonym)
+        if not self._devices[customer]:
+            del self._devices[customer]
+        self._customers.pop(customer, None)
+        self._show_profile(pseudonym)
+        return True
+
+    def set_links(self, links: Mapping[bytes, bytes]) -> None:
+        """Take over the links as the database keeps them."""
+        self._customer_of = dict(links)
+        self._devices = {}
+        for pseudonym, customer in links.items():
+            self._devices.setdefault(customer, []).append(pseudonym)
+        self._customers.clear()
+
+    def devices(self, pseudonym: bytes) -> list[bytes]:
+        """Return every pseudonym of the same person: the visitor's, their customer's, and all its devices'."""
+        person = self._customer_of.get(pseudonym, pseudonym)
+        return list(dict.fromkeys([pseudonym, person, *self._devices.get(person, ())]))
+
+    def forget(self, pseudonyms: Iterable[bytes]) -> None:
+        """Drop everything kept in memory under the pseudonyms. The log's and the database's part is not done here."""
+        gone = set(pseudonyms)
+        for pseudonym in gone:
+            self.unlink(pseudonym)
+            for device in self._devices.pop(pseudonym, ()):
+                self._customer_of.pop(device, None)
+            self._records.pop(pseudonym, None)
+            self._customers.pop(pseudonym, None)
+            self._profiles.pop(pseudonym, None)
+        self._served_lines = [line for line in self._served_lines if line.pseudonym not in gone]
+
+    # --- start-up, and what other processes imported -------------------------------------------------------------
+
+    def load(self, now_ms: int) -> int:
+        """Read the whole log and measure the customers; return how many events were read."""
+        count = 0
+        while more := self.follow(100_000, now_ms):
+            count += more
+        self.measure()
+        return count
+
+    def follow(self, count_max: int, now_ms: int) -> int:
+        """Read up to so many events from files of the log not read yet; return how many were.
+
+        Imported files appear whole, so a running server reads them bit by bit between requests.
+        """
+        if self.log is None:
+            return 0
+        count = 0
+        while count < count_max:
+            if self._reading is None:
+                name = next((one for one in self.log.segments() if self._is_unread(one)), None)
+                if name is None:
+                    break
+                self._read_segments.add(name)
+                self._reading = self.log.read(name)
+            line = next(self._reading, None)
+            if line is None:
+                self._reading = None
+                continue
+            count += 1
+            if line.event:
+                if self._has_seen(line.event):
+                    continue
+                self._remember(line.event)
+            if line.action == SERVED or line.action in _ACTIONS:
+                self._apply(line, now_ms)
+        return count
+
+    def _is_unread(self, name: str) -> bool:
+        assert self.log is not None
+        return name not in self._read_segments and name not in self.log.own_segments
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _apply(self, line: LogLine, now_ms: int) -> None:
+        record = self._record_for(line.pseudonym, now_ms)
+        person = self._customer_of.get(line.pseudonym, line.pseudonym)
+        records = [record]
+        if person in self._customers:
+            records.append(self._customers[person])
+        if line.action == SERVED:
+            for one in records:
+                one.note_served(line.product_id or "", line.at_ms)
+            return
+        facts = self.facts.get(line.product_id) if line.product_id is not None else None
+        happening = _happening(line, facts)
+        for one in records:
+            one.note(happening, facts, self.settings)
+
+    def _record_for(self, pseudonym: bytes, now_ms: int) -> VisitorRecord:
+        record = self._records.get(pseudonym)
+        if record is None:
+            record = self._records[pseudonym] = VisitorRecord(pseudonym)
+            record.profile = self._profiles.get(pseudonym)
+            if len(self._records) > self.settings.visitor_count_max:
+                self._records.popitem(last=False)
+        else:
+            self._records.move_to_end(pseudonym)
+        record.seen_at_ms = max(record.seen_at_ms, now_ms)
+        return record
+
+    def _records_of(self, pseudonym: bytes) -> list[VisitorRecord]:
+        """Return the records an event of the visitor counts in: their own and, if linked, their customer's."""
+        person = self._customer_of.get(pseudonym, pseudonym)
+        own = self._record_for(pseudonym, 0)
+        return [own, self._customers[person]] if person in self._customers else [own]
+
+    def _customer_record(self, customer: bytes) -> VisitorRecord:
+        record = self._customers.get(customer)
+        if record is None:
+            record = VisitorRecord(customer)
+            for pseudonym in (customer, *self._devices[customer]):
+                if pseudonym in self._records:
+                    record.take_in(self._records[pseudonym], self.settings)
+            record.profile = self.profile(customer)
+            self._customers[customer] = record
+            if len(self._customers) > self.settings.visitor_count_max:
+                self._customers.popitem(last=False)
+        else:
+            self._customers.move_to_end(customer)
+        return record
+
+    def _show_profile(self, pseudonym: bytes) -> None:
+        for record in (self._records.get(pseudonym), self._customers.get(self.person(pseudonym))):
+            if record is not None:
+                record.profile = self.profile(record.pseudonym)
+                record.version += 1
+                record.view = None
+
+    def _with(
+        self, record: VisitorRecord | None, pseudonym: bytes, navigation: Sequence[NavigationEvent]
+    ) -> VisitorRecord:
+        """Return a passing record: what is known, and events sent along that are not."""
+        passing = VisitorRecord(pseudonym) if record is None else record.copy(self.settings)
+        known = set(passing.events)
+        for event in navigation:
+            facts = self.facts.get(event.product_id) if event.product_id is not None else None
+            happening = _happening(self.line_of(event, int(event.occurred_at.timestamp() * 1000)), facts)
+            if happening not in known:
+                passing.note(happening, facts, self.settings)
+        return passing
+
+    def _persons(self) -> Iterator[VisitorRecord]:
+        for pseudonym, record in self._records.items():
+            if pseudonym not in self._customer_of and pseudonym not in self._devices:
+                yield record
+        for customer in self._devices:
+            yield self._customer_record(customer)
+
+    def _matches(self, person: bytes, targets: Targets, now_ms: int) -> bool:
+        record = self._customers.get(person) or self._records.get(person)
+        if record is None:
+            record = VisitorRecord(person)
+            for pseudonym in list(self._devices.get(person, ())):
+                device = self._records.get(pseudonym)
+                if device is not None:
+                    record.take_in(device, self.settings)
+            record.profile = self.profile(person)
+        if targets.audiences and not has_bit(targets.audience_bits(record, self.scale, now_ms)[0], 0):
+            return False
+        if not targets.patterns:
+            return True
+        events = list(record.events)
+        progress = PatternProgress()
+        progress.advance(targets.pattern_index, events)
+        ends_ms = events[-1].at_ms + self.settings.session_gap_s * 1000 if events else -1
+        return bool(progress.holding(targets.pattern_index, record.session_began_ms, ends_ms, now_ms)[0])
+
+    def _has_seen(self, number: int) -> bool:
+        return number in self._events_seen[0] or number in self._events_seen[1]
+
+    def _remember(self, number: int) -> None:
+        newer, older = self._events_seen
+        newer.add(number)
+        if len(newer) * 2 >= self.settings.event_id_window:
+            older.clear()
+            self._events_seen = (older, newer)
+
+
+def _happening(line: LogLine, facts: ProductFacts | None) -> Happening:
+    category_id, price_micros, brand = line.category_id, line.price_micros, None
+    if facts is not None:
+        category_id = category_id or facts.category_id
+        price_micros = facts.price_micros if price_micros is None else price_micros
+        brand = facts.brand
+    return Happening(
+        line.at_ms,
+        _ACTIONS[line.action],
+        line.product_id,
+        category_id,
+        brand,
+        price_micros,
+        1 if line.quantity is None else line.quantity,
+        None if line.query is None else line.query.casefold(),
+    )
