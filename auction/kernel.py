@@ -8,10 +8,12 @@ K charge types (rows of the attention table), F caps.
 
 from typing import NamedTuple
 
+import numba
 import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
+Int = int | np.int64  # the same thing in compiled code
 Int8s = NDArray[np.int8]
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
@@ -143,116 +145,62 @@ _OutcomeArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
 )
 
 
-# Helpers take their types from `allocate_and_price_nb`, which is compiled with its signature when this file is
-# imported; they must stand above it. Slot sets and group sets are int64 bit patterns in here, since numba turns
-# int64 mixed with uint64 into float64.
+# Helpers take their types from `allocate_and_price_nb`, which is compiled by its signature when this file is imported;
+# they must stand above it. In here sets of slots and groups are int64 bit patterns, since numba turns int64 mixed with
+# uint64 into float64; and the innermost helpers take plain arrays, since a tuple of arrays costs a count of references
+# at every call.
 
-_LANE_COUNT_MAX = 16
-_NOBODY = -2  # an advertiser_code nobody has
-_OF_ALL, _OF_BRAND, _OF_PRODUCT = 0, 1, 2  # whom a closure shuts out: everybody in its groups, one brand, one product
+_KIND_COUNT_MAX = 16
+_KIND_HASH = np.int64(0x1E3779B97F4A7C15)
+_NOBODY = -2  # an advertiser code nobody has
+_SIGN_BIT = np.uint64(1 << 63)
 
+# Rows of a pool (8, P): copies of the candidates a run looks at, best first within each charge type.
+_ROW, _SCORE, _TIE, _SLOTS, _GROUPS, _BRAND, _PRODUCT, _ADVERTISER = range(8)
 
-class _Pool(NamedTuple):
-    """Copies of the candidates a run looks at, best first within each charge type.
+# Columns of `absent` (kinds, 5): candidates that are not in the pool: their charge type, the slots they may take, the
+# groups they are in, and the score and tie that none of them is better than.
+_KIND_CHARGE, _KIND_SLOTS, _KIND_GROUPS, _KIND_SCORE, _KIND_TIE = range(5)
 
-    Attributes:
-        first: (K+1,) where each charge type begins; the last one is the pool's size.
-    """
+# Columns of `closed` (closures, 7): who is shut out of which slots since when, that is, since the pair of value, slot
+# and tie. Slot -1: since before the run.
+_WHOM, _CODE, _WHOSE_GROUPS, _WHERE, _SINCE_VALUE, _SINCE_SLOT, _SINCE_TIE = range(7)
+_ALL_IN_GROUPS, _ONE_BRAND, _ONE_PRODUCT = range(3)
 
-    row: Int64s
-    score: Int64s
-    tie_key: UInt64s
-    slots: Int64s
-    bits: Int64s
-    brand: Int32s
-    product: Int32s
-    advertiser: Int32s
-    first: Int64s
+# Rows of `fill` (4, S): what stands in a slot that is taken.
+_FILL_AT, _FILL_VALUE, _FILL_BRAND, _FILL_GROUPS = range(4)
 
-
-class _LeftOut(NamedTuple):
-    """Kinds of candidate of which the pool holds only the best, and the worst of each kind that it holds.
-
-    A kind is one charge type, one set of eligible slots and one set of groups.
-    """
-
-    charge: Int64s
-    slots: Int64s
-    bits: Int64s
-    score: Int64s
-    tie_key: UInt64s
-
-
-class _Run(NamedTuple):
-    """State of a run. The first entries of every list are those of the steps it was resumed after.
-
-    Attributes:
-        next_at: (K, S) best place in the pool still open for the slot.
-        fill_at, fill_value, fill_brand, fill_bits: (S,) what stands in a taken slot.
-        closed_*: closures in order: who is shut out of which slots, and the pair that did it; slot -1 for a pin.
-        step_at, step_slot, step_value: (S,) picks of the main run.
-        closures_before: (S,) closures when the step began.
-        next_before: (S, K, S) `next_at` when the step began.
-    """
-
-    next_at: Int64s
-    fill_at: Int64s
-    fill_value: Int64s
-    fill_brand: Int32s
-    fill_bits: Int64s
-    closed_what: Int64s
-    closed_code: Int64s
-    closed_bits: Int64s
-    closed_slots: Int64s
-    closed_value: Int64s
-    closed_slot: Int64s
-    closed_tie_key: UInt64s
-    step_at: Int64s
-    step_slot: Int64s
-    step_value: Int64s
-    closures_before: Int64s
-    next_before: Int64s
+# Rows of `step` (3, S): the main run's picks, and how many closures there were before each.
+_STEP_AT, _STEP_SLOT, _STEP_CLOSURES = range(3)
 
 
 @njit(cache=True)
-def _group_bits(candidates: CandidateArrays, row: int) -> int:
-    bits = np.int64(candidates.group_bits[row]) | GROUP_EVERYONE
-    if candidates.advertiser_code[row] >= 0:
-        bits |= GROUP_PAID
-    return bits
+def _groups_of(group_bits: np.uint64, advertiser_code: Int) -> Int:
+    return np.int64(group_bits) | (GROUP_EVERYONE if advertiser_code < 0 else GROUP_EVERYONE | GROUP_PAID)
 
 
 @njit(cache=True)
-def _open_slots(page: PageArrays) -> int:
-    """Return the slots that are sold, as bits."""
-    slots = np.int64(0)
-    for slot in range(page.pinned_row.size):
-        if page.pinned_row[slot] < 0:
+def _sold_slots(pinned_row: Int64s) -> tuple[Int, Int]:
+    """Return the slots that are sold, as bits and as a count."""
+    slots, count = np.int64(0), 0
+    for slot in range(pinned_row.size):
+        if pinned_row[slot] < 0:
             slots |= np.int64(1) << slot
-    return slots
+            count += 1
+    return slots, count
 
 
 @njit(cache=True)
-def _score(candidates: CandidateArrays, row: int, open_slots: int, page: PageArrays, pin_count: int) -> int:
-    """Return w·b + H, or 0 if the candidate takes no part."""
-    if np.int64(candidates.eligible_slots[row]) & open_slots == 0:
-        return 0
-    bid = candidates.bid_micros[row]
-    if bid < candidates.floor_micros[row] and candidates.advertiser_code[row] >= 0:
-        return 0
-    if pin_count:
-        for slot in range(page.pinned_row.size):
-            pinned = page.pinned_row[slot]
-            if pinned >= 0 and candidates.product_code[pinned] == candidates.product_code[row]:
-                return 0
-    return candidates.weight_ppm[row] * bid + candidates.value_micros[row] * 1_000_000
+def _is_pinned(pinned_row: Int64s, product_code: Int32s, row: Int) -> bool:
+    for slot in range(pinned_row.size):
+        if pinned_row[slot] >= 0 and product_code[pinned_row[slot]] == product_code[row]:
+            return True
+    return False
 
 
 @njit(cache=True)
-def _sort_best_first(
-    order: Int64s, begin: int, end: int, score: Int64s, tie_key: UInt64s, row: Int64s, spare: Int64s
-) -> None:
-    """Sort places begin..end-1 of `order` by score down, tie key up, row up (merge sort)."""
+def _sort_best_first(order: Int64s, spare: Int64s, begin: Int, end: Int, keys: Int64s) -> None:
+    """Sort places begin..end-1 of `order` by the columns of `keys` (n, 3): score down, tie up, row up (merge sort)."""
     width = 1
     while width < end - begin:
         for left in range(begin, end - width, 2 * width):
@@ -263,9 +211,10 @@ def _sort_best_first(
             a, b, out = left, middle, left
             while a < middle and b < right:
                 x, y = spare[a], order[b]
-                if score[x] > score[y] or (
-                    score[x] == score[y] and (tie_key[x] < tie_key[y] or (tie_key[x] == tie_key[y] and row[x] < row[y]))
-                ):
+                comes_first = keys[x, 0] > keys[y, 0]
+                if keys[x, 0] == keys[y, 0]:
+                    comes_first = keys[x, 1] < keys[y, 1] or (keys[x, 1] == keys[y, 1] and keys[x, 2] < keys[y, 2])
+                if comes_first:
                     order[out] = x
                     a += 1
                 else:
@@ -280,51 +229,43 @@ def _sort_best_first(
 
 
 @njit(cache=True)
-def _gather(candidates: CandidateArrays, kept_row: Int64s, kept_score: Int64s, count: int, charge_count: int) -> _Pool:
-    """Return the pool of the first `count` kept rows."""
+def _make_pool(candidates: CandidateArrays, kept: Int64s, count: Int, charge_count: Int) -> tuple[Int64s, Int64s]:
+    """Return the pool of the rows kept[:count], and (K+1,) where each charge type begins in it and ends."""
     first = np.zeros(charge_count + 1, np.int64)
     for at in range(count):
-        first[candidates.charge_code[kept_row[at]] + 1] += 1
+        first[candidates.charge_code[kept[at]] + 1] += 1
     for charge in range(charge_count):
         first[charge + 1] += first[charge]
-    kept_tie_key = np.empty(count, np.uint64)
+    keys = np.empty((count, 3), np.int64)
     order = np.empty(count, np.int64)
     place = first.copy()
     for at in range(count):
-        row = kept_row[at]
-        kept_tie_key[at] = candidates.tie_key[row]
+        row = kept[at]
+        keys[at, 0] = candidates.weight_ppm[row] * candidates.bid_micros[row] + candidates.value_micros[row] * 1_000_000
+        keys[at, 1] = np.int64(candidates.tie_key[row] ^ _SIGN_BIT)
+        keys[at, 2] = row
         charge = candidates.charge_code[row]
         order[place[charge]] = at
         place[charge] += 1
     spare = np.empty(count, np.int64)
     for charge in range(charge_count):
-        _sort_best_first(order, first[charge], first[charge + 1], kept_score, kept_tie_key, kept_row, spare)
-    pool = _Pool(
-        spare,
-        np.empty(count, np.int64),
-        np.empty(count, np.uint64),
-        np.empty(count, np.int64),
-        np.empty(count, np.int64),
-        np.empty(count, np.int32),
-        np.empty(count, np.int32),
-        np.empty(count, np.int32),
-        first,
-    )
+        _sort_best_first(order, spare, first[charge], first[charge + 1], keys)
+    pool = np.empty((8, count), np.int64)
     for at in range(count):
-        row = kept_row[order[at]]
-        pool.row[at] = row
-        pool.score[at] = kept_score[order[at]]
-        pool.tie_key[at] = kept_tie_key[order[at]]
-        pool.slots[at] = np.int64(candidates.eligible_slots[row])
-        pool.bits[at] = _group_bits(candidates, row)
-        pool.brand[at] = candidates.brand_code[row]
-        pool.product[at] = candidates.product_code[row]
-        pool.advertiser[at] = candidates.advertiser_code[row]
-    return pool
+        row = keys[order[at], 2]
+        pool[_ROW, at] = row
+        pool[_SCORE, at] = keys[order[at], 0]
+        pool[_TIE, at] = keys[order[at], 1]
+        pool[_SLOTS, at] = np.int64(candidates.eligible_slots[row])
+        pool[_GROUPS, at] = _groups_of(candidates.group_bits[row], candidates.advertiser_code[row])
+        pool[_BRAND, at] = candidates.brand_code[row]
+        pool[_PRODUCT, at] = candidates.product_code[row]
+        pool[_ADVERTISER, at] = candidates.advertiser_code[row]
+    return pool, first
 
 
 @njit(cache=True)
-def _sink(score: Int64s, row: Int64s, tie_key: UInt64s, base: int, size: int, at: int) -> None:
+def _sink(score: Int64s, row: Int64s, tie_key: UInt64s, base: Int, size: Int, at: Int) -> None:
     """Restore the heap at base..base+size-1, worst on top, below `at`."""
     while True:
         child = 2 * at + 1
@@ -345,528 +286,577 @@ def _sink(score: Int64s, row: Int64s, tie_key: UInt64s, base: int, size: int, at
 
 @njit(cache=True)
 def _shortlist(
-    candidates: CandidateArrays, count: int, rows: Int64s, is_subset: bool, wanted: int, page: PageArrays
-) -> tuple[bool, _Pool, _LeftOut]:
-    """Return the `wanted` best candidates of each kind, out of `rows` if it is a subset.
+    candidates: CandidateArrays, rows: Int64s, row_count: Int, is_subset: bool, wanted: Int, page: PageArrays
+) -> tuple[Int64s, Int, Int64s]:
+    """Return the rows of the `wanted` best candidates of each kind, how many, and the others as `absent`.
 
-    The first value is False if there are too many kinds: then the pool is of no use.
+    A kind is one charge type, one set of eligible slots and one set of groups. Looks at rows[:row_count] if it is a
+    subset, else at all of 0..row_count-1. How many is -1 when there are too many kinds to do so.
     """
-    heap_score = np.empty(_LANE_COUNT_MAX * wanted, np.int64)
-    heap_row = np.empty(_LANE_COUNT_MAX * wanted, np.int64)
-    kind_charge = np.empty(_LANE_COUNT_MAX, np.int64)
-    kind_slots = np.empty(_LANE_COUNT_MAX, np.int64)
-    kind_bits = np.empty(_LANE_COUNT_MAX, np.int64)
-    kind_size = np.zeros(_LANE_COUNT_MAX, np.int64)
-    kind_least = np.zeros(_LANE_COUNT_MAX, np.int64)  # score of the worst kept once the kind is full
-    kind_left_out = np.zeros(_LANE_COUNT_MAX, np.bool_)
+    bid_micros, weight_ppm, value_micros = candidates.bid_micros, candidates.weight_ppm, candidates.value_micros
+    floor_micros, advertiser_code, tie_key = candidates.floor_micros, candidates.advertiser_code, candidates.tie_key
+    eligible_slots, group_bits, charge_code = candidates.eligible_slots, candidates.group_bits, candidates.charge_code
+    sold_slots, sold_count = _sold_slots(page.pinned_row)
+    has_pins = sold_count < page.pinned_row.size
+    heap_score = np.empty(_KIND_COUNT_MAX * wanted, np.int64)
+    heap_row = np.empty(_KIND_COUNT_MAX * wanted, np.int64)
+    kinds = np.empty((_KIND_COUNT_MAX, 5), np.int64)
+    seen = np.zeros(_KIND_COUNT_MAX, np.int64)
+    least = np.full(_KIND_COUNT_MAX, -1, np.int64)  # score of its worst once it is full
+    table = np.full(
+        4 * _KIND_COUNT_MAX, -1, np.int64
+    )  # hash → kind; kinds alternate, and a branch would be guessed wrong
     kind_count = 0
-    kind = 0
-    is_usable = True
-    open_slots = _open_slots(page)
-    pin_count = 0
-    for slot in range(page.pinned_row.size):
-        pin_count += page.pinned_row[slot] >= 0
-    for at in range(count):
-        row = rows[at] if is_subset else at
-        score = _score(candidates, row, open_slots, page, pin_count)
-        if score == 0:
+    for at in range(row_count):
+        row = rows[at] if is_subset else np.int64(at)
+        slots = np.int64(eligible_slots[row])
+        is_paid = advertiser_code[row] >= 0
+        bid = bid_micros[row]
+        if slots & sold_slots == 0 or (is_paid and bid < floor_micros[row]):
             continue
-        charge = np.int64(candidates.charge_code[row])
-        slots = np.int64(candidates.eligible_slots[row])
-        bits = _group_bits(candidates, row)
-        if kind >= kind_count or kind_slots[kind] != slots or kind_charge[kind] != charge or kind_bits[kind] != bits:
-            kind = 0
-            while kind < kind_count and (
-                kind_slots[kind] != slots or kind_charge[kind] != charge or kind_bits[kind] != bits
-            ):
-                kind += 1
-            if kind == kind_count:
-                if kind_count == _LANE_COUNT_MAX:
-                    is_usable = False
-                    break
-                kind_slots[kind] = slots
-                kind_charge[kind] = charge
-                kind_bits[kind] = bits
-                kind_count += 1
-        base = kind * wanted
-        if kind_size[kind] < wanted:
-            heap_score[base + kind_size[kind]] = score
-            heap_row[base + kind_size[kind]] = row
-            kind_size[kind] += 1
-            if kind_size[kind] == wanted:
-                for parent in range(wanted // 2 - 1, -1, -1):
-                    _sink(heap_score, heap_row, candidates.tie_key, base, wanted, parent)
-                kind_least[kind] = heap_score[base]
+        score = weight_ppm[row] * bid + value_micros[row] * 1_000_000
+        if score == 0 or (has_pins and _is_pinned(page.pinned_row, candidates.product_code, row)):
             continue
-        kind_left_out[kind] = True
-        if score < kind_least[kind] or (
-            score == kind_least[kind] and candidates.tie_key[row] >= candidates.tie_key[heap_row[base]]
+        charge = np.int64(charge_code[row])
+        groups = _groups_of(group_bits[row], advertiser_code[row])
+        place = _KIND_HASH * (slots + 31 * groups + 131_071 * charge) >> 58 & 63
+        while table[place] >= 0 and (
+            kinds[table[place], _KIND_SLOTS] != slots
+            or kinds[table[place], _KIND_CHARGE] != charge
+            or kinds[table[place], _KIND_GROUPS] != groups
         ):
-            continue
-        heap_score[base] = score
-        heap_row[base] = row
-        _sink(heap_score, heap_row, candidates.tie_key, base, wanted, 0)
-        kind_least[kind] = heap_score[base]
-
-    left_out_count = 0
-    for kind in range(kind_count):
-        left_out_count += kind_left_out[kind]
-    left_out = _LeftOut(
-        np.empty(left_out_count, np.int64),
-        np.empty(left_out_count, np.int64),
-        np.empty(left_out_count, np.int64),
-        np.empty(left_out_count, np.int64),
-        np.empty(left_out_count, np.uint64),
-    )
-    kept_count = 0
-    written = 0
-    for kind in range(kind_count):
+            place = (place + 1) & 63
+        kind = table[place]
+        if kind < 0:
+            if kind_count == _KIND_COUNT_MAX:
+                return heap_row, np.int64(-1), kinds[:0]
+            kind = np.int64(kind_count)
+            kind_count += 1
+            table[place] = kind
+            kinds[kind, _KIND_SLOTS] = slots
+            kinds[kind, _KIND_CHARGE] = charge
+            kinds[kind, _KIND_GROUPS] = groups
         base = kind * wanted
-        if kind_left_out[kind]:
-            left_out.charge[written] = kind_charge[kind]
-            left_out.slots[written] = kind_slots[kind]
-            left_out.bits[written] = kind_bits[kind]
-            left_out.score[written] = heap_score[base]
-            left_out.tie_key[written] = candidates.tie_key[heap_row[base]]
-            written += 1
-        for at in range(base, base + kind_size[kind]):  # close the gaps between the heaps
-            heap_score[kept_count] = heap_score[at]
+        seen[kind] += 1
+        if seen[kind] <= wanted:
+            heap_score[base + seen[kind] - 1] = score
+            heap_row[base + seen[kind] - 1] = row
+            if seen[kind] < wanted:
+                continue
+            for parent in range(wanted // 2 - 1, -1, -1):
+                _sink(heap_score, heap_row, tie_key, base, wanted, parent)
+            least[kind] = heap_score[base]
+        elif score > least[kind] or (score == least[kind] and tie_key[row] < tie_key[heap_row[base]]):
+            heap_score[base] = score
+            heap_row[base] = row
+            _sink(heap_score, heap_row, tie_key, base, wanted, 0)
+            least[kind] = heap_score[base]
+
+    kept_count, absent_count = np.int64(0), 0
+    for kind in range(kind_count):
+        base = np.int64(kind * wanted)
+        if seen[kind] > wanted:
+            for column in range(_KIND_SCORE):
+                kinds[absent_count, column] = kinds[kind, column]
+            kinds[absent_count, _KIND_SCORE] = heap_score[base]
+            kinds[absent_count, _KIND_TIE] = np.int64(tie_key[heap_row[base]] ^ _SIGN_BIT)
+            absent_count += 1
+        for at in range(base, base + min(seen[kind], wanted)):  # close the gaps between the heaps
             heap_row[kept_count] = heap_row[at]
             kept_count += 1
-    return is_usable, _gather(candidates, heap_row, heap_score, kept_count, page.attention_permille.shape[0]), left_out
+    return heap_row, kept_count, kinds[:absent_count]
 
 
 @njit(cache=True)
-def _drop_dominated(candidates: CandidateArrays, candidate_count: int, page: PageArrays) -> Int64s:
-    """Return the rows that any run of this page could ever pick, and perhaps a few more.
+def _drop_dominated(candidates: CandidateArrays, candidate_count: Int, page: PageArrays) -> tuple[Int64s, Int]:
+    """Return the rows that any run of this page could ever pick, and perhaps a few more, and how many.
 
     Call candidates alike when they have the same charge type, slots, groups, brand and advertiser. If as many alike
     ones with other products are better than a candidate as there are slots to sell, it is never picked: when its turn
     comes at least one of them is not yet on the page, and whatever cap, opportunity cost or advertiser taken out
     leaves the candidate in leaves that one in too. Of alike ones with the same product only the best counts.
     """
-    open_slots = _open_slots(page)
-    pin_count = 0
-    sold_count = 0
-    for slot in range(page.pinned_row.size):
-        if page.pinned_row[slot] >= 0:
-            pin_count += 1
-        else:
-            sold_count += 1
+    bid_micros, weight_ppm, value_micros = candidates.bid_micros, candidates.weight_ppm, candidates.value_micros
+    floor_micros, advertiser_code, tie_key = candidates.floor_micros, candidates.advertiser_code, candidates.tie_key
+    eligible_slots, group_bits, charge_code = candidates.eligible_slots, candidates.group_bits, candidates.charge_code
+    brand_code, product_code = candidates.brand_code, candidates.product_code
+    sold_slots, sold_count = _sold_slots(page.pinned_row)
+    has_pins = sold_count < page.pinned_row.size
     table_bits = 4
     while (1 << table_bits) < 2 * candidate_count:
         table_bits += 1
-    table = np.full(1 << table_bits, -1, np.int32)  # hash → group of alike ones
-    worst = np.empty(candidate_count, np.int32)  # (group,) its worst node; -1 ends the list
-    size = np.empty(candidate_count, np.int32)
-    better = np.empty(candidate_count, np.int32)  # (node,) next better node of the group
+    table = np.full(1 << table_bits, -1, np.int32)  # hash → set of alike ones
+    worst = np.empty(candidate_count, np.int32)  # (set,) its worst node
+    size = np.empty(candidate_count, np.int32)  # (set,)
+    better = np.empty(candidate_count, np.int32)  # (node,) next better node of its set, -1 for the best
     node_row = np.empty(candidate_count, np.int64)
     node_score = np.empty(candidate_count, np.int64)
-    group_count = 0
-    node_count = 0
+    set_count, node_count = 0, np.int64(0)
     for row in range(candidate_count):
-        score = _score(candidates, row, open_slots, page, pin_count)
-        if score == 0:
+        slots, advertiser, bid = eligible_slots[row], advertiser_code[row], bid_micros[row]
+        if np.int64(slots) & sold_slots == 0 or (advertiser >= 0 and bid < floor_micros[row]):
             continue
-        charge = candidates.charge_code[row]
-        slots = candidates.eligible_slots[row]
-        bits = candidates.group_bits[row]
-        brand = candidates.brand_code[row]
-        advertiser = candidates.advertiser_code[row]
-        product = candidates.product_code[row]
-        tie_key = candidates.tie_key[row]
+        score = weight_ppm[row] * bid + value_micros[row] * 1_000_000
+        if score == 0 or (has_pins and _is_pinned(page.pinned_row, product_code, row)):
+            continue
+        charge, groups, brand, tie = charge_code[row], group_bits[row], brand_code[row], tie_key[row]
         mixed = np.uint64(brand) * np.uint64(0x9E3779B97F4A7C15) ^ slots
         mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9) ^ np.uint64(advertiser)
-        mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0x94D049BB133111EB) ^ bits ^ np.uint64(charge)
+        mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0x94D049BB133111EB) ^ groups ^ np.uint64(charge)
         mixed = (mixed ^ (mixed >> np.uint64(31))) * np.uint64(0x9E3779B97F4A7C15)
-        at = np.int64(mixed >> np.uint64(64 - table_bits))
-        while True:
-            group = table[at]
-            if group < 0:
-                group = group_count
-                table[at] = group
-                worst[group] = -1
-                size[group] = 0
-                group_count += 1
-                break
-            other = node_row[worst[group]]
+        place = np.int64(mixed >> np.uint64(64 - table_bits))
+        while table[place] >= 0:
+            other = node_row[worst[table[place]]]
             if (
-                candidates.brand_code[other] == brand
-                and candidates.advertiser_code[other] == advertiser
-                and candidates.eligible_slots[other] == slots
-                and candidates.group_bits[other] == bits
-                and candidates.charge_code[other] == charge
+                brand_code[other] == brand
+                and advertiser_code[other] == advertiser
+                and eligible_slots[other] == slots
+                and group_bits[other] == groups
+                and charge_code[other] == charge
             ):
                 break
-            at = (at + 1) & ((1 << table_bits) - 1)
+            place = (place + 1) & ((1 << table_bits) - 1)
+        alike = table[place]
+        if alike < 0:
+            alike = set_count
+            table[place] = alike
+            worst[alike] = -1
+            size[alike] = 0
+            set_count += 1
 
-        node = worst[group]
-        if size[group] == sold_count and (
-            score < node_score[node] or (score == node_score[node] and tie_key >= candidates.tie_key[node_row[node]])
+        node = worst[alike]
+        if size[alike] == sold_count and (
+            score < node_score[node] or (score == node_score[node] and tie >= tie_key[node_row[node]])
         ):
             continue
-        before, place = -1, -1  # the node with the same product and the one before it; where this one goes
-        same, before_same = -1, -1
+        before, below = -1, -1  # the node looked at last; the best one that is worse than this candidate
+        same, before_same = -1, -1  # the node with its product, and the one before that
+        has_better_same = False
         while node >= 0:
-            is_worse = node_score[node] < score or (
-                node_score[node] == score and candidates.tie_key[node_row[node]] > tie_key
-            )
+            is_worse = node_score[node] < score or (node_score[node] == score and tie_key[node_row[node]] > tie)
             if is_worse:
-                place = node
-            if candidates.product_code[node_row[node]] == product:
+                below = node
+            if product_code[node_row[node]] == product_code[row]:
                 same, before_same = node, before
-                if not is_worse:
-                    break
+                has_better_same = not is_worse
             before = node
             node = better[node]
-        if node >= 0:
-            continue  # the same product is there already, and better
-        if same < 0 and size[group] == sold_count:
-            same = worst[group]
-        if same >= 0:  # its place is reused
+        if has_better_same:
+            continue
+        if same < 0 and size[alike] == sold_count:
+            same = worst[alike]
+        if same >= 0:  # it gives up its place
             if before_same >= 0:
                 better[before_same] = better[same]
             else:
-                worst[group] = better[same]
-            if place == same:
-                place = before_same
+                worst[alike] = better[same]
+            if below == same:
+                below = before_same
             node = same
         else:
             node = node_count
             node_count += 1
-            size[group] += 1
+            size[alike] += 1
         node_row[node] = row
         node_score[node] = score
-        if place >= 0:
-            better[node] = better[place]
-            better[place] = node
+        if below >= 0:
+            better[node] = better[below]
+            better[below] = node
         else:
-            better[node] = worst[group]
-            worst[group] = node
-    return node_row[:node_count].copy()
+            better[node] = worst[alike]
+            worst[alike] = node
+    return node_row, node_count
 
 
 @njit(cache=True)
-def _is_shut_out(pool: _Pool, run: _Run, at: int, slot: int, begin: int, end: int) -> bool:
-    """Say whether one of the closures begin..end-1 keeps the candidate out of the slot."""
+def _split(blocks: Int64s, count: Int, slots: Int) -> Int:
+    """Part every block into what is in `slots` and what is not, and return how many blocks there are then."""
+    for block in range(count):
+        inside = blocks[block] & slots
+        if inside != 0 and inside != blocks[block]:
+            blocks[count] = blocks[block] & ~slots
+            blocks[block] = inside
+            count += 1
+    return count
+
+
+@njit(cache=True)
+def _find_blocks(pool: Int64s, page: PageArrays) -> tuple[Int64s, Int]:
+    """Return the sold slots in blocks, and how many blocks: nothing but attention tells the slots of one apart."""
+    sold, sold_count = _sold_slots(page.pinned_row)
+    blocks = np.empty(max(1, sold_count), np.int64)
+    blocks[0] = sold
+    count = np.int64(1 if sold_count else 0)
+    for cap in range(page.cap_slots.size):
+        count = _split(blocks, count, np.int64(page.cap_slots[cap]))
+    charge_count, slot_count = page.attention_permille.shape
+    for slot in range(slot_count):
+        for charge in range(charge_count):
+            if page.attention_permille[charge, slot] == 0 or page.opportunity_cost[slot] > 0:
+                count = _split(blocks, count, np.int64(1) << slot)
+    last = np.int64(-1)
+    for at in range(pool.shape[1]):
+        if pool[_SLOTS, at] != last:
+            if count == sold_count:
+                break
+            last = pool[_SLOTS, at]
+            count = _split(blocks, count, last)
+    return blocks, count
+
+
+@njit(cache=True)
+def _order_slots(attention: Int64s) -> Int64s:
+    """Return (K, S): for each charge type the slots by attention down, then position."""
+    charge_count, slot_count = attention.shape
+    order = np.empty((charge_count, slot_count), np.int64)
+    for charge in range(charge_count):
+        for slot in range(slot_count):
+            place = slot
+            while place > 0 and attention[charge, order[charge, place - 1]] < attention[charge, slot]:
+                order[charge, place] = order[charge, place - 1]
+                place -= 1
+            order[charge, place] = slot
+    return order
+
+
+@njit(cache=True)
+def _shuts_out(closed: Int64s, closure: Int, pool: Int64s, at: Int) -> bool:
+    whom = closed[closure, _WHOM]
+    if whom == _ONE_PRODUCT:
+        return bool(closed[closure, _CODE] == pool[_PRODUCT, at])
+    if closed[closure, _WHOSE_GROUPS] & pool[_GROUPS, at] == 0:
+        return False
+    return bool(whom == _ALL_IN_GROUPS or closed[closure, _CODE] == pool[_BRAND, at])
+
+
+@njit(cache=True)
+def _is_shut_out(closed: Int64s, begin: Int, end: Int, pool: Int64s, at: Int, slots: Int) -> bool:
+    """Say whether one of the closures begin..end-1 keeps the candidate out of the block of slots."""
     for closure in range(begin, end):
-        if (run.closed_slots[closure] >> slot) & 1 and _shuts_out(pool, run, at, closure):
+        if closed[closure, _WHERE] & slots and _shuts_out(closed, closure, pool, at):
             return True
     return False
 
 
 @njit(cache=True)
-def _shuts_out(pool: _Pool, run: _Run, at: int, closure: int) -> bool:
-    what = run.closed_what[closure]
-    if what == _OF_PRODUCT:
-        return run.closed_code[closure] == pool.product[at]
-    if run.closed_bits[closure] & pool.bits[at] == 0:
-        return False
-    return what == _OF_ALL or run.closed_code[closure] == pool.brand[at]
-
-
-@njit(cache=True)
-def _seek(pool: _Pool, page: PageArrays, run: _Run, charge: int, slot: int, closure_count: int, without: int) -> None:
-    """Move `next_at` on to the best candidate that may take the slot."""
-    end = pool.first[charge + 1]
-    attention = page.attention_permille[charge, slot]
-    if attention == 0:
-        run.next_at[charge, slot] = end
-        return
-    least = page.opportunity_cost[slot]
-    at = run.next_at[charge, slot]
+def _seek(
+    pool: Int64s, at: Int, end: Int, slots: Int, least_score: Int, closed: Int64s, closure_count: Int, without: Int
+) -> Int:
+    """Return the first place from `at` on whose candidate may take a slot of the block, or `end`."""
     while at < end:
-        advertiser = pool.advertiser[at]
+        advertiser = pool[_ADVERTISER, at]
         if (
-            (pool.slots[at] >> slot) & 1
+            pool[_SLOTS, at] & slots
             and advertiser != without
-            and (advertiser < 0 or attention * pool.score[at] >= least)
-            and not _is_shut_out(pool, run, at, slot, 0, closure_count)
+            and (pool[_SCORE, at] >= least_score or advertiser < 0)
+            and not _is_shut_out(closed, 0, closure_count, pool, at, slots)
         ):
-            break
+            return at
         at += 1
-    run.next_at[charge, slot] = at
+    return end
 
 
 @njit(cache=True)
 def _close(
-    run: _Run,
-    closure: int,
-    what: int,
-    code: int,
-    bits: int,
-    slots: int,
-    value: int,
-    slot: int,
-    tie_key: int,
-) -> int:
+    closed: Int64s, closure: Int, whom: Int, code: Int, groups: Int, where: Int, value: Int, slot: Int, tie: Int
+) -> Int:
     """Write a closure, and return how many there are now."""
-    run.closed_what[closure] = what
-    run.closed_code[closure] = code
-    run.closed_bits[closure] = bits
-    run.closed_slots[closure] = slots
-    run.closed_value[closure] = value
-    run.closed_slot[closure] = slot
-    run.closed_tie_key[closure] = tie_key
+    closed[closure, _WHOM] = whom
+    closed[closure, _CODE] = code
+    closed[closure, _WHOSE_GROUPS] = groups
+    closed[closure, _WHERE] = where
+    closed[closure, _SINCE_VALUE] = value
+    closed[closure, _SINCE_SLOT] = slot
+    closed[closure, _SINCE_TIE] = tie
     return closure + 1
 
 
 @njit(cache=True)
-def _count_fills(page: PageArrays, run: _Run, taken: int, cap: int, brand: int) -> int:
-    """Return how many of the taken slots count towards the cap (for this brand, if it counts each brand apart)."""
-    bits = np.int64(page.cap_bits[cap])
-    counted = np.int64(page.cap_slots[cap]) & taken
-    count = 0
-    for slot in range(page.pinned_row.size):
-        if (counted >> slot) & 1 and bits & run.fill_bits[slot]:
-            if page.cap_per_brand[cap] == 0 or run.fill_brand[slot] == brand:
-                count += 1
+def _count_fills(fill: Int64s, taken: Int, groups: Int, where: Int, is_per_brand: bool, brand: Int) -> Int:
+    """Return how many of the taken slots count towards a cap, or towards this brand's share of it."""
+    count = np.int64(0)
+    for slot in range(fill.shape[1]):
+        if (
+            (where & taken) >> slot & 1
+            and groups & fill[_FILL_GROUPS, slot]
+            and (not is_per_brand or fill[_FILL_BRAND, slot] == brand)
+        ):
+            count += 1
     return count
 
 
 @njit(cache=True)
-def _place_pins(candidates: CandidateArrays, page: PageArrays, run: _Run) -> int:
-    """Stand the pins in their slots, and return how many closures that makes (with those of caps of 0)."""
-    nobody = np.uint64(0)
-    taken = np.int64(0)
-    for slot in range(page.pinned_row.size):
+def _place_pins(candidates: CandidateArrays, page: PageArrays, fill: Int64s, closed: Int64s) -> Int:
+    """Stand the pins in their slots, and return how many closures there are then (with those of caps of 0)."""
+    taken = ~_sold_slots(page.pinned_row)[0]
+    slot_count = page.pinned_row.size
+    for slot in range(slot_count):
         row = page.pinned_row[slot]
+        fill[_FILL_GROUPS, slot] = 0
         if row >= 0:
-            taken |= np.int64(1) << slot
-            run.fill_brand[slot] = candidates.brand_code[row]
-            run.fill_bits[slot] = _group_bits(candidates, row)
-    count = 0
+            fill[_FILL_BRAND, slot] = candidates.brand_code[row]
+            fill[_FILL_GROUPS, slot] = _groups_of(candidates.group_bits[row], candidates.advertiser_code[row])
+    count = np.int64(0)
     for cap in range(page.cap_max.size):
-        bits = np.int64(page.cap_bits[cap])
-        slots = np.int64(page.cap_slots[cap])
-        if page.cap_per_brand[cap] == 0 or page.cap_max[cap] <= 0:
-            if _count_fills(page, run, taken, cap, 0) >= page.cap_max[cap]:
-                count = _close(run, count, _OF_ALL, 0, bits, slots, PAIR_VALUE_MAX, -1, nobody)
+        groups, where, most = np.int64(page.cap_bits[cap]), np.int64(page.cap_slots[cap]), page.cap_max[cap]
+        if page.cap_per_brand[cap] == 0 or most <= 0:
+            if _count_fills(fill, taken, groups, where, False, 0) >= most:
+                count = _close(closed, count, _ALL_IN_GROUPS, 0, groups, where, 0, -1, 0)
             continue
-        for slot in range(page.pinned_row.size):
-            if (taken >> slot) & 1 and _count_fills(page, run, taken, cap, run.fill_brand[slot]) >= page.cap_max[cap]:
-                count = _close(run, count, _OF_BRAND, run.fill_brand[slot], bits, slots, PAIR_VALUE_MAX, -1, nobody)
+        for slot in range(slot_count):
+            brand = fill[_FILL_BRAND, slot]
+            if page.pinned_row[slot] >= 0 and _count_fills(fill, taken, groups, where, True, brand) >= most:
+                count = _close(closed, count, _ONE_BRAND, brand, groups, where, 0, -1, 0)
     return count
 
 
 @njit(cache=True)
-def _is_uncertain(
-    page: PageArrays, left_out: _LeftOut, run: _Run, free: int, closure_count: int, value: int, slot: int, tie_key: int
-) -> bool:
-    """Say whether a candidate left out of the pool might come before this pair (value 0: before the end of the run)."""
-    for kind in range(left_out.score.size):
-        if ATTENTION_PERMILLE_MAX * left_out.score[kind] < value:
+def _first_doubt(
+    absent: Int64s,
+    page: PageArrays,
+    closed: Int64s,
+    closure_count: Int,
+    free: Int,
+    value: Int,
+    slot: Int,
+    tie: Int,
+) -> Int:
+    """Return the first absent kind that might come before this pair (value 0: before the end of the run), or -1."""
+    for kind in range(absent.shape[0]):
+        score = absent[kind, _KIND_SCORE]
+        if ATTENTION_PERMILLE_MAX * score < value:
             continue
-        charge = left_out.charge[kind]
-        is_paid = left_out.bits[kind] & GROUP_PAID
-        slots = free & left_out.slots[kind]
+        charge, groups = absent[kind, _KIND_CHARGE], absent[kind, _KIND_GROUPS]
+        where = free & absent[kind, _KIND_SLOTS]
         for closure in range(closure_count):
-            if run.closed_what[closure] == _OF_ALL and run.closed_bits[closure] & left_out.bits[kind]:
-                slots &= ~run.closed_slots[closure]
+            if closed[closure, _WHOM] == _ALL_IN_GROUPS and closed[closure, _WHOSE_GROUPS] & groups:
+                where &= ~closed[closure, _WHERE]
         for u in range(page.pinned_row.size):
-            if (slots >> u) & 1:
-                most = page.attention_permille[charge, u] * left_out.score[kind]
-                if most == 0 or (is_paid and most < page.opportunity_cost[u]):
+            if (where >> u) & 1:
+                most = page.attention_permille[charge, u] * score
+                if most == 0 or (groups & GROUP_PAID and most < page.opportunity_cost[u]):
                     continue
-                if most > value:
-                    return True
-                if most == value and (u < slot or (u == slot and left_out.tie_key[kind] < tie_key)):
-                    return True
-    return False
+                if most > value or (most == value and (u < slot or (u == slot and absent[kind, _KIND_TIE] < tie))):
+                    return np.int64(kind)
+    return np.int64(-1)
+
+
+@njit(cache=True)
+def _comes_first(pool: Int64s, at: Int, other: Int) -> bool:
+    """Say whether the first of two candidates worth the same in a slot takes it."""
+    return bool(
+        pool[_TIE, at] < pool[_TIE, other]
+        or (pool[_TIE, at] == pool[_TIE, other] and pool[_ROW, at] < pool[_ROW, other])
+    )
 
 
 @njit(cache=True)
 def _finish(
-    pool: _Pool,
+    pool: Int64s,
+    first: Int64s,
+    absent: Int64s,
     page: PageArrays,
-    left_out: _LeftOut,
-    run: _Run,
-    free: int,
-    closure_count: int,
-    without: int,
+    order: Int64s,
+    blocks: Int64s,
+    least_score: Int64s,
+    closed: Int64s,
+    closure_count: Int,
+    next_at: Int64s,
+    top: Int64s,
+    fill: Int64s,
+    free: Int,
+    without: Int,
+    step: Int64s,
+    next_before: Int64s,
     is_main: bool,
-) -> tuple[bool, int, int, int]:
+) -> tuple[Int, Int, Int, Int]:
     """Take pairs until no slot is free or no pair is left.
 
-    `next_at` must point at the best candidate for each free slot.
+    Args:
+        pool: the candidates.
+        first: (K+1,) where each charge type begins in the pool.
+        absent: the candidates that are not in it.
+        page: the page.
+        order: (K, S) slots by attention down.
+        blocks: (B,) slots that nothing but attention tells apart.
+        least_score: (K, B) least score of a paid candidate there.
+        closed: who is shut out of what; written on.
+        closure_count: how many closures there are already.
+        next_at: (K, B) best place in the pool open for each block; moved on.
+        top: (K, B) place in `order` before which no slot of the block is free; moved on.
+        fill: what stands where; written on.
+        free: slots to fill.
+        without: advertiser that takes no part.
+        step: record of the main run, so that it can be resumed before each of its steps.
+        next_before: (S, K, B) record of the main run: `next_at` before each step.
+        is_main: write the records.
 
     Returns:
-        Whether the pool sufficed for certain, the slots still free, how many closures there are, how many picks.
+        Which absent kind might have come before one of the picks, or -1; how many picks there were; the slots still
+        free; how many closures there are.
     """
-    charge_count, slot_count = page.attention_permille.shape
-    step = 0
+    charge_count, block_count = next_at.shape
+    pick_count = np.int64(0)
     while free != 0:
         if is_main:
-            run.closures_before[step] = closure_count
-            for charge in range(charge_count):
-                for slot in range(slot_count):
-                    run.next_before[step, charge, slot] = run.next_at[charge, slot]
-        best_at, best_slot, best_value, best_tie_key = -1, 0, np.int64(0), np.uint64(0)
-        for slot in range(slot_count):
-            if (free >> slot) & 1:
-                for charge in range(charge_count):
-                    at = run.next_at[charge, slot]
-                    if at < pool.first[charge + 1]:
-                        value = page.attention_permille[charge, slot] * pool.score[at]
-                        if value > best_value or (
-                            value == best_value
-                            and slot == best_slot
-                            and (
-                                pool.tie_key[at] < best_tie_key
-                                or (pool.tie_key[at] == best_tie_key and pool.row[at] < pool.row[best_at])
-                            )
-                        ):
-                            best_at, best_slot, best_value, best_tie_key = at, slot, value, pool.tie_key[at]
-        if _is_uncertain(page, left_out, run, free, closure_count, best_value, best_slot, best_tie_key):
-            return False, free, closure_count, step
-        if best_at < 0:
+            step[_STEP_CLOSURES, pick_count] = closure_count
+        at, at_slot, value = np.int64(-1), np.int64(0), np.int64(0)
+        for charge in range(charge_count):
+            for block in range(block_count):
+                other = next_at[charge, block]
+                if is_main:
+                    next_before[pick_count, charge, block] = other
+                slots = blocks[block] & free
+                if other == first[charge + 1] or slots == 0:
+                    continue
+                place = top[charge, block]
+                while (slots >> order[charge, place]) & 1 == 0:
+                    place += 1
+                top[charge, block] = place
+                slot = order[charge, place]
+                other_value = page.attention_permille[charge, slot] * pool[_SCORE, other]
+                if other_value > value or (
+                    other_value == value
+                    and at >= 0
+                    and (slot < at_slot or (slot == at_slot and _comes_first(pool, other, at)))
+                ):
+                    at, at_slot, value = other, slot, other_value
+        tie = pool[_TIE, at] if at >= 0 else np.int64(0)
+        if absent.size:
+            doubt = _first_doubt(absent, page, closed, closure_count, free, value, at_slot, tie)
+            if doubt >= 0:
+                return doubt, pick_count, free, closure_count
+        if at < 0:
             break
 
-        free &= ~(np.int64(1) << best_slot)
-        run.fill_at[best_slot] = best_at
-        run.fill_value[best_slot] = best_value
-        run.fill_brand[best_slot] = pool.brand[best_at]
-        run.fill_bits[best_slot] = pool.bits[best_at]
+        free &= ~(np.int64(1) << at_slot)
+        brand, groups = pool[_BRAND, at], pool[_GROUPS, at]
+        fill[_FILL_AT, at_slot] = at
+        fill[_FILL_VALUE, at_slot] = value
+        fill[_FILL_BRAND, at_slot] = brand
+        fill[_FILL_GROUPS, at_slot] = groups
         if is_main:
-            run.step_at[step] = best_at
-            run.step_slot[step] = best_slot
-            run.step_value[step] = best_value
-        step += 1
+            step[_STEP_AT, pick_count] = at
+            step[_STEP_SLOT, pick_count] = at_slot
+        pick_count += 1
         if free == 0:
-            break  # what it closes can keep nobody out any more
+            break  # whom it shuts out can beat it nowhere without beating the filled slots too
 
         before = closure_count
-        closure_count = _close(
-            run, closure_count, _OF_PRODUCT, pool.product[best_at], -1, -1, best_value, best_slot, best_tie_key
-        )
+        closure_count = _close(closed, closure_count, _ONE_PRODUCT, pool[_PRODUCT, at], -1, -1, value, at_slot, tie)
         for cap in range(page.cap_max.size):
-            bits = np.int64(page.cap_bits[cap])
-            slots = np.int64(page.cap_slots[cap])
-            if (slots >> best_slot) & 1 and bits & pool.bits[best_at]:
-                if _count_fills(page, run, ~free, cap, pool.brand[best_at]) == page.cap_max[cap]:
-                    what = _OF_BRAND if page.cap_per_brand[cap] else _OF_ALL
-                    closure_count = _close(
-                        run,
-                        closure_count,
-                        what,
-                        pool.brand[best_at],
-                        bits,
+            counted, where = np.int64(page.cap_bits[cap]), np.int64(page.cap_slots[cap])
+            if (where >> at_slot) & 1 and counted & groups:
+                is_per_brand = page.cap_per_brand[cap] != 0
+                if _count_fills(fill, ~free, counted, where, is_per_brand, brand) == page.cap_max[cap]:
+                    whom = _ONE_BRAND if is_per_brand else _ALL_IN_GROUPS
+                    closure_count = _close(closed, closure_count, whom, brand, counted, where, value, at_slot, tie)
+        for charge in range(charge_count):
+            for block in range(block_count):
+                other, slots = next_at[charge, block], blocks[block]
+                if (
+                    other < first[charge + 1]
+                    and slots & free
+                    and _is_shut_out(closed, before, closure_count, pool, other, slots)
+                ):
+                    next_at[charge, block] = _seek(
+                        pool,
+                        other + 1,
+                        first[charge + 1],
                         slots,
-                        best_value,
-                        best_slot,
-                        best_tie_key,
+                        least_score[charge, block],
+                        closed,
+                        closure_count,
+                        without,
                     )
-        for slot in range(slot_count):
-            if (free >> slot) & 1:
-                for charge in range(charge_count):
-                    at = run.next_at[charge, slot]
-                    if at < pool.first[charge + 1] and _is_shut_out(pool, run, at, slot, before, closure_count):
-                        _seek(pool, page, run, charge, slot, closure_count, without)
-    return True, free, closure_count, step
-
-
-@njit(cache=True)
-def _least_bid(needed: int, attention: int, weight_ppm: int, value_micros: int) -> int:
-    """Return the least b with attention·(weight·b + H) ≥ needed."""
-    rest = (needed + attention - 1) // attention - value_micros * 1_000_000
-    if rest <= 0:
-        return np.int64(0)
-    return (rest + weight_ppm - 1) // weight_ppm
-
-
-@njit(cache=True)
-def _new_run(page: PageArrays) -> _Run:
-    charge_count, slot_count = page.attention_permille.shape
-    closure_count = slot_count + 2 * slot_count * page.cap_max.size
-    return _Run(
-        np.empty((charge_count, slot_count), np.int64),
-        np.empty(slot_count, np.int64),
-        np.empty(slot_count, np.int64),
-        np.empty(slot_count, np.int32),
-        np.empty(slot_count, np.int64),
-        np.empty(closure_count, np.int64),
-        np.empty(closure_count, np.int64),
-        np.empty(closure_count, np.int64),
-        np.empty(closure_count, np.int64),
-        np.empty(closure_count, np.int64),
-        np.empty(closure_count, np.int64),
-        np.empty(closure_count, np.uint64),
-        np.empty(slot_count, np.int64),
-        np.empty(slot_count, np.int64),
-        np.empty(slot_count, np.int64),
-        np.empty(slot_count, np.int64),
-        np.empty((slot_count, charge_count, slot_count), np.int64),
-    )
+    return np.int64(-1), pick_count, free, closure_count
 
 
 @njit(cache=True)
 def _price(
     candidates: CandidateArrays,
     page: PageArrays,
-    pool: _Pool,
-    run: _Run,
-    winner_at: int,
-    winner_slot: int,
-    free: int,
-    closure_count: int,
+    order: Int64s,
+    pool: Int64s,
+    closed: Int64s,
+    closure_count: Int,
+    fill: Int64s,
+    free: Int,
+    at: Int,
+    at_slot: Int,
     outcome: OutcomeArrays,
 ) -> None:
-    """Write the winner's thresholds and both prices, from the run that was finished without it."""
+    """Write a winner's thresholds and both its prices, from the run that was finished without it."""
     slot_count = page.pinned_row.size
-    row = pool.row[winner_at]
-    tie_key = pool.tie_key[winner_at]
-    attention = page.attention_permille[candidates.charge_code[row]]
-    for slot in range(slot_count):
-        if page.pinned_row[slot] >= 0 or (pool.slots[winner_at] >> slot) & 1 == 0 or attention[slot] == 0:
-            continue
+    row = pool[_ROW, at]
+    charge = candidates.charge_code[row]
+    attention = page.attention_permille[charge]
+    threshold = outcome.threshold_micros[at_slot]
+    eligible = pool[_SLOTS, at] & _sold_slots(page.pinned_row)[0]
+    for slot in range(slot_count):  # first the value that is needed there
+        if attention[slot] == 0:
+            eligible &= ~(np.int64(1) << slot)
         needed = max(np.int64(1), page.opportunity_cost[slot])
-        if (free >> slot) & 1 == 0:
-            rival = run.fill_at[slot]
-            wins_tie = tie_key < pool.tie_key[rival] or (tie_key == pool.tie_key[rival] and row < pool.row[rival])
-            needed = max(needed, run.fill_value[slot] + (0 if wins_tie else 1))
-        is_attainable = True
-        for closure in range(closure_count):
-            if (run.closed_slots[closure] >> slot) & 1 and _shuts_out(pool, run, winner_at, closure):
-                closing_slot = run.closed_slot[closure]
-                if closing_slot < 0:
-                    is_attainable = False
-                    break
-                wins_tie = slot < closing_slot or (slot == closing_slot and tie_key < run.closed_tie_key[closure])
-                needed = max(needed, run.closed_value[closure] + (0 if wins_tie else 1))
-        if is_attainable:
-            outcome.threshold_micros[winner_slot, slot] = max(
-                candidates.floor_micros[row],
-                _least_bid(needed, attention[slot], candidates.weight_ppm[row], candidates.value_micros[row]),
-            )
-
-    total = np.int64(0)
-    level = attention[winner_slot]
-    while level > 0:  # down the levels of attention
-        least = np.int64(UNATTAINABLE)
-        next_level = np.int64(0)
+        if (eligible & ~free) >> slot & 1:
+            wins_tie = _comes_first(pool, at, fill[_FILL_AT, slot])
+            needed = max(needed, fill[_FILL_VALUE, slot] + (0 if wins_tie else 1))
+        threshold[slot] = needed
+    for closure in range(closure_count):
+        if not (closed[closure, _WHERE] & eligible and _shuts_out(closed, closure, pool, at)):
+            continue
+        since = closed[closure, _SINCE_SLOT]
+        if since < 0:
+            eligible &= ~closed[closure, _WHERE]
+            continue
         for slot in range(slot_count):
-            if attention[slot] >= level:
-                least = min(least, outcome.threshold_micros[winner_slot, slot])
-            else:
-                next_level = max(next_level, attention[slot])
-        if level == attention[winner_slot]:
-            outcome.critical_micros[winner_slot] = least
-        total += (level - next_level) * least
-        level = next_level
-    outcome.vcg_micros[winner_slot] = (total + attention[winner_slot] - 1) // attention[winner_slot]
+            if (closed[closure, _WHERE] >> slot) & 1:
+                wins_tie = slot < since or (slot == since and pool[_TIE, at] < closed[closure, _SINCE_TIE])
+                threshold[slot] = max(threshold[slot], closed[closure, _SINCE_VALUE] + (0 if wins_tie else 1))
+
+    weight, value = candidates.weight_ppm[row], candidates.value_micros[row] * 1_000_000
+    floor = max(np.int64(0), candidates.floor_micros[row])
+    for slot in range(slot_count):  # then the least bid that reaches it
+        if (eligible >> slot) & 1:
+            rest = (threshold[slot] + attention[slot] - 1) // attention[slot] - value
+            threshold[slot] = max(floor, (rest + weight - 1) // weight if rest > 0 else np.int64(0))
+        else:
+            threshold[slot] = UNATTAINABLE
+
+    least, total = np.int64(UNATTAINABLE), np.int64(0)
+    for place in range(slot_count):  # down the levels of attention
+        slot = order[charge, place]
+        least = min(least, threshold[slot])
+        level = attention[slot]
+        next_level = attention[order[charge, place + 1]] if place + 1 < slot_count else np.int64(0)
+        if level <= attention[at_slot] and next_level < level:
+            if level == attention[at_slot]:
+                outcome.critical_micros[at_slot] = least
+            total += (level - next_level) * least
+    outcome.vcg_micros[at_slot] = (total + attention[at_slot] - 1) // attention[at_slot]
 
 
 @njit(cache=True)
 def _decide(
     candidates: CandidateArrays,
     page: PageArrays,
-    pool: _Pool,
-    left_out: _LeftOut,
-    run: _Run,
+    kept: Int64s,
+    kept_count: Int,
+    absent: Int64s,
     outcome: OutcomeArrays,
-) -> bool:
-    """Fill and price the page from this pool, and say whether the pool sufficed for certain; if not, do it again."""
+) -> Int:
+    """Fill and price the page from the rows kept; return -1, or an absent kind that might have changed the answer."""
     charge_count, slot_count = page.attention_permille.shape
+    pool, first = _make_pool(candidates, kept, kept_count, charge_count)
+    order = _order_slots(page.attention_permille)
+    blocks, block_count = _find_blocks(pool, page)
+    blocks = blocks[:block_count]
+    closed = np.empty((slot_count + (2 * slot_count + 1) * page.cap_max.size, 7), np.int64)
+    fill = np.empty((4, slot_count), np.int64)
+    step = np.empty((3, slot_count), np.int64)
+    next_at = np.empty((charge_count, block_count), np.int64)
+    top = np.empty((charge_count, block_count), np.int64)
+    next_before = np.empty((slot_count, charge_count, block_count), np.int64)
+    least_score = np.zeros((charge_count, block_count), np.int64)
     for slot in range(slot_count):
         outcome.winner_row[slot] = page.pinned_row[slot]
         outcome.critical_micros[slot] = 0
@@ -874,56 +864,112 @@ def _decide(
         outcome.pick_order[slot] = -1
         for other in range(slot_count):
             outcome.threshold_micros[slot, other] = UNATTAINABLE
+        if page.opportunity_cost[slot] > 0:  # then the slot is a block of its own
+            for block in range(block_count):
+                if blocks[block] == np.int64(1) << slot:
+                    for charge in range(charge_count):
+                        attention = max(np.int64(1), page.attention_permille[charge, slot])
+                        least_score[charge, block] = (page.opportunity_cost[slot] + attention - 1) // attention
 
-    open_slots = _open_slots(page)
-    closure_count = _place_pins(candidates, page, run)
-    for charge in range(charge_count):
-        for slot in range(slot_count):
-            run.next_at[charge, slot] = pool.first[charge]
-            if (open_slots >> slot) & 1:
-                _seek(pool, page, run, charge, slot, closure_count, _NOBODY)
-    is_certain, free, closure_count, step_count = _finish(
-        pool, page, left_out, run, open_slots, closure_count, _NOBODY, True
-    )
-    if not is_certain:
-        return False
-
-    # The last winner first: what a resumed run writes over belongs to steps no later resumption needs.
-    for step in range(step_count - 1, -1, -1):
-        free |= np.int64(1) << run.step_slot[step]
-        winner_at = run.step_at[step]
-        winner_slot = run.step_slot[step]
-        outcome.winner_row[winner_slot] = pool.row[winner_at]
-        outcome.pick_order[winner_slot] = step
-        advertiser = pool.advertiser[winner_at]
-        if advertiser < 0:
-            continue
-        closure_count = run.closures_before[step]
-        for charge in range(charge_count):
-            for slot in range(slot_count):
-                at = run.next_before[step, charge, slot]
-                run.next_at[charge, slot] = at
-                if (free >> slot) & 1 and at < pool.first[charge + 1] and pool.advertiser[at] == advertiser:
-                    _seek(pool, page, run, charge, slot, closure_count, advertiser)
-        is_certain, unfilled, closure_count, _ = _finish(
-            pool, page, left_out, run, free, closure_count, advertiser, False
-        )
-        if not is_certain:
-            return False
-        _price(candidates, page, pool, run, winner_at, winner_slot, unfilled, closure_count, outcome)
-    return True
+    free = _sold_slots(page.pinned_row)[0]
+    closure_count = _place_pins(candidates, page, fill, closed)
+    advertiser, at, at_slot = np.int64(_NOBODY), np.int64(-1), np.int64(-1)
+    # The main run, then the last winner first: what a resumed run writes over belongs to steps nobody needs any more.
+    last = np.int64(slot_count)
+    while last >= 0:
+        is_main = last == slot_count
+        if not is_main:
+            at, at_slot = step[_STEP_AT, last], step[_STEP_SLOT, last]
+            free |= np.int64(1) << at_slot
+            outcome.winner_row[at_slot] = pool[_ROW, at]
+            outcome.pick_order[at_slot] = last
+            advertiser = pool[_ADVERTISER, at]
+            closure_count = step[_STEP_CLOSURES, last]
+        if is_main or advertiser >= 0:
+            for charge in range(charge_count):
+                for block in range(block_count):
+                    end, slots = first[charge + 1], blocks[block]
+                    place = first[charge] if is_main else next_before[last, charge, block]
+                    if page.attention_permille[charge, _lowest(slots)] == 0:
+                        place = end
+                    elif place < end and (is_main or pool[_ADVERTISER, place] == advertiser):
+                        place = _seek(
+                            pool, place, end, slots, least_score[charge, block], closed, closure_count, advertiser
+                        )
+                    next_at[charge, block] = place
+                    top[charge, block] = 0
+            doubt, pick_count, unfilled, closure_count = _finish(
+                pool,
+                first,
+                absent,
+                page,
+                order,
+                blocks,
+                least_score,
+                closed,
+                closure_count,
+                next_at,
+                top,
+                fill,
+                free,
+                advertiser,
+                step,
+                next_before,
+                is_main,
+            )
+            if doubt >= 0:
+                return doubt
+            if is_main:
+                free, last = unfilled, pick_count
+            else:
+                _price(candidates, page, order, pool, closed, closure_count, fill, unfilled, at, at_slot, outcome)
+        last -= 1
+    return np.int64(-1)
 
 
 @njit(cache=True)
-def _take_all(candidates: CandidateArrays, rows: Int64s, page: PageArrays) -> tuple[_Pool, _LeftOut]:
-    """Return a pool of all the rows, and that nothing was left out."""
-    score = np.empty(rows.size, np.int64)
-    for at in range(rows.size):
-        row = rows[at]
-        score[at] = candidates.weight_ppm[row] * candidates.bid_micros[row] + candidates.value_micros[row] * 1_000_000
-    nothing = np.empty(0, np.int64)
-    pool = _gather(candidates, rows, score, rows.size, page.attention_permille.shape[0])
-    return pool, _LeftOut(nothing, nothing, nothing, nothing, np.empty(0, np.uint64))
+def _lowest(slots: Int) -> Int:
+    """Return the first slot of a set that has one."""
+    slot = np.int64(0)
+    while (slots >> slot) & 1 == 0:
+        slot += 1
+    return slot
+
+
+@njit(cache=True)
+def _allocate_and_price(
+    candidates: CandidateArrays,
+    candidate_count: Int,
+    page: PageArrays,
+    unseen: Int64s,
+    shortlist_count: Int,
+    outcome: OutcomeArrays,
+) -> Int:
+    """Do as the two functions below; `unseen` has the columns of `absent`."""
+    wanted = shortlist_count if shortlist_count > 0 else 16 + 4 * page.pinned_row.size
+    rows, row_count = np.empty(0, np.int64), candidate_count
+    for attempt in range(3):  # the best of each kind; the best of each kind of what is not dominated; all of that
+        if attempt == 1:
+            rows, row_count = _drop_dominated(candidates, candidate_count, page)
+        kept, kept_count, absent = rows, row_count, unseen
+        left_out_count = 0
+        if attempt < 2:
+            kept, kept_count, left_out = _shortlist(candidates, rows, row_count, attempt == 1, wanted, page)
+            if kept_count < 0:
+                continue
+            left_out_count = left_out.shape[0]
+            absent = np.empty((left_out_count + unseen.shape[0], 5), np.int64)
+            absent[:left_out_count] = left_out
+            absent[left_out_count:] = unseen
+        doubt = _decide(candidates, page, kept, kept_count, absent, outcome)
+        if doubt >= left_out_count:
+            return np.int64(-1)
+        if doubt < 0:
+            break
+    fill_count = np.int64(0)
+    for slot in range(page.pinned_row.size):
+        fill_count += outcome.pick_order[slot] >= 0
+    return fill_count
 
 
 @njit(types.int64(_CandidateArrays, types.int64, _PageArrays, types.int64, _OutcomeArrays), cache=True)
@@ -951,17 +997,677 @@ def allocate_and_price_nb(
             Speed only: every number gives the same answer.
         outcome: as OutcomeArrays says; written in full.
     """
-    wanted = shortlist_count if shortlist_count > 0 else 16 + 4 * page.pinned_row.size
-    run = _new_run(page)
-    rows = np.empty(0, np.int64)
-    is_usable, pool, left_out = _shortlist(candidates, candidate_count, rows, False, wanted, page)
-    if not (is_usable and _decide(candidates, page, pool, left_out, run, outcome)):
-        rows = _drop_dominated(candidates, candidate_count, page)
-        is_usable, pool, left_out = _shortlist(candidates, rows.size, rows, True, wanted, page)
-        if not (is_usable and _decide(candidates, page, pool, left_out, run, outcome)):
-            pool, left_out = _take_all(candidates, rows, page)
-            _decide(candidates, page, pool, left_out, run, outcome)
-    fill_count = 0
-    for slot in range(page.pinned_row.size):
-        fill_count += outcome.pick_order[slot] >= 0
-    return fill_count
+    nothing = np.empty((0, 5), np.int64)
+    return _allocate_and_price(candidates, candidate_count, page, nothing, shortlist_count, outcome)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The gate (DESIGN.md §3): which offers take part, and with what bid, weight, value and floor
+#
+# Further letters: O offers, P products, G campaigns, B bids, A and N words of audience and pattern bits, L lists,
+# V products of which the visitor has a quality of its own.
+# ---------------------------------------------------------------------------------------------------------------------
+
+# One offer is one promoted product of one bid. A record, not columns: the gate reads nearly all of it for one offer
+# and then jumps to another, so a row in one cache line is what makes it fast.
+OFFER = np.dtype(
+    [
+        ("bid_micros", "i8"),  # most for one billed event: a click, or one impression
+        ("product_row", "i4"),
+        ("bid_row", "i4"),
+        ("campaign_row", "i4"),
+        ("advertiser_row", "i4"),
+        ("brand_row", "i4"),
+        ("audience_row", "i4"),  # -1: everybody
+        ("pattern_row", "i4"),  # -1: whatever they did
+        ("condition_row", "i4"),  # -1: in every context
+        ("negative_row", "i4"),  # -1: no negative keywords
+        ("multiplier_row", "i4"),  # -1: 1 in every placement
+        ("page_mask", "u2"),  # bits of the page types it is for
+        ("never_reason", "i2"),  # loss reason that holds as long as the snapshot, 0 for none
+        ("charge", "u1"),  # CLICK or IMPRESSION
+        ("is_restricted", "u1"),  # only where its bid's categories or keywords say
+        ("has_frequency_cap", "u1"),
+        ("reserved", "u1"),
+    ],
+    align=True,
+)
+CLICK, IMPRESSION = 0, 1
+PPM = 1_000_000
+NO_ROW = 2**31 - 1
+CONTEXT_DIMENSION_COUNT = 4
+
+# LossReason's numbers (loss.py); compiled code must not depend on another file.
+_BELOW_FLOOR, _NOT_IN_CONTEXT, _PAGE_NOT_TARGETED, _CONTEXT_MISSED = 100, 508, 509, 510
+_NEGATIVE_KEYWORD, _EXCLUDED_BY_RULE, _FILTERED_OUT, _BELOW_RELEVANCE = 511, 513, 514, 516
+_NO_CONSENT, _AUDIENCE_MISSED, _PATTERN_MISSED, _FREQUENCY_CAPPED = 517, 518, 519, 520
+_BELOW_SCORE_FLOOR, _MULTIPLIER_ZERO = 522, 527
+
+UInt8s = NDArray[np.uint8]
+Int16s = NDArray[np.int16]
+
+
+class MarketArrays(NamedTuple):
+    """What does not change between two snapshots or models.
+
+    Attributes:
+        offer: (O,) records of OFFER.
+        posting_row: offers of every list of every kind, each list ascending.
+        product_start: (P+1,) where each product's list of offers begins in `posting_row`.
+        condition_hours: hours each distinct condition allows, as bits.
+        condition_start: where each condition's values begin, dimension after dimension.
+        condition_value: values of conditions, ascending within a dimension.
+        negative_start, negative_keyword: keywords of each distinct set of negative ones.
+        multiplier_start, multiplier_placement, multiplier_ppm: factors of each distinct set, by placement.
+        best_score_from: (O+1,) most any offer from this one on can be worth, see `highest_score` in builder.py.
+        base_quality_ppm: (P,) 1 to 1,000,000.
+        relevance_ppm: (P,) of the catalogue.
+        brand_code: (P,) a code of its own for a product without brand.
+        is_available: (P,) 1 where a slot may show it.
+    """
+
+    offer: NDArray[np.void]
+    posting_row: Int32s
+    product_start: Int64s
+    condition_hours: Int64s
+    condition_start: Int64s
+    condition_value: Int32s
+    negative_start: Int64s
+    negative_keyword: Int32s
+    multiplier_start: Int64s
+    multiplier_placement: Int32s
+    multiplier_ppm: Int64s
+    best_score_from: Int64s
+    base_quality_ppm: Int64s
+    relevance_ppm: Int64s
+    brand_code: Int32s
+    is_available: UInt8s
+
+
+class AskerArrays(NamedTuple):
+    """What is true of one request, whatever the placement.
+
+    Attributes:
+        campaign_reason: (G,) 0, or the reason none of its offers may be served now.
+        pacing_ppm: (G,) factor on bids, at most 1,000,000.
+        own_quality_ppm: (P,) the visitor's own quality of a product, 0 where it has none.
+        product_reason: (P,) 0, or the reason the product may not stand on this page.
+        passes_filters: (P,) 1 where the visitor's filters let it through; empty: no filters.
+        is_capped: (B,) 1 where the visitor was shown the bid as often as it allows.
+        is_keyword_hit: 1 for each keyword the search matches.
+        audience_bits, pattern_bits: (A,), (N,) what holds of the visitor.
+        last_asked: (P,) scratch: number of the last question in which the product was a candidate.
+        fact: page bit, hour, has consent, is a search, is merchandised, organic value of a click, of the first rank,
+            number of this question, then the context's value in each dimension (-1: unknown).
+    """
+
+    campaign_reason: Int16s
+    pacing_ppm: Int64s
+    own_quality_ppm: Int64s
+    product_reason: Int16s
+    passes_filters: UInt8s
+    is_capped: UInt8s
+    is_keyword_hit: UInt8s
+    audience_bits: UInt64s
+    pattern_bits: UInt64s
+    last_asked: Int64s
+    fact: Int64s
+
+
+FACT_PAGE, FACT_HOUR, FACT_CONSENT, FACT_SEARCH, FACT_MERCHANDISED = 0, 1, 2, 3, 4
+FACT_CLICK_VALUE, FACT_RANK_VALUE, FACT_QUESTION, FACT_CONTEXT = 5, 6, 7, 8
+FACT_COUNT = FACT_CONTEXT + CONTEXT_DIMENSION_COUNT
+
+
+class PlaceArrays(NamedTuple):
+    """What is true of one placement of the page; an empty array changes nothing.
+
+    Attributes:
+        is_excluded, boost_ppm, floor_click, floor_impression, group: (P,) of its RulePlan.
+        term: row of the placement, its place on the page, floor per click and per impression, score floor, relevance
+            floor, squashing, mean quality, greatest boost, how many of the lists are base lists.
+        slots: (1,) the placement's slots as bits.
+        tie_seed: (1,) what exact ties are drawn with.
+        list_start, list_end: (L,) lists of this context in `posting_row`: first `base_count` whose common offers are
+            in, then those each of whose offers is in. The starts move as the lists are read.
+        product_row: (V,) products whose offers are looked at instead: the visitor's own, or the page's candidates; -1
+            for one nobody knows, and of equal ones the first counts.
+        relevance_ppm, organic_rank: (V,) of each, -1 and 0 where not said; or empty.
+        cursor: (2,) where to go on among the products: product, offer.
+    """
+
+    is_excluded: UInt8s
+    boost_ppm: Int64s
+    floor_click: Int64s
+    floor_impression: Int64s
+    group: UInt64s
+    term: Int64s
+    slots: UInt64s
+    tie_seed: UInt64s
+    list_start: Int64s
+    list_end: Int64s
+    product_row: Int32s
+    relevance_ppm: Int64s
+    organic_rank: Int64s
+    cursor: Int64s
+
+
+TERM_PLACEMENT, TERM_PLACE, TERM_FLOOR_CLICK, TERM_FLOOR_IMPRESSION, TERM_SCORE_FLOOR = 0, 1, 2, 3, 4
+TERM_RELEVANCE_FLOOR, TERM_SQUASHING, TERM_MEAN_QUALITY, TERM_BOOST_MAX, TERM_BASE_COUNT = 5, 6, 7, 8, 9
+TERM_COUNT = 10
+
+FROM_LISTS, FROM_OWN, FROM_PAGE = 0, 1, 2  # where `find_candidates_nb` takes offers from
+
+
+class FoundArrays(NamedTuple):
+    """Where the gate writes: long enough for everything one call may look at.
+
+    Attributes:
+        candidate: the candidates that take part.
+        offer_row: (C,) the candidate's offer, -1 for an organic one.
+        quality_ppm: (C,) predicted clicks per million impressions.
+        place: (C,) which placement of the page it is a candidate for.
+        lost_row, lost_reason, lost_place: offers looked at that do not take part.
+        count: how many candidates, how many lost.
+    """
+
+    candidate: CandidateArrays
+    offer_row: Int32s
+    quality_ppm: Int64s
+    place: Int8s
+    lost_row: Int32s
+    lost_reason: Int16s
+    lost_place: Int8s
+    count: Int64s
+
+
+_offer_record = numba.from_dtype(OFFER)
+_MarketArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
+    (
+        types.Array(_offer_record, 1, "C"),
+        types.int32[::1],
+        types.int64[::1],
+        types.int64[::1],
+        types.int64[::1],
+        types.int32[::1],
+        types.int64[::1],
+        types.int32[::1],
+        types.int64[::1],
+        types.int32[::1],
+        types.int64[::1],
+        types.int64[::1],
+        types.int64[::1],
+        types.int64[::1],
+        types.int32[::1],
+        types.uint8[::1],
+    ),
+    MarketArrays,
+)
+_AskerArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
+    (
+        types.int16[::1],
+        types.int64[::1],
+        types.int64[::1],
+        types.int16[::1],
+        types.uint8[::1],
+        types.uint8[::1],
+        types.uint8[::1],
+        types.uint64[::1],
+        types.uint64[::1],
+        types.int64[::1],
+        types.int64[::1],
+    ),
+    AskerArrays,
+)
+_PlaceArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
+    (
+        types.uint8[::1],
+        types.int64[::1],
+        types.int64[::1],
+        types.int64[::1],
+        types.uint64[::1],
+        types.int64[::1],
+        types.uint64[::1],
+        types.uint64[::1],
+        types.int64[::1],
+        types.int64[::1],
+        types.int32[::1],
+        types.int64[::1],
+        types.int64[::1],
+        types.int64[::1],
+    ),
+    PlaceArrays,
+)
+_FoundArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
+    (
+        _CandidateArrays,
+        types.int32[::1],
+        types.int64[::1],
+        types.int8[::1],
+        types.int32[::1],
+        types.int16[::1],
+        types.int8[::1],
+        types.int64[::1],
+    ),
+    FoundArrays,
+)
+
+
+# Helpers take plain arrays, not tuples of them: a tuple costs a count of references for each array at every call.
+
+
+@njit(cache=True)
+def _mix(seed: np.uint64, number: Int) -> np.uint64:
+    """Return the number's place in a shuffle drawn with the seed; distinct numbers get distinct places.
+
+    Source: SplitMix64, Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014.
+    """
+    z = seed + np.uint64(number) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@njit(cache=True)
+def _has_bit(bits: UInt64s, row: Int) -> bool:
+    word = row >> 6
+    return word < bits.size and (bits[word] >> np.uint64(row & 63)) & np.uint64(1) == np.uint64(1)
+
+
+@njit(cache=True)
+def _holds(hours: Int64s, start: Int64s, value: Int32s, fact: Int64s, condition_row: Int) -> bool:
+    """Say whether the request's context meets a condition: one of its values in every dimension that names some."""
+    is_met = (hours[condition_row] >> fact[FACT_HOUR]) & 1 == 1
+    for dimension in range(CONTEXT_DIMENSION_COUNT):
+        begin = start[condition_row * CONTEXT_DIMENSION_COUNT + dimension]
+        end = start[condition_row * CONTEXT_DIMENSION_COUNT + dimension + 1]
+        is_among = begin == end
+        for at in range(begin, end):
+            is_among |= value[at] == fact[FACT_CONTEXT + dimension]
+        is_met &= is_among
+    return is_met
+
+
+@njit(cache=True)
+def _is_any_hit(start: Int64s, keyword: Int32s, is_hit: UInt8s, negative_row: Int) -> bool:
+    for at in range(start[negative_row], start[negative_row + 1]):
+        if is_hit[keyword[at]] == 1:
+            return True
+    return False
+
+
+@njit(cache=True)
+def _is_in_context(
+    posting_row: Int32s, list_start: Int64s, list_end: Int64s, base_count: Int, is_restricted: bool, row: Int
+) -> bool:
+    """Say whether an offer belongs to the context: is in every base list if it is open, else in one of the others."""
+    is_open = not is_restricted and base_count > 0
+    for number in range(0 if is_open else base_count, base_count if is_open else list_start.size):
+        begin, end = list_start[number], list_end[number]
+        while begin < end:
+            middle = (begin + end) >> 1
+            if posting_row[middle] < row:
+                begin = middle + 1
+            else:
+                end = middle
+        is_listed = begin < list_end[number] and posting_row[begin] == row
+        if is_listed != is_open:
+            return is_listed
+    return is_open
+
+
+@njit(cache=True)
+def _next_common(posting_row: Int32s, list_start: Int64s, list_end: Int64s, base_count: Int) -> Int:
+    """Return the next offer that is in all base lists, moving their starts up to it; NO_ROW when there is none."""
+    row = np.int64(-1)
+    agreed = 0
+    number = 0
+    while agreed < base_count:
+        at, end = list_start[number], list_end[number]
+        step = 1
+        while at + step < end and posting_row[at + step] < row:  # gallop, then halve
+            at += step
+            step *= 2
+        high = min(at + step, end)
+        while at < high:
+            middle = (at + high) >> 1
+            if posting_row[middle] < row:
+                at = middle + 1
+            else:
+                high = middle
+        list_start[number] = at
+        if at >= end:
+            return np.int64(NO_ROW)
+        agreed = agreed + 1 if posting_row[at] == row else 1
+        row = np.int64(posting_row[at])
+        number = number + 1 if number + 1 < base_count else 0
+    return row if base_count > 0 else np.int64(NO_ROW)
+
+
+@njit(cache=True)
+def _squash(quality_ppm: Int, term: Int64s) -> Int:
+    """Return q^γ · q̄^(1−γ), rounded to parts per million, at least 1."""
+    if term[TERM_SQUASHING] == PPM:
+        return np.int64(quality_ppm)
+    gamma = term[TERM_SQUASHING] / PPM
+    mean = np.float64(term[TERM_MEAN_QUALITY])
+    return max(np.int64(1), np.int64(np.rint(np.float64(quality_ppm) ** gamma * mean ** (1.0 - gamma))))
+
+
+@njit(cache=True)
+def _boosted(number: Int, boost_ppm: Int64s, product_row: Int, most: Int) -> Int:
+    if boost_ppm.size:
+        number = number * boost_ppm[product_row] // PPM
+    return min(max(number, np.int64(1)), np.int64(most))
+
+
+@njit(cache=True)
+def _merit(quality_ppm: Int, organic_rank: Int, fact: Int64s, boost_ppm: Int64s, product_row: Int) -> Int:
+    """Return h: what an impression of the product is worth to the merchant without any bid, in micros."""
+    if fact[FACT_MERCHANDISED] == 0:
+        return np.int64(0)
+    if organic_rank > 0:
+        merit = fact[FACT_RANK_VALUE] * 20 // (19 + organic_rank)
+    else:
+        merit = fact[FACT_CLICK_VALUE] * quality_ppm // PPM
+    return _boosted(merit, boost_ppm, product_row, VALUE_MICROS_MAX)
+
+
+@njit(cache=True)
+def _most_unseen(score: Int, term: Int64s) -> Int:
+    """Return what an offer can be worth at most whose highest score is this, after squashing and boosts."""
+    if score == 0:
+        return np.int64(0)
+    if term[TERM_SQUASHING] != PPM:
+        # q^γ·q̄^(1−γ)·b = (q·b)^γ · (q̄·b)^(1−γ), and no b is over the bound of all bids; a weight is rounded by ≤ 1/2.
+        gamma = term[TERM_SQUASHING] / PPM
+        mean = np.float64(term[TERM_MEAN_QUALITY])
+        squashed = np.float64(score) ** gamma * (mean * BID_MICROS_MAX) ** (1.0 - gamma)
+        score = max(score, np.int64(squashed * 1.000001) + np.int64(BID_MICROS_MAX))
+    if term[TERM_BOOST_MAX] > PPM:
+        boosted = np.float64(score) * (term[TERM_BOOST_MAX] / PPM) * 1.000001
+        score = np.int64(min(boosted, 4.0e15)) + np.int64(BID_MICROS_MAX)
+    return min(score, np.int64(WEIGHT_PPM_MAX) * BID_MICROS_MAX)
+
+
+@njit(
+    types.int64(_MarketArrays, _AskerArrays, _PlaceArrays, types.int64, types.int64, types.int64, _FoundArrays),
+    cache=True,
+)
+def find_candidates_nb(
+    market: MarketArrays,
+    asker: AskerArrays,
+    place: PlaceArrays,
+    source: int,
+    wanted: int,
+    row_count_max: int,
+    found: FoundArrays,
+) -> int:
+    """Look at offers, and write those that take part as candidates and the others with the first reason they do not.
+
+    From the context's lists offers come most valuable first; the call returns what the best one not looked at may be
+    worth, 0 when all were looked at. Offers of products with a quality of the visitor's own are left out there: they
+    are looked at first, from the list of these products. Call it again to go on where it stopped.
+
+    The reasons are looked for in this order: context; campaign, bid and stock; page type; product (request, dismissed);
+    rules; filters; relevance; conditions; negative keywords; consent, audience, pattern; frequency; multiplier; floors.
+
+    Args:
+        market, asker, place: as their docstrings say.
+        source: FROM_LISTS, or the place's products: FROM_OWN leaves out in silence what is not of this context.
+        wanted: further candidates after which to stop.
+        row_count_max: offers after which to stop.
+        found: where to write; must have room for `row_count_max` more of each kind.
+
+    Returns:
+        From the lists, the bound; from products, how many are still to be gone through.
+    """
+    fact, term, count = asker.fact, place.term, found.count
+    candidate = found.candidate
+    posting_row, list_start, list_end = market.posting_row, place.list_start, place.list_end
+    list_count, base_count = list_start.size, term[TERM_BASE_COUNT]
+    asked = fact[FACT_QUESTION] + term[TERM_PLACE]
+    goal = count[0] + wanted
+    relevance_ppm, organic_rank = np.int64(-1), np.int64(0)
+    product_at, offer_at = place.cursor[0], place.cursor[1]
+    offer_end = np.int64(0)
+    base_row = np.int64(NO_ROW)
+    if source == FROM_LISTS:
+        base_row = _next_common(posting_row, list_start, list_end, base_count)
+    looked_at = 0
+    while True:
+        is_in_context = True
+        if source == FROM_LISTS:
+            row = base_row
+            for number in range(base_count, list_count):
+                if list_start[number] < list_end[number]:
+                    row = min(row, np.int64(posting_row[list_start[number]]))
+            if row == NO_ROW:
+                return np.int64(0)
+            if count[0] >= goal or looked_at >= row_count_max:
+                return _most_unseen(market.best_score_from[row], term)
+            for number in range(base_count, list_count):
+                if list_start[number] < list_end[number] and posting_row[list_start[number]] == row:
+                    list_start[number] += 1
+            if row == base_row:
+                list_start[0] += 1
+                base_row = _next_common(posting_row, list_start, list_end, base_count)
+            if asker.own_quality_ppm[market.offer[row].product_row] > 0:
+                looked_at += 1
+                continue
+        else:
+            if product_at >= place.product_row.size or count[0] >= goal or looked_at >= row_count_max:
+                place.cursor[0], place.cursor[1] = product_at, offer_at
+                return np.int64(place.product_row.size) - product_at
+            product = place.product_row[product_at]
+            if offer_at == 0 and (product < 0 or asker.last_asked[product] == asked):
+                product_at += 1
+                continue
+            asker.last_asked[product] = asked
+            offer_end = market.product_start[product + 1] - market.product_start[product]
+            if offer_at >= offer_end:
+                product_at, offer_at = product_at + 1, np.int64(0)
+                continue
+            row = np.int64(posting_row[market.product_start[product] + offer_at])
+            if place.relevance_ppm.size:
+                relevance_ppm = place.relevance_ppm[product_at]
+            if place.organic_rank.size:
+                organic_rank = place.organic_rank[product_at]
+            offer_at += 1
+            is_restricted = market.offer[row].is_restricted == 1
+            if source == FROM_OWN or is_restricted:
+                is_in_context = _is_in_context(posting_row, list_start, list_end, base_count, is_restricted, row)
+                if source == FROM_OWN and not is_in_context:
+                    looked_at += 1
+                    continue
+        looked_at += 1
+
+        offer = market.offer[row]
+        product_row = np.int64(offer.product_row)
+        relevance = relevance_ppm if relevance_ppm >= 0 else market.relevance_ppm[product_row]
+        reason = np.int64(0)
+        if not is_in_context:
+            reason = np.int64(_NOT_IN_CONTEXT)
+        elif asker.campaign_reason[offer.campaign_row] != 0:
+            reason = np.int64(asker.campaign_reason[offer.campaign_row])
+        elif offer.never_reason != 0:
+            reason = np.int64(offer.never_reason)
+        elif np.int64(offer.page_mask) & fact[FACT_PAGE] == 0:
+            reason = np.int64(_PAGE_NOT_TARGETED)
+        elif asker.product_reason[product_row] != 0:
+            reason = np.int64(asker.product_reason[product_row])
+        elif place.is_excluded.size > 0 and place.is_excluded[product_row] == 1:
+            reason = np.int64(_EXCLUDED_BY_RULE)
+        elif asker.passes_filters.size > 0 and asker.passes_filters[product_row] == 0:
+            reason = np.int64(_FILTERED_OUT)
+        elif relevance < term[TERM_RELEVANCE_FLOOR]:
+            reason = np.int64(_BELOW_RELEVANCE)
+        elif offer.condition_row >= 0 and not _holds(
+            market.condition_hours, market.condition_start, market.condition_value, fact, offer.condition_row
+        ):
+            reason = np.int64(_CONTEXT_MISSED)
+        elif offer.negative_row >= 0 and _is_any_hit(
+            market.negative_start, market.negative_keyword, asker.is_keyword_hit, offer.negative_row
+        ):
+            reason = np.int64(_NEGATIVE_KEYWORD)
+        elif (offer.audience_row >= 0 or offer.pattern_row >= 0) and fact[FACT_CONSENT] == 0:
+            reason = np.int64(_NO_CONSENT)
+        elif offer.audience_row >= 0 and not _has_bit(asker.audience_bits, offer.audience_row):
+            reason = np.int64(_AUDIENCE_MISSED)
+        elif offer.pattern_row >= 0 and not _has_bit(asker.pattern_bits, offer.pattern_row):
+            reason = np.int64(_PATTERN_MISSED)
+        elif offer.has_frequency_cap == 1 and asker.is_capped[offer.bid_row] == 1:
+            reason = np.int64(_FREQUENCY_CAPPED)
+
+        bid, floor, weight, value, quality = np.int64(0), np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+        if reason == 0:
+            bid = np.int64(offer.bid_micros)
+            if offer.multiplier_row >= 0:
+                begin = market.multiplier_start[offer.multiplier_row]
+                for at in range(begin, market.multiplier_start[offer.multiplier_row + 1]):
+                    if market.multiplier_placement[at] == term[TERM_PLACEMENT]:
+                        bid = min(bid * market.multiplier_ppm[at] // PPM, np.int64(BID_MICROS_MAX))
+            if bid == 0:
+                reason = np.int64(_MULTIPLIER_ZERO)
+            bid = bid * asker.pacing_ppm[offer.campaign_row] // PPM
+            quality = asker.own_quality_ppm[product_row]
+            if quality == 0:
+                quality = market.base_quality_ppm[product_row]
+            rule_floor = place.floor_click if offer.charge == CLICK else place.floor_impression
+            floor = term[TERM_FLOOR_CLICK] if offer.charge == CLICK else term[TERM_FLOOR_IMPRESSION]
+            if rule_floor.size:
+                floor = max(floor, rule_floor[product_row])
+            weight = _squash(quality, term) if offer.charge == CLICK else np.int64(PPM)
+            weight = _boosted(weight, place.boost_ppm, product_row, WEIGHT_PPM_MAX)
+            value = _merit(quality, organic_rank, fact, place.boost_ppm, product_row)
+            if reason == 0 and (bid < floor or bid == 0):
+                reason = np.int64(_BELOW_FLOOR)
+            floor = max(floor, ((term[TERM_SCORE_FLOOR] - value) * PPM + weight - 1) // weight)
+            if reason == 0 and bid < floor:
+                reason = np.int64(_BELOW_SCORE_FLOOR)
+
+        if reason != 0:
+            at = count[1]
+            found.lost_row[at] = row
+            found.lost_reason[at] = reason
+            found.lost_place[at] = term[TERM_PLACE]
+            count[1] = at + 1
+            continue
+        at = count[0]
+        candidate.bid_micros[at] = bid
+        candidate.weight_ppm[at] = weight
+        candidate.value_micros[at] = value
+        candidate.floor_micros[at] = floor
+        candidate.advertiser_code[at] = offer.advertiser_row
+        candidate.brand_code[at] = offer.brand_row
+        candidate.product_code[at] = product_row
+        candidate.charge_code[at] = offer.charge
+        candidate.tie_key[at] = _mix(place.tie_seed[0], row + (term[TERM_PLACE] << 40))
+        candidate.eligible_slots[at] = place.slots[0]
+        candidate.group_bits[at] = place.group[product_row] if place.group.size else np.uint64(0)
+        found.offer_row[at] = row
+        found.quality_ppm[at] = quality
+        found.place[at] = term[TERM_PLACE]
+        count[0] = at + 1
+
+
+@njit(
+    types.int64(_MarketArrays, _AskerArrays, _PlaceArrays, types.int64, types.boolean, _FoundArrays),
+    cache=True,
+)
+def add_organic_nb(
+    market: MarketArrays,
+    asker: AskerArrays,
+    place: PlaceArrays,
+    wanted: int,
+    skips_own: bool,
+    found: FoundArrays,
+) -> int:
+    """Write up to `wanted` of the place's products as organic candidates; return how many are still to be looked at.
+
+    Args:
+        market, asker, place: as their docstrings say; goes on at the place's cursor.
+        wanted: candidates after which to stop.
+        skips_own: leave out products with a quality of the visitor's own, which were written before.
+        found: where to write; must have room for `wanted` more.
+    """
+    asked = -(asker.fact[FACT_QUESTION] + place.term[TERM_PLACE])
+    goal = found.count[0] + wanted
+    candidate = found.candidate
+    product_at = place.cursor[0]
+    while product_at < place.product_row.size and found.count[0] < goal:
+        product = np.int64(place.product_row[product_at])
+        rank = place.organic_rank[product_at] if place.organic_rank.size else np.int64(0)
+        product_at += 1
+        if (
+            product < 0
+            or market.is_available[product] == 0
+            or asker.product_reason[product] != 0
+            or (skips_own and asker.own_quality_ppm[product] > 0)
+            or (place.is_excluded.size > 0 and place.is_excluded[product] == 1)
+            or (asker.passes_filters.size > 0 and asker.passes_filters[product] == 0)
+            or asker.last_asked[product] == asked
+        ):
+            continue
+        asker.last_asked[product] = asked
+        at = found.count[0]
+        quality = asker.own_quality_ppm[product]
+        if quality == 0:
+            quality = market.base_quality_ppm[product]
+        candidate.bid_micros[at] = 0
+        candidate.weight_ppm[at] = quality
+        candidate.value_micros[at] = _merit(quality, rank, asker.fact, place.boost_ppm, product)
+        candidate.floor_micros[at] = 0
+        candidate.advertiser_code[at] = NO_ADVERTISER
+        candidate.brand_code[at] = market.brand_code[product]
+        candidate.product_code[at] = product
+        candidate.charge_code[at] = CLICK
+        candidate.tie_key[at] = _mix(place.tie_seed[0], product + (1 << 48) + (place.term[TERM_PLACE] << 40))
+        candidate.eligible_slots[at] = place.slots[0]
+        candidate.group_bits[at] = place.group[product] if place.group.size else np.uint64(0)
+        found.offer_row[at] = -1
+        found.quality_ppm[at] = quality
+        found.place[at] = place.term[TERM_PLACE]
+        found.count[0] = at + 1
+    place.cursor[0] = product_at
+    return np.int64(place.product_row.size) - product_at
+
+
+@njit(
+    types.int64(
+        _CandidateArrays,
+        types.int64,
+        _PageArrays,
+        types.int64[::1],
+        types.int64[::1],
+        types.int64[::1],
+        types.int64[::1],
+        _OutcomeArrays,
+    ),
+    cache=True,
+)
+def fill_page_nb(
+    candidates: CandidateArrays,
+    candidate_count: int,
+    page: PageArrays,
+    unseen_charge: Int64s,
+    unseen_slots: Int64s,
+    unseen_bits: Int64s,
+    unseen_score: Int64s,
+    outcome: OutcomeArrays,
+) -> int:
+    """Do as `allocate_and_price_nb`, or return -1 where candidates not looked at yet might change anything.
+
+    Args:
+        candidates, candidate_count, page, outcome: as there.
+        unseen_charge, unseen_slots, unseen_bits, unseen_score: kinds of candidate not looked at: charge type, slots
+            and groups they may have, and a score none of them exceeds.
+    """
+    unseen = np.empty((unseen_score.size, 5), np.int64)
+    for kind in range(unseen_score.size):
+        unseen[kind, _KIND_CHARGE] = unseen_charge[kind]
+        unseen[kind, _KIND_SLOTS] = unseen_slots[kind]
+        unseen[kind, _KIND_GROUPS] = unseen_bits[kind]
+        unseen[kind, _KIND_SCORE] = unseen_score[kind]
+        unseen[kind, _KIND_TIE] = np.int64(_SIGN_BIT)  # any tie key, the least included
+    return _allocate_and_price(candidates, candidate_count, page, unseen, SHORTLIST_COUNT, outcome)
