@@ -20,7 +20,8 @@ from typing import Any
 HERE = Path(__file__).parent
 
 PRODUCT_COUNT = 9_000
-LINES_PER_HOUSEHOLD_MAX = 60
+HISTORY_WEEKS = 6  # of everybody, so that households compare as they do in the data
+LINES_PER_HOUSEHOLD_MIN = 30  # of those who bought less in these weeks, where there are as many
 TELLING_COUNT = 14
 END_CAPS_PER_AISLE = 12
 PHYSICAL_END_CAPS = ["3", "4", "5"]  # front, mid-aisle and rear end cap, in the package's code list
@@ -179,10 +180,11 @@ def _is_shipping_case(product: Any) -> bool:
 
 
 def navigation_lines(sold: Any) -> Iterable[str]:
-    """Yield each household's last basket lines as purchases, oldest first; the date always at the same place."""
+    """Yield each household's latest basket lines as purchases, oldest first; the date always at the same place."""
     sold = sold.sort_values(["transaction_timestamp", "household_id", "product_id"], kind="stable")
-    sold = sold.groupby("household_id").tail(LINES_PER_HOUSEHOLD_MAX)
-    for row in sold.itertuples(index=False):
+    is_late = sold.transaction_timestamp > sold.transaction_timestamp.max() - _days(7 * HISTORY_WEEKS)
+    is_last = sold.index.isin(sold.groupby("household_id").tail(LINES_PER_HOUSEHOLD_MIN).index)
+    for row in sold[is_late | is_last].itertuples(index=False):
         yield compact(
             {
                 "occurred_at": f"{row.transaction_timestamp:%Y-%m-%dT%H:%M:00Z}",
@@ -204,13 +206,11 @@ def describe_households(package: dict[str, Any], products: Any) -> Any:
         baskets=("basket_id", "nunique"),
         spend=("sales_value", "sum"),
         promotion_share=("is_reduced", "mean"),
-        price_level=("shelf_price", "mean"),
     )
     households["recency_days"] = (end_of_data - households.last_seen).dt.days
     own = sold.product_id.map(package["products"].set_index("product_id").brand) == "Private"
     households["own_brand_share"] = own.groupby(sold.household_id).mean()
     households["promophile"] = _percentile(households.promotion_share)
-    households["price_tier"] = _percentile(households.price_level)
     households["rfm"] = _rfm_classes(households)
     households["coupons_redeemed"] = package["coupon_redemptions"].groupby("household_id").size()
     households["coupons_redeemed"] = households.coupons_redeemed.fillna(0).astype(int)
@@ -289,9 +289,6 @@ def profile_lines(households: Any, demographics: Any) -> Iterable[str]:
     share = households.attrs["share"]
     for number, household in households.iterrows():
         attributes: dict[str, object] = {
-            "rfm": household.rfm,
-            "promophile": int(household.promophile),
-            "price_tier": int(household.price_tier),
             "promotion_share": round(float(household.promotion_share), 3),
             "own_brand_share": round(float(household.own_brand_share), 3),
             "baskets": int(household.baskets),
@@ -334,12 +331,9 @@ def choose_telling(households: Any) -> list[dict[str, object]]:
         number = int(lift.loc[enough, shelf].idxmax())
         taken.add(number)
         others = lift.loc[number].drop(shelf)[lines.loc[number] >= 5]
-        household = households.loc[number]
         chosen.append(
             {
                 "visitor_id": f"household-{number}",
-                "rfm": str(household.rfm),
-                "promophile": int(household.promophile),
                 "categories": [shelf, str(others.idxmax())],
             }
         )

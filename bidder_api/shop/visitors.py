@@ -1,27 +1,31 @@
 """The visitors one may be in the demo shop, told apart by what is known of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
 from affinity.catalog import CATEGORY_SEPARATOR
 from affinity.profile import ProfileLine
 
-PROMOTION_HIGH, PROMOTION_LOW = 70, 30  # percentiles of the share bought on promotion
+PROMOTION_HIGH, PROMOTION_LOW = 60.0, 40.0  # promophile scores; 50 is the shop's usual
 
 
 class TellingVisitor(Struct, frozen=True):
     """A household that differs from the others in a way anybody sees.
 
     Attributes:
-        promophile: percentile, among households, of the share bought on promotion.
         categories: the two categories it buys more of than others do.
     """
 
     visitor_id: str
-    rfm: str
-    promophile: int
     categories: list[str]
+
+
+class Known(Struct, frozen=True):
+    """What the engine computed of a visitor from what they bought."""
+
+    rfm: str | None
+    promophile: float | None
 
 
 class Who(Struct, frozen=True, kw_only=True):
@@ -39,11 +43,18 @@ class Visitors:
     Args:
         telling: the households one may be, in the order they are offered.
         profiles: profile of each.
+        known: what the engine knows of a visitor now.
     """
 
-    def __init__(self, telling: Sequence[TellingVisitor], profiles: Mapping[str, ProfileLine]) -> None:
+    def __init__(
+        self,
+        telling: Sequence[TellingVisitor],
+        profiles: Mapping[str, ProfileLine],
+        known: Callable[[str], Known],
+    ) -> None:
         self._telling = {visitor.visitor_id: visitor for visitor in telling}
         self._profiles = profiles
+        self._known = known
         self._default = telling[0].visitor_id if telling else None
 
     def chosen(self, cookie: str | None) -> str | None:
@@ -56,12 +67,15 @@ class Visitors:
         """Return a visitor in words."""
         if visitor_id is None:
             return Who(visitor_id=None, name=words["stranger"], label=words["stranger"], facts=[])
-        visitor = self._telling[visitor_id]
         name = f"{words['household']} {visitor_id.rpartition('-')[2]}"
-        last_parts = [category.rpartition(CATEGORY_SEPARATOR)[2].lower() for category in visitor.categories]
-        promotion = _promotion_words(visitor.promophile, words)
-        label = f"{name}: {words['rfm_' + visitor.rfm]}, {promotion}, {last_parts[0]}"
-        facts = [words["rfm_" + visitor.rfm], promotion, *last_parts]
+        known = self._known(visitor_id)
+        facts = [words["rfm_" + known.rfm]] if known.rfm is not None else []
+        if known.promophile is not None:
+            facts.append(_promotion_words(known.promophile, words))
+        categories = self._telling[visitor_id].categories
+        last_parts = [category.rpartition(CATEGORY_SEPARATOR)[2].lower() for category in categories]
+        label = f"{name}: {', '.join([*facts, last_parts[0]])}"
+        facts += last_parts
         profile = self._profiles.get(visitor_id)
         if profile is not None:
             age, kids = profile.attributes.get("age"), profile.attributes.get("kids_count")
@@ -76,7 +90,7 @@ class Visitors:
         return [self.describe(visitor_id, words) for visitor_id in [*self._telling, None]]
 
 
-def _promotion_words(promophile: int, words: Mapping[str, str]) -> str:
+def _promotion_words(promophile: float, words: Mapping[str, str]) -> str:
     if promophile >= PROMOTION_HIGH:
         return words["promo_high"]
     return words["promo_low"] if promophile <= PROMOTION_LOW else words["promo_mid"]

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -49,7 +48,8 @@ def test_every_purchase_is_of_a_product_of_the_catalogue_by_a_household_with_a_p
 ) -> None:
     assert {event.product_id for event in navigation} <= set(catalogue)
     assert {event.visitor_id for event in navigation} <= set(profiles)
-    assert max(Counter(event.visitor_id for event in navigation).values()) <= 60
+    assert len({event.visitor_id for event in navigation}) > 2_400
+    assert len(navigation) < 160_000
     assert [event.occurred_at for event in navigation] == sorted(event.occurred_at for event in navigation)
 
 
@@ -83,8 +83,8 @@ def test_telling_visitors_are_households_with_profiles(profiles: dict[str, Profi
     telling = msgspec.json.decode((DATA / "telling_visitors.json").read_bytes(), type=list[TellingVisitor])
     assert len({visitor.visitor_id for visitor in telling}) == len(telling) >= 12
     for visitor in telling:
-        attributes = profiles[visitor.visitor_id].attributes
-        assert (attributes["rfm"], attributes["promophile"]) == (visitor.rfm, visitor.promophile)
+        assert profiles[visitor.visitor_id].segments
+        assert len(visitor.categories) == 2
 
 
 def test_end_caps_are_products_of_their_aisle(catalogue: dict[str, dict[str, str]]) -> None:

@@ -7,6 +7,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from affinity.audience import RFM_CLASSES
 from affinity.catalog import Product
 from affinity.profile import ProfileLine
 from auction.request import Disclosure, Fill, PlacementFills, SlotRequest, SlotResponse
@@ -15,7 +16,7 @@ from bidder_api.shop.endpoint import Shop, routes
 from bidder_api.shop.page import Explanation, Reasons
 from bidder_api.shop.pictures import DRAWINGS, draw, picture_of
 from bidder_api.shop.shelves import GENERATIONS, SHELVES
-from bidder_api.shop.visitors import TellingVisitor, Visitors
+from bidder_api.shop.visitors import Known, TellingVisitor, Visitors
 from bidder_api.shop.words import Formats, choose_language, words_for
 from ledger.terms import ChargeOn
 
@@ -35,6 +36,8 @@ CHIPS = Product(
     brand="Brand 544",
     product_type="Snacks & sweets > Chips & pretzels > Potato chips",
 )
+
+KNOWN = {"household-1": Known("champion", 91.0), "household-2": Known("at_risk", 12.0)}
 
 
 class FakeEngine:
@@ -73,15 +76,15 @@ def engine() -> FakeEngine:
 @pytest.fixture
 def client(engine: FakeEngine) -> TestClient:
     telling = [
-        TellingVisitor("household-1", "champion", 91, ["Baby > Baby food", "Pets > Cats"]),
-        TellingVisitor("household-2", "at_risk", 12, ["Pets > Dogs", "Frozen > Pizza"]),
+        TellingVisitor("household-1", ["Baby > Baby food", "Pets > Cats"]),
+        TellingVisitor("household-2", ["Pets > Dogs", "Frozen > Pizza"]),
     ]
     profile = ProfileLine(visitor_id="household-1", attributes={"age": "25-34", "kids_count": "1"})
     shop = Shop(
         fill=engine.fill,
         explain=engine.explain,
         catalogue=ShopCatalogue([MILK, CHIPS]),
-        visitors=Visitors(telling, {"household-1": profile}),
+        visitors=Visitors(telling, {"household-1": profile}, KNOWN.__getitem__),
         site_key="site-key",
         currency="USD",
     )
@@ -238,6 +241,7 @@ def test_every_word_is_there_in_both_languages() -> None:
     assert english.keys() == french.keys()
     assert all(english.values())
     assert all(french.values())
+    assert {"rfm_" + name for name in RFM_CLASSES} <= english.keys()
 
 
 @pytest.mark.parametrize(
