@@ -78,15 +78,9 @@ class Doors:
         """
         segments = raw_path.split(b"/")[1:]
         for template, methods in self._trees.get(len(segments), ()):
-            if all(
-                part[0] == "{" or part.encode() == segment for part, segment in zip(template, segments, strict=True)
-            ):
-                values = {
-                    part[1:-1]: unquote_to_bytes(segment)
-                    for part, segment in zip(template, segments, strict=True)
-                    if part[0] == "{"
-                }
-                return methods, values
+            pairs = list(zip(template, segments, strict=True))
+            if all(segment != b"" if part[0] == "{" else part.encode() == segment for part, segment in pairs):
+                return methods, {part[1:-1]: unquote_to_bytes(segment) for part, segment in pairs if part[0] == "{"}
         return None
 
     def _methods_at(self, operation: Operation) -> dict[str, Door]:

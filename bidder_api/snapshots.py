@@ -1,0 +1,112 @@
+"""Snapshots: built by a process of their own whenever the change sequence moves, and taken up by those who serve.
+
+A snapshot is a file named by its deployment and version. The builder writes it, then says so; who serves maps it and
+swaps. A restart finds the file of the current version and serves from it before anything is built.
+"""
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from affinity.store import current_change_seq
+from auction.builder import QualityOf, SnapshotSource, build_snapshot, same_quality
+from auction.errors import SnapshotRefused
+from auction.snapshot import Snapshot
+from auction.store import read_source, refresh_source
+from bidder_api.database import Database
+from bidder_api.store import Deployment
+
+FOLDER = "snapshots"
+KEPT_COUNT = 3  # the newest, and those a serving process may still be about to map
+SUFFIX = ".snapshot"
+
+
+class SnapshotNews(Struct, frozen=True):
+    """What the builder tells those who serve: there is a snapshot, or there is none of a version.
+
+    Attributes:
+        version: change sequence it shows, or was to show.
+        path: file it is in; None where it could not be built.
+        failure: why not.
+    """
+
+    version: int
+    path: str | None = None
+    failure: str | None = None
+
+
+class SnapshotBuilder:
+    """Builds a snapshot whenever something changed.
+
+    Args:
+        database: the deployment's.
+        deployment: whose snapshots.
+        folder: where they are written.
+        quality_of: quality expected of each product; it only orders offers.
+    """
+
+    def __init__(
+        self, database: Database, deployment: Deployment, folder: Path, quality_of: QualityOf = same_quality
+    ) -> None:
+        self._database = database
+        self._deployment = deployment
+        self._folder = folder
+        self._quality_of = quality_of
+        self._source: SnapshotSource | None = None
+        self._version = -1
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def build_if_changed(self) -> SnapshotNews | None:
+        """Build and write a snapshot if anything changed since the last; return None where nothing did.
+
+        The first call is satisfied with a file that is there from before, if it is of the current version.
+        """
+        version = self._database.read(
+            lambda connection: current_change_seq(connection, self._deployment.retailer_id)
+        )
+        if version == self._version:
+            return None
+        if self._version < 0 and is_usable(self.path_of(version)):
+            self._version = version
+            return SnapshotNews(version, str(self.path_of(version)))
+        source = self._read()
+        path = self.path_of(source.version)
+        build_snapshot(source, self._quality_of).save(path)
+        self._version = source.version
+        self._forget_old(path)
+        return SnapshotNews(source.version, str(path))
+
+    def path_of(self, version: int) -> Path:
+        """Return the file of a version."""
+        return self._folder / f"{self._deployment.created_at_ms}-{version:015d}{SUFFIX}"
+
+    def _read(self) -> SnapshotSource:
+        retailer_id, source = self._deployment.retailer_id, self._source
+        if source is None:
+            self._source = self._database.read(
+                lambda connection: read_source(
+                    connection,
+                    retailer_id,
+                    currency=self._deployment.currency,
+                    time_zone=self._deployment.time_zone,
+                )
+            )
+        else:
+            self._source = self._database.read(lambda connection: refresh_source(connection, retailer_id, source))
+        return self._source
+
+    def _forget_old(self, newest: Path) -> None:
+        ours = sorted(path for path in self._folder.iterdir() if path.suffix == SUFFIX)
+        for path in [path for path in ours if path != newest][: -KEPT_COUNT + 1]:
+            path.unlink(missing_ok=True)
+
+
+def is_usable(path: Path) -> bool:
+    """Say whether a file holds a whole snapshot of this version's format."""
+    try:
+        Snapshot.load(path)
+    except (OSError, SnapshotRefused):
+        return False
+    return True
+
+
