@@ -345,7 +345,7 @@ def read_attribute_types(
     query = sa.select(attribute_types.c.name, attribute_types.c.type).where(
         attribute_types.c.retailer_id == retailer_id, attribute_types.c.scope == scope
     )
-    return dict(connection.execute(query).tuples().all())
+    return dict(connection.execute(query).all())
 
 
 def fix_attribute_types(
