@@ -227,6 +227,8 @@ def read_query(query_string: bytes, kind: type[Struct]) -> Struct:
     for name, text in pairs:
         if name in values:
             raise _parameter("parameter_repeated", name, f"{name} may be given once")
+        if text.lower() == "null":  # would be taken for "not given"
+            raise _parameter("parameter_out_of_range", name, f"{name} must not be {text!r}; leave it out")
         values[name] = text
     try:
         return msgspec.convert(values, kind, strict=False)

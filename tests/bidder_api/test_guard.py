@@ -72,6 +72,7 @@ def test_a_body_that_does_not_come_is_not_waited_for() -> None:
         (b"page_size=1&page_size=2", "parameter_repeated", "page_size"),
         (b"size=1", "parameter_unknown", "size"),
         (b"page_size", "query_malformed", None),
+        (b"page_token=null", "parameter_out_of_range", "page_token"),
         (b"page_token=%ff", "query_malformed", None),
         (b"\xff", "query_malformed", None),
     ],

@@ -43,6 +43,7 @@ class World:
         self.client = client
         self.clock = clock
         self.keyring = keyring
+        self.operations = MANAGEMENT
         self._keys: dict[tuple[str, tuple[str, ...]], str] = {}
 
     def key(self, role: str, *advertiser_ids: str, **draft: Any) -> str:
