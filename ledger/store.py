@@ -93,8 +93,8 @@ events = Table(
     _text("transaction_id", nullable=True),
     _whole("leaf_check"),  # first 8 bytes of its leaf in the chain, to name a row that was touched
     PrimaryKeyConstraint("retailer_id", "seq"),
-    sa.UniqueConstraint("retailer_id", "token_id", "type", name="uq_events_token"),
-    sa.UniqueConstraint("retailer_id", "event_id", name="uq_events_event_id"),
+    sa.Index("uq_events_token", "retailer_id", "token_id", "type", unique=True),
+    sa.Index("uq_events_event_id", "retailer_id", "event_id", unique=True),
     sqlite_with_rowid=False,
 )
 entries = Table(
@@ -181,8 +181,8 @@ touches = Table(  # who saw what, for attribution: erasable, and no part of the 
     _text("type"),
     Column("visitor", LargeBinary, nullable=False),  # keyed hash
     _whole("occurred_at_ms"),
-    PrimaryKeyConstraint("retailer_id", "token_id", "type"),
-    sa.Index("ix_touches_visitor", "retailer_id", "visitor", "occurred_at_ms"),
+    PrimaryKeyConstraint("retailer_id", "visitor", "occurred_at_ms", "token_id", "type"),
+    sqlite_with_rowid=False,
 )
 orders = Table(
     "orders",
@@ -681,10 +681,12 @@ def _statements(dialect: str) -> Statements:
         names = ("retailer_id", *columns)
         return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join([mark] * len(names))})"
 
-    def find(columns: str, table: str, column: str) -> str:
-        # CROSS JOIN tells SQLite to look each asked value up in the index; PostgreSQL finds that by itself.
+    def find(columns: str, table: str, column: str, index: str | None = None) -> str:
+        # CROSS JOIN tells SQLite to look up each asked value, INDEXED BY where (left to itself it takes the primary
+        # key's first column and reads everything); PostgreSQL finds that by itself.
+        indexed = "" if index is None or is_postgres else f"INDEXED BY {index} "
         return (
-            f"SELECT {columns} FROM {asked} CROSS JOIN {table} AS t "
+            f"SELECT {columns} FROM {asked} CROSS JOIN {table} AS t {indexed}"
             f"WHERE t.retailer_id = {mark} AND t.{column} = asked.value"
         )
 
@@ -697,8 +699,8 @@ def _statements(dialect: str) -> Statements:
             f"UPDATE chain_heads SET batch = {mark}, hash_hex = {mark}, last_seqs = {mark} WHERE retailer_id = {mark}"
         ),
         insert_chain=insert("chain", CHAIN_COLUMNS),
-        find_tokens=find(recorded, "events", "token_id"),
-        find_event_ids=find(recorded, "events", "event_id"),
+        find_tokens=find(recorded, "events", "token_id", "uq_events_token"),
+        find_event_ids=find(recorded, "events", "event_id", "uq_events_event_id"),
         find_limits=find("t.campaign_id, t.daily_micros, t.total_micros", "campaign_limits", "campaign_id"),
         find_spend=(
             f"SELECT t.campaign_id, t.day, t.spent_micros FROM {asked} CROSS JOIN campaign_spend AS t "

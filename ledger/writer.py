@@ -121,6 +121,18 @@ class LedgerWriter:
         assert isinstance(found, SpendUpdate)
         return found
 
+    def probe(self) -> None:
+        """Commit something that changes nothing.
+
+        Raises:
+            LedgerUnavailable, StorageFailed: it could not be.
+        """
+
+        def touch_head(connection: Connection) -> None:
+            chain.save_head(connection, self._retailer_id, chain.lock_head(connection, self._retailer_id))
+
+        self._commit(touch_head)
+
     def _carry_out(self, connection: Connection, command: Command, now_ms: int) -> tuple[CommandAnswer, SpendUpdate]:
         retailer_id, currency, calendar = self._retailer_id, self._settings.currency, self._calendar
         moved: list[str] = []

@@ -91,10 +91,10 @@ def upgrade() -> None:
         text("transaction_id", nullable=True),
         whole("leaf_check"),
         sa.PrimaryKeyConstraint("retailer_id", "seq"),
-        sa.UniqueConstraint("retailer_id", "token_id", "type", name="uq_events_token"),
-        sa.UniqueConstraint("retailer_id", "event_id", name="uq_events_event_id"),
         sqlite_with_rowid=False,
     )
+    op.create_index("uq_events_token", "events", ["retailer_id", "token_id", "type"], unique=True)
+    op.create_index("uq_events_event_id", "events", ["retailer_id", "event_id"], unique=True)
     op.create_table(
         "entries",
         text("retailer_id"),
@@ -172,9 +172,9 @@ def upgrade() -> None:
         text("type"),
         sa.Column("visitor", sa.LargeBinary(), nullable=False),
         whole("occurred_at_ms"),
-        sa.PrimaryKeyConstraint("retailer_id", "token_id", "type"),
+        sa.PrimaryKeyConstraint("retailer_id", "visitor", "occurred_at_ms", "token_id", "type"),
+        sqlite_with_rowid=False,
     )
-    op.create_index("ix_touches_visitor", "touches", ["retailer_id", "visitor", "occurred_at_ms"])
     op.create_table(
         "orders",
         text("retailer_id"),
