@@ -19,7 +19,7 @@ from bidder_api.shop.shelves import CATEGORY_SHELF, GENERATIONS, HOME_END_CAP, S
 from ledger.terms import ChargeOn
 
 BRAND_COUNT = 40
-BIDS_PER_BRAND_MAX = 7
+CATEGORIES_PER_BRAND_MAX = 4
 PRODUCTS_PER_BID = 4
 TOP_UP_MICROS = 250_000_000
 ORGANIC_CLICK_VALUE_MICROS = 250_000  # what the demo's merchant says a click is worth without anybody paying for it
@@ -155,7 +155,7 @@ def _brand(advertiser_id: str, products: list[Product]) -> Brand:
         category = CATEGORY_SEPARATOR.join((product.product_type or "").split(CATEGORY_SEPARATOR)[:2])
         by_category.setdefault(category, []).append(product)
     offers = []
-    for place, (category, theirs) in enumerate(list(by_category.items())[:BIDS_PER_BRAND_MAX]):
+    for place, (category, theirs) in enumerate(list(by_category.items())[:CATEGORIES_PER_BRAND_MAX]):
         product_ids = [product.product_id for product in theirs[:PRODUCTS_PER_BID]]
         click = _click_bid(theirs[0], chance)
         offers.append(_offer(f"{category}: everybody", product_ids, click))

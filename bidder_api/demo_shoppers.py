@@ -35,7 +35,7 @@ def send_shoppers(
     categories: Sequence[str],
     page_count: int,
     seed: int,
-    step: Callable[[], None],
+    progress: Callable[[int, int | None], None],
 ) -> Takings:
     """Let shoppers look at pages and report what they saw and clicked.
 
@@ -45,36 +45,32 @@ def send_shoppers(
         categories: pages of categories they may look at.
         page_count: pages they look at, one after the other.
         seed: the same shoppers do the same on the same pages; give each run its own.
-        step: called after each page.
+        progress: told how many pages are done, and of how many.
     """
     chance = random.Random(seed)
     takings = Takings(refused={})
     for number in range(page_count):
-        page, placements = _choose_page(chance, categories)
-        answer = site.call(
-            "POST",
-            "/v1/fills",
-            {
-                "visitor_id": chance.choice(visitor_ids),
-                "consent": {"personalised": True},
-                "page": page,
-                "placements": [{"placement_id": placement_id} for placement_id in placements],
-                "mode": "merchandised",
-                "tmax_ms": 100,
-            },
-        )
+        answer = site.call("POST", "/v1/fills", choose_page(chance, visitor_ids, categories))
         events = _look_at(answer, chance, f"shopper-{seed}-{number}")
         for event, result in zip(events, _report(site, events), strict=True):
             _count(takings, event["type"], result)
         takings.page_count += 1
-        step()
+        progress(takings.page_count, page_count)
     return takings
 
 
-def _choose_page(chance: random.Random, categories: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    if chance.random() < 0.4:
-        return {"type": "home"}, [HOME_END_CAP.name, HOME_MORE.name]
-    return {"type": "category", "category_id": chance.choice(categories)}, [CATEGORY_SHELF.name]
+def choose_page(chance: random.Random, visitor_ids: Sequence[str], categories: Sequence[str]) -> dict[str, Any]:
+    """Return the request of somebody's page: home or a category, as the shop itself asks for it."""
+    is_home = chance.random() < 0.4
+    plans = (HOME_END_CAP, HOME_MORE) if is_home else (CATEGORY_SHELF,)
+    return {
+        "visitor_id": chance.choice(visitor_ids),
+        "consent": {"personalised": True},
+        "page": {"type": "home"} if is_home else {"type": "category", "category_id": chance.choice(categories)},
+        "placements": [{"placement_id": plan.name} for plan in plans],
+        "mode": "merchandised",
+        "tmax_ms": 100,
+    }
 
 
 def _look_at(answer: dict[str, Any], chance: random.Random, name: str) -> list[dict[str, Any]]:

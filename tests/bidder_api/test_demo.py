@@ -1,0 +1,106 @@
+"""`endcap demo`, from outside: what it prints, what it keeps, and that a second start finds it there."""
+
+import gzip
+import re
+import stat
+import time
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from bidder_api.demo import move_dates, whole_weeks_to
+from bidder_api.demo_client import ApiClient, CallFailedError
+from tests.demo_process import LAST_LINE, DemoProcess
+
+WHAT_A_ROLE_MAY = {
+    "admin": "/v1/keys",
+    "merchant": "/v1/placements",
+    "retailer": "/v1/products",
+    "advertiser": "/v1/campaigns",
+    "finance": "/v1/ledger/trial-balance",
+    "auditor": "/v1/ledger/trial-balance",
+}
+
+
+def test_it_prints_addresses_and_one_working_key_per_role(demo: DemoProcess) -> None:
+    assert f"{demo.url}/" in demo.output
+    assert f"{demo.url}/docs" in demo.output
+    keys = demo.keys
+    assert {*WHAT_A_ROLE_MAY, "site", "crm"} <= set(keys)
+    for role, path in WHAT_A_ROLE_MAY.items():
+        with ApiClient(demo.port, keys[role]) as client:
+            assert client.call("GET", path)
+    with ApiClient(demo.port, keys["site"]) as client, pytest.raises(CallFailedError, match=r"40[13]"):
+        client.call("GET", "/v1/keys")
+
+
+def test_keys_are_kept_for_their_owner_alone(demo: DemoProcess) -> None:
+    assert stat.S_IMODE((demo.data_dir / "keys.json").stat().st_mode) == 0o600
+
+
+def test_the_self_check_is_within_budget_and_the_books_balance(demo: DemoProcess) -> None:
+    check = re.search(r"1,000 fills over HTTP, p50 ([\d.]+) ms, p99 ([\d.]+) ms, (within|over) the budget", demo.output)
+    assert check
+    assert float(check[1]) < 20
+    assert re.search(r"Ledger: .*trial balance 0\b", demo.output)
+    assert re.search(r"[1-9]\d* billed, \$\d", demo.output)
+
+
+def test_every_page_has_fills_from_the_start(demo: DemoProcess) -> None:
+    with ApiClient(demo.port, None) as browser:
+        for path in ("/", "/c/dairy-eggs", "/p/1029743"):
+            status, page = browser.raw("GET", path)
+            assert status == 200
+            assert b'class="tile' in page
+
+
+def test_no_raw_visitor_is_on_the_disk(demo: DemoProcess) -> None:
+    for path in demo.data_dir.rglob("*"):
+        if path.is_file():
+            assert b"household-1836" not in path.read_bytes(), path
+
+
+@pytest.mark.slow
+def test_a_second_start_finds_everything_there(tmp_path: Path) -> None:
+    with DemoProcess(tmp_path / "data") as first:
+        first.wait_for(LAST_LINE)
+        keys = first.keys
+        assert first.stop() == 0
+    with DemoProcess(tmp_path / "data") as second:
+        second.wait_for("Ready with paid fills")
+        assert "Catalogue" not in second.output
+        second.wait_for(LAST_LINE)
+        assert {role: key for role, key in second.keys.items() if role != "site"} == {
+            role: key for role, key in keys.items() if role != "site"
+        }
+        assert second.stop() == 0
+
+
+def test_dates_are_moved_by_whole_weeks_into_the_last_week() -> None:
+    for today in (date(2026, 11, 24), date(2027, 2, 28), date(2018, 1, 3)):
+        shift = whole_weeks_to(today)
+        assert shift.days % 7 == 0
+        assert timedelta(0) <= today - (date(2018, 1, 1) + shift) < timedelta(days=7)
+
+
+def test_moving_dates_changes_nothing_else(tmp_path: Path) -> None:
+    source, target = tmp_path / "a.gz", tmp_path / "b"
+    lines = [
+        '{"occurred_at":"2017-12-31T10:00:00Z","visitor_id":"2017-12-31"}\n',
+        "1\tMilk\t2017-12-31\t2.79 USD\n",
+        '{"visitor_id":"h","segments":[]}\n',
+    ]
+    source.write_bytes(gzip.compress("".join(lines).encode()))
+    move_dates(source, target, timedelta(days=7))
+    assert target.read_text() == (
+        '{"occurred_at":"2018-01-07T10:00:00Z","visitor_id":"2017-12-31"}\n'
+        "1\tMilk\t2018-01-07\t2.79 USD\n"
+        '{"visitor_id":"h","segments":[]}\n'
+    )
+
+
+def test_the_client_says_what_came_back() -> None:
+    with ApiClient(1, None, timeout_s=1) as client, pytest.raises((OSError, TimeoutError)):
+        client.wait_until_ready(0.2)
+    assert time.monotonic() > 0
