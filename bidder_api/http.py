@@ -7,10 +7,12 @@ closed. The time costs nothing per request: a sweep looks at the open connection
 import asyncio
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+from starlette.types import ASGIApp
 from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -149,9 +151,53 @@ class DrainingServer(Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Drain on SIGTERM and SIGINT, and end as a program that was asked to."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         earlier = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
             for number, handler in earlier.items():
                 signal.signal(number, handler)
+
+
+def server_of(
+    app: ASGIApp,
+    *,
+    host: str,
+    port: int,
+    request_deadline_s: float,
+    keep_alive_s: int,
+    drain_s: int,
+    connection_count_max: int,
+) -> DrainingServer:
+    """Return the server of an application.
+
+    Args:
+        app: what answers.
+        host: address to listen on.
+        port: TCP port to listen on.
+        request_deadline_s: seconds one whole request may take to arrive.
+        keep_alive_s: seconds an idle connection is kept.
+        drain_s: most seconds a stop waits for requests under way.
+        connection_count_max: connections served at once.
+    """
+    config = Config(
+        app,
+        host=host,
+        port=port,
+        loop="uvloop",
+        http=CappedProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=connection_count_max,
+        timeout_keep_alive=keep_alive_s,
+        timeout_graceful_shutdown=drain_s,
+        backlog=2048,
+    )
+    return DrainingServer(config, request_deadline_s, keep_alive_s)
