@@ -150,8 +150,7 @@ _OutcomeArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
 # uint64 into float64; and the innermost helpers take plain arrays, since a tuple of arrays costs a count of references
 # at every call.
 
-_KIND_COUNT_MAX = 16
-_KIND_HASH = np.int64(0x1E3779B97F4A7C15)
+_SORT_COUNT_MAX = 16
 _NOBODY = -2  # an advertiser code nobody has
 _SIGN_BIT = np.uint64(1 << 63)
 
@@ -286,85 +285,89 @@ def _sink(score: Int64s, row: Int64s, tie_key: UInt64s, base: Int, size: Int, at
 
 @njit(cache=True)
 def _shortlist(
-    candidates: CandidateArrays, rows: Int64s, row_count: Int, is_subset: bool, wanted: Int, page: PageArrays
+    candidates: CandidateArrays, rows: Int64s | None, row_count: Int, wanted: Int, page: PageArrays
 ) -> tuple[Int64s, Int, Int64s]:
     """Return the rows of the `wanted` best candidates of each kind, how many, and the others as `absent`.
 
-    A kind is one charge type, one set of eligible slots and one set of groups. Looks at rows[:row_count] if it is a
-    subset, else at all of 0..row_count-1. How many is -1 when there are too many kinds to do so.
+    A sort is one set of eligible slots and one set of groups; a kind is a sort and a charge type. Looks at
+    rows[:row_count], or at all of 0..row_count-1 if rows is None (then compiled without that look-up). How many is -1
+    when there are too many sorts.
     """
     bid_micros, weight_ppm, value_micros = candidates.bid_micros, candidates.weight_ppm, candidates.value_micros
     floor_micros, advertiser_code, tie_key = candidates.floor_micros, candidates.advertiser_code, candidates.tie_key
     eligible_slots, group_bits, charge_code = candidates.eligible_slots, candidates.group_bits, candidates.charge_code
+    charge_count = page.attention_permille.shape[0]
     sold_slots, sold_count = _sold_slots(page.pinned_row)
     has_pins = sold_count < page.pinned_row.size
-    heap_score = np.empty(_KIND_COUNT_MAX * wanted, np.int64)
-    heap_row = np.empty(_KIND_COUNT_MAX * wanted, np.int64)
-    kinds = np.empty((_KIND_COUNT_MAX, 5), np.int64)
-    seen = np.zeros(_KIND_COUNT_MAX, np.int64)
-    least = np.full(_KIND_COUNT_MAX, -1, np.int64)  # score of its worst once it is full
-    table = np.full(
-        4 * _KIND_COUNT_MAX, -1, np.int64
-    )  # hash → kind; kinds alternate, and a branch would be guessed wrong
-    kind_count = 0
+    kind_count_max = _SORT_COUNT_MAX * charge_count
+    heap_score = np.empty(kind_count_max * wanted, np.int64)
+    heap_row = np.empty(kind_count_max * wanted, np.int64)
+    size = np.zeros(kind_count_max, np.int64)
+    least = np.full(kind_count_max, -1, np.int64)  # score of a kind's worst once it is full
+    is_left_out = np.zeros(kind_count_max, np.bool_)
+    sort_slots = np.empty(_SORT_COUNT_MAX, np.int64)
+    sort_groups = np.empty(_SORT_COUNT_MAX, np.int64)
+    sort_count, sort = 0, 0
+    slots_now: Int = np.int64(0)  # of `sort`
+    groups_now: Int = np.int64(0)
     for at in range(row_count):
-        row = rows[at] if is_subset else np.int64(at)
-        slots = np.int64(eligible_slots[row])
-        is_paid = advertiser_code[row] >= 0
+        row = np.int64(at) if rows is None else rows[at]
+        slots = np.int64(eligible_slots[row]) & sold_slots
         bid = bid_micros[row]
-        if slots & sold_slots == 0 or (is_paid and bid < floor_micros[row]):
+        if slots == 0 or (bid < floor_micros[row] and advertiser_code[row] >= 0):
             continue
+        groups = _groups_of(group_bits[row], advertiser_code[row])
+        if slots != slots_now or groups != groups_now:
+            sort = 0
+            while sort < sort_count and (sort_slots[sort] != slots or sort_groups[sort] != groups):
+                sort += 1
+            if sort == sort_count:
+                if sort_count == _SORT_COUNT_MAX:
+                    return heap_row, np.int64(-1), np.empty((0, 5), np.int64)
+                sort_slots[sort] = slots
+                sort_groups[sort] = groups
+                sort_count += 1
+            slots_now, groups_now = slots, groups
+        kind = sort * charge_count + charge_code[row]
         score = weight_ppm[row] * bid + value_micros[row] * 1_000_000
+        if score < least[kind]:
+            is_left_out[kind] = True
+            continue
         if score == 0 or (has_pins and _is_pinned(page.pinned_row, candidates.product_code, row)):
             continue
-        charge = np.int64(charge_code[row])
-        groups = _groups_of(group_bits[row], advertiser_code[row])
-        place = _KIND_HASH * (slots + 31 * groups + 131_071 * charge) >> 58 & 63
-        while table[place] >= 0 and (
-            kinds[table[place], _KIND_SLOTS] != slots
-            or kinds[table[place], _KIND_CHARGE] != charge
-            or kinds[table[place], _KIND_GROUPS] != groups
-        ):
-            place = (place + 1) & 63
-        kind = table[place]
-        if kind < 0:
-            if kind_count == _KIND_COUNT_MAX:
-                return heap_row, np.int64(-1), kinds[:0]
-            kind = np.int64(kind_count)
-            kind_count += 1
-            table[place] = kind
-            kinds[kind, _KIND_SLOTS] = slots
-            kinds[kind, _KIND_CHARGE] = charge
-            kinds[kind, _KIND_GROUPS] = groups
         base = kind * wanted
-        seen[kind] += 1
-        if seen[kind] <= wanted:
-            heap_score[base + seen[kind] - 1] = score
-            heap_row[base + seen[kind] - 1] = row
-            if seen[kind] < wanted:
+        if size[kind] < wanted:
+            heap_score[base + size[kind]] = score
+            heap_row[base + size[kind]] = row
+            size[kind] += 1
+            if size[kind] < wanted:
                 continue
             for parent in range(wanted // 2 - 1, -1, -1):
                 _sink(heap_score, heap_row, tie_key, base, wanted, parent)
-            least[kind] = heap_score[base]
-        elif score > least[kind] or (score == least[kind] and tie_key[row] < tie_key[heap_row[base]]):
+        else:
+            is_left_out[kind] = True
+            if score == least[kind] and tie_key[row] >= tie_key[heap_row[base]]:
+                continue
             heap_score[base] = score
             heap_row[base] = row
             _sink(heap_score, heap_row, tie_key, base, wanted, 0)
-            least[kind] = heap_score[base]
+        least[kind] = heap_score[base]
 
-    kept_count, absent_count = np.int64(0), 0
-    for kind in range(kind_count):
+    absent = np.empty((sort_count * charge_count, 5), np.int64)
+    kept_count, absent_count = np.int64(0), np.int64(0)
+    for kind in range(sort_count * charge_count):
         base = np.int64(kind * wanted)
-        if seen[kind] > wanted:
-            for column in range(_KIND_SCORE):
-                kinds[absent_count, column] = kinds[kind, column]
-            kinds[absent_count, _KIND_SCORE] = heap_score[base]
-            kinds[absent_count, _KIND_TIE] = np.int64(tie_key[heap_row[base]] ^ _SIGN_BIT)
+        if is_left_out[kind]:
+            absent[absent_count, _KIND_CHARGE] = kind % charge_count
+            absent[absent_count, _KIND_SLOTS] = sort_slots[kind // charge_count]
+            absent[absent_count, _KIND_GROUPS] = sort_groups[kind // charge_count]
+            absent[absent_count, _KIND_SCORE] = heap_score[base]
+            absent[absent_count, _KIND_TIE] = np.int64(tie_key[heap_row[base]] ^ _SIGN_BIT)
             absent_count += 1
-        for at in range(base, base + min(seen[kind], wanted)):  # close the gaps between the heaps
+        for at in range(base, base + size[kind]):  # close the gaps between the heaps
             heap_row[kept_count] = heap_row[at]
             kept_count += 1
-    return heap_row, kept_count, kinds[:absent_count]
+    return heap_row, kept_count, absent[:absent_count]
 
 
 @njit(cache=True)
@@ -386,6 +389,7 @@ def _drop_dominated(candidates: CandidateArrays, candidate_count: Int, page: Pag
     while (1 << table_bits) < 2 * candidate_count:
         table_bits += 1
     table = np.full(1 << table_bits, -1, np.int32)  # hash → set of alike ones
+    likeness = np.empty((candidate_count, 5), np.int64)  # (set,) what its candidates have in common
     worst = np.empty(candidate_count, np.int32)  # (set,) its worst node
     size = np.empty(candidate_count, np.int32)  # (set,)
     better = np.empty(candidate_count, np.int32)  # (node,) next better node of its set, -1 for the best
@@ -393,33 +397,38 @@ def _drop_dominated(candidates: CandidateArrays, candidate_count: Int, page: Pag
     node_score = np.empty(candidate_count, np.int64)
     set_count, node_count = 0, np.int64(0)
     for row in range(candidate_count):
-        slots, advertiser, bid = eligible_slots[row], advertiser_code[row], bid_micros[row]
-        if np.int64(slots) & sold_slots == 0 or (advertiser >= 0 and bid < floor_micros[row]):
+        slots, bid = np.int64(eligible_slots[row]) & sold_slots, bid_micros[row]
+        if slots == 0 or (bid < floor_micros[row] and advertiser_code[row] >= 0):
             continue
         score = weight_ppm[row] * bid + value_micros[row] * 1_000_000
         if score == 0 or (has_pins and _is_pinned(page.pinned_row, product_code, row)):
             continue
-        charge, groups, brand, tie = charge_code[row], group_bits[row], brand_code[row], tie_key[row]
-        mixed = np.uint64(brand) * np.uint64(0x9E3779B97F4A7C15) ^ slots
+        charge, groups, tie = np.int64(charge_code[row]), np.int64(group_bits[row]), tie_key[row]
+        brand, advertiser = np.int64(brand_code[row]), np.int64(advertiser_code[row])
+        mixed = np.uint64(brand) * np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(slots)
         mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9) ^ np.uint64(advertiser)
-        mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0x94D049BB133111EB) ^ groups ^ np.uint64(charge)
+        mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0x94D049BB133111EB) ^ np.uint64(groups + charge)
         mixed = (mixed ^ (mixed >> np.uint64(31))) * np.uint64(0x9E3779B97F4A7C15)
         place = np.int64(mixed >> np.uint64(64 - table_bits))
-        while table[place] >= 0:
-            other = node_row[worst[table[place]]]
-            if (
-                brand_code[other] == brand
-                and advertiser_code[other] == advertiser
-                and eligible_slots[other] == slots
-                and group_bits[other] == groups
-                and charge_code[other] == charge
+        while True:
+            alike = table[place]
+            if alike < 0 or (
+                likeness[alike, 0] == brand
+                and likeness[alike, 1] == advertiser
+                and likeness[alike, 2] == slots
+                and likeness[alike, 3] == groups
+                and likeness[alike, 4] == charge
             ):
                 break
             place = (place + 1) & ((1 << table_bits) - 1)
-        alike = table[place]
         if alike < 0:
-            alike = set_count
+            alike = np.int32(set_count)
             table[place] = alike
+            likeness[alike, 0] = brand
+            likeness[alike, 1] = advertiser
+            likeness[alike, 2] = slots
+            likeness[alike, 3] = groups
+            likeness[alike, 4] = charge
             worst[alike] = -1
             size[alike] = 0
             set_count += 1
@@ -486,7 +495,7 @@ def _find_blocks(pool: Int64s, page: PageArrays) -> tuple[Int64s, Int]:
     sold, sold_count = _sold_slots(page.pinned_row)
     blocks = np.empty(max(1, sold_count), np.int64)
     blocks[0] = sold
-    count = np.int64(1 if sold_count else 0)
+    count: Int = np.int64(1 if sold_count else 0)
     for cap in range(page.cap_slots.size):
         count = _split(blocks, count, np.int64(page.cap_slots[cap]))
     charge_count, slot_count = page.attention_permille.shape
@@ -596,7 +605,7 @@ def _place_pins(candidates: CandidateArrays, page: PageArrays, fill: Int64s, clo
         if row >= 0:
             fill[_FILL_BRAND, slot] = candidates.brand_code[row]
             fill[_FILL_GROUPS, slot] = _groups_of(candidates.group_bits[row], candidates.advertiser_code[row])
-    count = np.int64(0)
+    count: Int = np.int64(0)
     for cap in range(page.cap_max.size):
         groups, where, most = np.int64(page.cap_bits[cap]), np.int64(page.cap_slots[cap]), page.cap_max[cap]
         if page.cap_per_brand[cap] == 0 or most <= 0:
@@ -875,7 +884,7 @@ def _decide(
     closure_count = _place_pins(candidates, page, fill, closed)
     advertiser, at, at_slot = np.int64(_NOBODY), np.int64(-1), np.int64(-1)
     # The main run, then the last winner first: what a resumed run writes over belongs to steps nobody needs any more.
-    last = np.int64(slot_count)
+    last: Int = np.int64(slot_count)
     while last >= 0:
         is_main = last == slot_count
         if not is_main:
@@ -930,7 +939,7 @@ def _decide(
 @njit(cache=True)
 def _lowest(slots: Int) -> Int:
     """Return the first slot of a set that has one."""
-    slot = np.int64(0)
+    slot: Int = np.int64(0)
     while (slots >> slot) & 1 == 0:
         slot += 1
     return slot
@@ -947,20 +956,26 @@ def _allocate_and_price(
 ) -> Int:
     """Do as the two functions below; `unseen` has the columns of `absent`."""
     wanted = shortlist_count if shortlist_count > 0 else 16 + 4 * page.pinned_row.size
-    rows, row_count = np.empty(0, np.int64), candidate_count
+    rows = np.empty(0, np.int64)
+    row_count: Int = np.int64(0)
     for attempt in range(3):  # the best of each kind; the best of each kind of what is not dominated; all of that
-        if attempt == 1:
+        if attempt == 0:
+            kept, kept_count, left_out = _shortlist(candidates, None, candidate_count, wanted, page)
+        elif attempt == 1:
             rows, row_count = _drop_dominated(candidates, candidate_count, page)
-        kept, kept_count, absent = rows, row_count, unseen
-        left_out_count = 0
-        if attempt < 2:
-            kept, kept_count, left_out = _shortlist(candidates, rows, row_count, attempt == 1, wanted, page)
-            if kept_count < 0:
-                continue
-            left_out_count = left_out.shape[0]
-            absent = np.empty((left_out_count + unseen.shape[0], 5), np.int64)
-            absent[:left_out_count] = left_out
-            absent[left_out_count:] = unseen
+            kept, kept_count, left_out = _shortlist(candidates, rows, row_count, wanted, page)
+        else:
+            kept, kept_count, left_out = rows, row_count, np.empty((0, 5), np.int64)
+        if kept_count < 0:
+            continue
+        left_out_count = left_out.shape[0]
+        absent = np.empty((left_out_count + unseen.shape[0], 5), np.int64)
+        for kind in range(absent.shape[0]):  # not by slices: their error messages take 5 s to compile
+            for column in range(5):
+                if kind < left_out_count:
+                    absent[kind, column] = left_out[kind, column]
+                else:
+                    absent[kind, column] = unseen[kind - left_out_count, column]
         doubt = _decide(candidates, page, kept, kept_count, absent, outcome)
         if doubt >= left_out_count:
             return np.int64(-1)
@@ -998,7 +1013,7 @@ def allocate_and_price_nb(
         outcome: as OutcomeArrays says; written in full.
     """
     nothing = np.empty((0, 5), np.int64)
-    return _allocate_and_price(candidates, candidate_count, page, nothing, shortlist_count, outcome)
+    return int(_allocate_and_price(candidates, candidate_count, page, nothing, shortlist_count, outcome))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1168,7 +1183,7 @@ class FoundArrays(NamedTuple):
         quality_ppm: (C,) predicted clicks per million impressions.
         place: (C,) which placement of the page it is a candidate for.
         lost_row, lost_reason, lost_place: offers looked at that do not take part.
-        count: how many candidates, how many lost.
+        counts: (2,) how many candidates, how many lost.
     """
 
     candidate: CandidateArrays
@@ -1178,7 +1193,7 @@ class FoundArrays(NamedTuple):
     lost_row: Int32s
     lost_reason: Int16s
     lost_place: Int8s
-    count: Int64s
+    counts: Int64s
 
 
 _offer_record = numba.from_dtype(OFFER)
@@ -1413,7 +1428,9 @@ def find_candidates_nb(
     rules; filters; relevance; conditions; negative keywords; consent, audience, pattern; frequency; multiplier; floors.
 
     Args:
-        market, asker, place: as their docstrings say.
+        market: as its docstring says.
+        asker: as its docstring says.
+        place: as its docstring says; lists and cursor move.
         source: FROM_LISTS, or the place's products: FROM_OWN leaves out in silence what is not of this context.
         wanted: further candidates after which to stop.
         row_count_max: offers after which to stop.
@@ -1422,7 +1439,7 @@ def find_candidates_nb(
     Returns:
         From the lists, the bound; from products, how many are still to be gone through.
     """
-    fact, term, count = asker.fact, place.term, found.count
+    fact, term, count = asker.fact, place.term, found.counts
     candidate = found.candidate
     posting_row, list_start, list_end = market.posting_row, place.list_start, place.list_end
     list_count, base_count = list_start.size, term[TERM_BASE_COUNT]
@@ -1535,6 +1552,7 @@ def find_candidates_nb(
                 quality = market.base_quality_ppm[product_row]
             rule_floor = place.floor_click if offer.charge == CLICK else place.floor_impression
             floor = term[TERM_FLOOR_CLICK] if offer.charge == CLICK else term[TERM_FLOOR_IMPRESSION]
+            floor = max(floor, np.int64(1))  # nothing is sold for nothing
             if rule_floor.size:
                 floor = max(floor, rule_floor[product_row])
             weight = _squash(quality, term) if offer.charge == CLICK else np.int64(PPM)
@@ -1586,16 +1604,18 @@ def add_organic_nb(
     """Write up to `wanted` of the place's products as organic candidates; return how many are still to be looked at.
 
     Args:
-        market, asker, place: as their docstrings say; goes on at the place's cursor.
+        market: as its docstring says.
+        asker: as its docstring says.
+        place: as its docstring says; goes on at its cursor.
         wanted: candidates after which to stop.
         skips_own: leave out products with a quality of the visitor's own, which were written before.
         found: where to write; must have room for `wanted` more.
     """
     asked = -(asker.fact[FACT_QUESTION] + place.term[TERM_PLACE])
-    goal = found.count[0] + wanted
+    goal = found.counts[0] + wanted
     candidate = found.candidate
     product_at = place.cursor[0]
-    while product_at < place.product_row.size and found.count[0] < goal:
+    while product_at < place.product_row.size and found.counts[0] < goal:
         product = np.int64(place.product_row[product_at])
         rank = place.organic_rank[product_at] if place.organic_rank.size else np.int64(0)
         product_at += 1
@@ -1610,7 +1630,7 @@ def add_organic_nb(
         ):
             continue
         asker.last_asked[product] = asked
-        at = found.count[0]
+        at = found.counts[0]
         quality = asker.own_quality_ppm[product]
         if quality == 0:
             quality = market.base_quality_ppm[product]
@@ -1628,7 +1648,7 @@ def add_organic_nb(
         found.offer_row[at] = -1
         found.quality_ppm[at] = quality
         found.place[at] = place.term[TERM_PLACE]
-        found.count[0] = at + 1
+        found.counts[0] = at + 1
     place.cursor[0] = product_at
     return np.int64(place.product_row.size) - product_at
 
@@ -1659,9 +1679,14 @@ def fill_page_nb(
     """Do as `allocate_and_price_nb`, or return -1 where candidates not looked at yet might change anything.
 
     Args:
-        candidates, candidate_count, page, outcome: as there.
-        unseen_charge, unseen_slots, unseen_bits, unseen_score: kinds of candidate not looked at: charge type, slots
-            and groups they may have, and a score none of them exceeds.
+        candidates: as there.
+        candidate_count: as there.
+        page: as there.
+        unseen_charge: charge type of each kind of candidate that was not looked at.
+        unseen_slots: slots a kind may take, as bits.
+        unseen_bits: groups every one of the kind is in.
+        unseen_score: a score none of the kind exceeds.
+        outcome: as there.
     """
     unseen = np.empty((unseen_score.size, 5), np.int64)
     for kind in range(unseen_score.size):
@@ -1670,4 +1695,4 @@ def fill_page_nb(
         unseen[kind, _KIND_GROUPS] = unseen_bits[kind]
         unseen[kind, _KIND_SCORE] = unseen_score[kind]
         unseen[kind, _KIND_TIE] = np.int64(_SIGN_BIT)  # any tie key, the least included
-    return _allocate_and_price(candidates, candidate_count, page, unseen, SHORTLIST_COUNT, outcome)
+    return _allocate_and_price(candidates, candidate_count, page, unseen, np.int64(SHORTLIST_COUNT), outcome)
