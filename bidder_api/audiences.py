@@ -1,5 +1,8 @@
 """Saved audiences: typed trees over what is known of a visitor, checked against what exists when saved."""
 
+from collections.abc import Callable
+
+import msgspec
 from msgspec import Struct
 from sqlalchemy.engine import Connection
 
@@ -17,6 +20,12 @@ class AudienceDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     name: Name
     audience: Audience
     advertiser_id: AdvertiserId | None = None  # only an admin or agency may say it
+
+
+class CountedAudience(SavedAudience, frozen=True, kw_only=True):
+    """A saved audience, and how many visitors are in it now: null under 50, which are never shown."""
+
+    visitor_count: int | None
 
 
 AudiencePatch = patch_type(AudienceDraft, "AudiencePatch", leave_out=["advertiser_id"])
@@ -39,14 +48,25 @@ def _check(connection: Connection, retailer_id: str, saved: SavedAudience) -> No
     check_audience(connection, retailer_id, saved.audience, "/audience", may_leave_brand_out=True)
 
 
-AUDIENCES = SavedKind[SavedAudience](
-    kind="audience",
-    path="/v1/audiences",
-    prefix="aud",
-    make=SavedAudience,
-    check=_check,
-    insert=insert_audience,
-    get=get_audience,
-    list_some=list_audiences,
-    update=update_audience,
-)
+def saved_audiences(count: Callable[[Audience], int | None]) -> SavedKind[SavedAudience]:
+    """Return the operations on saved audiences.
+
+    Args:
+        count: how many visitors are in an audience now; None under the least number that is shown.
+    """
+
+    def show(saved: SavedAudience) -> CountedAudience:
+        return CountedAudience(**msgspec.structs.asdict(saved), visitor_count=count(saved.audience))
+
+    return SavedKind(
+        kind="audience",
+        path="/v1/audiences",
+        prefix="aud",
+        make=SavedAudience,
+        check=_check,
+        insert=insert_audience,
+        get=get_audience,
+        list_some=list_audiences,
+        update=update_audience,
+        show=show,
+    )

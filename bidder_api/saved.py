@@ -25,6 +25,7 @@ class SavedKind(Generic[S]):
         make: builds one from its fields.
         check: refuses content that cannot be; with the connection, the retailer and the thing.
         insert, get, list_some, update: the store's functions.
+        show: adds to one what only the serving process knows.
     """
 
     def __init__(
@@ -39,9 +40,10 @@ class SavedKind(Generic[S]):
         get: Callable[[Connection, str, str], S | None],
         list_some: Callable[[Connection, str, str | None, str | None, int], list[S]],
         update: Callable[[Connection, str, S], bool],
+        show: Callable[[S], object],
     ) -> None:
         self._kind, self._path, self._prefix, self._id_field = kind, path, prefix, f"{kind}_id"
-        self._make, self._check = make, check
+        self._make, self._check, self._show = make, check, show
         self._insert, self._get, self._list_some, self._update = insert, get, list_some, update
 
     def create(self, connection: Connection, call: Call) -> Answer:
@@ -62,12 +64,12 @@ class SavedKind(Generic[S]):
         self._insert(connection, call.retailer_id, made)
         call.log("create", self._kind, self._id_of(made), after=made)
         headers = {"ETag": etag(made.change_seq), "Location": f"{self._path}/{self._id_of(made)}"}
-        return Answer(body=made, headers=headers)
+        return Answer(body=self._show(made), headers=headers)
 
     def read(self, connection: Connection, call: Call) -> Answer:
         """Return one."""
         found = self._find(connection, call)
-        return Answer(body=found, headers={"ETag": etag(found.change_seq)})
+        return Answer(body=self._show(found), headers={"ETag": etag(found.change_seq)})
 
     def list_own(self, connection: Connection, call: Call) -> Answer:
         """Return a page of the caller's."""
@@ -89,7 +91,7 @@ class SavedKind(Generic[S]):
         if before.status == "archived":
             raise Conflict(f"{self._kind}_archived", "what is archived cannot be changed")
         after = self._store(connection, call, "update", before, given(call.body))
-        return Answer(body=after, headers={"ETag": etag(after.change_seq)})
+        return Answer(body=self._show(after), headers={"ETag": etag(after.change_seq)})
 
     def archive(self, connection: Connection, call: Call) -> Answer:
         """Archive one. Archiving it again changes nothing."""

@@ -14,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
+from affinity.audience import Audience
+from affinity.pattern import NavigationPattern
 from bidder_api import audiences, bids, campaigns, docs, history, keys, patterns, placements, products, readiness, rules
 from bidder_api import metrics as figures
 from bidder_api.access import Keyring
@@ -24,6 +26,8 @@ from bidder_api.openapi import openapi_document
 from bidder_api.operations import Operation
 from bidder_api.readiness import Readiness
 from bidder_api.settings import Settings
+
+CountVisitors = Callable[[Audience | None, NavigationPattern | None], int | None]
 
 
 class Parts(Struct, frozen=True, kw_only=True):
@@ -72,15 +76,18 @@ def build_app(parts: Parts) -> Guard:
     return Guard(Doors(parts.operations, parts.surfaces), parts.keyring, pages, parts.settings.body_deadline_s)
 
 
-def management_routes(desk: Desk, keyring: Keyring, hash_key: bytes) -> list[Route]:
+def management_routes(desk: Desk, keyring: Keyring, hash_key: bytes, count_visitors: CountVisitors) -> list[Route]:
     """Return the routes of the management API.
 
     Args:
         desk: where its calls are carried out.
         keyring: told when a key changed, so that here it counts at once.
         hash_key: what the secrets of keys are hashed with.
+        count_visitors: how many visitors an audience and a pattern match now, None under the least that is shown.
     """
     own_keys = keys.KeyDesk(hash_key)
+    own_audiences = audiences.saved_audiences(lambda audience: count_visitors(audience, None))
+    own_patterns = patterns.saved_patterns(lambda pattern: count_visitors(None, pattern))
     read, change = desk.reading, desk.changing
 
     def change_keys(work: Work) -> Endpoint:
@@ -104,16 +111,16 @@ def management_routes(desk: Desk, keyring: Keyring, hash_key: bytes) -> list[Rou
         Route("/v1/bids/{bid_id}", read(bids.read_bid), methods=["GET"]),
         Route("/v1/bids/{bid_id}", change(bids.change_bid), methods=["PATCH"]),
         Route("/v1/bids/{bid_id}", change(bids.archive_bid), methods=["DELETE"]),
-        Route("/v1/audiences", change(audiences.AUDIENCES.create), methods=["POST"]),
-        Route("/v1/audiences", read(audiences.AUDIENCES.list_own), methods=["GET"]),
-        Route("/v1/audiences/{audience_id}", read(audiences.AUDIENCES.read), methods=["GET"]),
-        Route("/v1/audiences/{audience_id}", change(audiences.AUDIENCES.change), methods=["PATCH"]),
-        Route("/v1/audiences/{audience_id}", change(audiences.AUDIENCES.archive), methods=["DELETE"]),
-        Route("/v1/navigation-patterns", change(patterns.PATTERNS.create), methods=["POST"]),
-        Route("/v1/navigation-patterns", read(patterns.PATTERNS.list_own), methods=["GET"]),
-        Route("/v1/navigation-patterns/{pattern_id}", read(patterns.PATTERNS.read), methods=["GET"]),
-        Route("/v1/navigation-patterns/{pattern_id}", change(patterns.PATTERNS.change), methods=["PATCH"]),
-        Route("/v1/navigation-patterns/{pattern_id}", change(patterns.PATTERNS.archive), methods=["DELETE"]),
+        Route("/v1/audiences", change(own_audiences.create), methods=["POST"]),
+        Route("/v1/audiences", read(own_audiences.list_own), methods=["GET"]),
+        Route("/v1/audiences/{audience_id}", read(own_audiences.read), methods=["GET"]),
+        Route("/v1/audiences/{audience_id}", change(own_audiences.change), methods=["PATCH"]),
+        Route("/v1/audiences/{audience_id}", change(own_audiences.archive), methods=["DELETE"]),
+        Route("/v1/navigation-patterns", change(own_patterns.create), methods=["POST"]),
+        Route("/v1/navigation-patterns", read(own_patterns.list_own), methods=["GET"]),
+        Route("/v1/navigation-patterns/{pattern_id}", read(own_patterns.read), methods=["GET"]),
+        Route("/v1/navigation-patterns/{pattern_id}", change(own_patterns.change), methods=["PATCH"]),
+        Route("/v1/navigation-patterns/{pattern_id}", change(own_patterns.archive), methods=["DELETE"]),
         Route("/v1/rules", change(rules.create_rule), methods=["POST"]),
         Route("/v1/rules", read(rules.list_all), methods=["GET"]),
         Route("/v1/rules/{rule_id}", read(rules.read_rule), methods=["GET"]),

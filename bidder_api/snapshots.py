@@ -61,9 +61,7 @@ class SnapshotBuilder:
 
         The first call is satisfied with a file that is there from before, if it is of the current version.
         """
-        version = self._database.read(
-            lambda connection: current_change_seq(connection, self._deployment.retailer_id)
-        )
+        version = self._database.read(lambda connection: current_change_seq(connection, self._deployment.retailer_id))
         if version == self._version:
             return None
         if self._version < 0 and is_usable(self.path_of(version)):
@@ -108,5 +106,3 @@ def is_usable(path: Path) -> bool:
     except (OSError, SnapshotRefused):
         return False
     return True
-
-

@@ -2,9 +2,7 @@
 
 from msgspec import Struct
 
-from affinity.audience import SavedAudience
 from affinity.catalog import Product
-from affinity.pattern import SavedPattern
 from auction.campaign import Bid, BidDraft, Campaign, CampaignDraft
 from auction.placement import PageCaps, Placement
 from auction.retailer_rule import RetailerRule, RuleDraft
@@ -71,11 +69,11 @@ MANAGEMENT: list[Operation] = [
     *_resource("bid", "/v1/bids", "bids", BIDDING, BidDraft, bids.BidPatch, Bid, bids.BidPage, bids.BidQuery),
     *_resource(
         "audience", "/v1/audiences", "audiences", BIDDING, audiences.AudienceDraft, audiences.AudiencePatch,
-        SavedAudience, audiences.AudiencePage, PageQuery,
+        audiences.CountedAudience, audiences.AudiencePage, PageQuery,
     ),
     *_resource(
         "pattern", "/v1/navigation-patterns", "navigation-patterns", BIDDING, patterns.PatternDraft,
-        patterns.PatternPatch, SavedPattern, patterns.PatternPage, PageQuery,
+        patterns.PatternPatch, patterns.CountedPattern, patterns.PatternPage, PageQuery,
     ),
     *_resource(
         "rule", "/v1/rules", "rules", MERCHANT, RuleDraft, rules.RulePatch, RetailerRule, rules.RulePage,

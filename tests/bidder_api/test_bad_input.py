@@ -115,7 +115,11 @@ def test_a_rule_that_cannot_act_is_refused(
     [
         ({"slot_count": 2, "attention_permille": [1000]}, 422, "attention_count_wrong"),
         ({"slot_count": 2, "attention_permille": [900, 1000]}, 422, "attention_rising"),
-        ({"slot_count": 2, "attention_permille": {"click": [1000, 1], "impression": [1000]}}, 422, "attention_count_wrong"),
+        (
+            {"slot_count": 2, "attention_permille": {"click": [1000, 1], "impression": [1000]}},
+            422,
+            "attention_count_wrong",
+        ),
         ({"slot_count": 2, "floor_micros": {"click": 5, "impression": 500}}, 422, "floor_micros_indivisible"),
         ({"slot_count": 2, "pricing": "second"}, 400, "field_invalid"),
         ({"slot_count": 0}, 400, "field_out_of_range"),

@@ -47,7 +47,12 @@ def test_keys_of_different_tenants_do_not_meet(world: World) -> None:
 
 
 def test_a_refused_call_keeps_nothing_so_that_its_key_can_be_used_again(world: World) -> None:
-    assert create(world, "k", body={"flight_starts_at": "2026-02-01T00:00:00Z", "flight_ends_at": "2026-01-01T00:00:00Z"}).status_code == 422
+    assert (
+        create(
+            world, "k", body={"flight_starts_at": "2026-02-01T00:00:00Z", "flight_ends_at": "2026-01-01T00:00:00Z"}
+        ).status_code
+        == 422
+    )
     assert create(world, "k").status_code == 201
 
 
@@ -106,7 +111,9 @@ def test_a_patch_changes_what_it_names_and_null_takes_a_limit_away(world: World)
     assert changed["daily_budget_micros"] is None
     assert changed["total_budget_micros"] == CAMPAIGN["total_budget_micros"]
     limits = ledger_store.campaign_limits
-    row = world.read(lambda connection: connection.execute(sa.select(limits.c.daily_micros, limits.c.total_micros)).one())
+    row = world.read(
+        lambda connection: connection.execute(sa.select(limits.c.daily_micros, limits.c.total_micros)).one()
+    )
     assert tuple(row) == (None, CAMPAIGN["total_budget_micros"])
 
 
@@ -116,7 +123,9 @@ def test_an_archived_campaign_is_not_listed_and_cannot_be_changed(world: World) 
     assert world.call("DELETE", path).status_code == 204
     assert world.call("DELETE", path).status_code == 204
     assert count(world) == 0
-    assert [item["status"] for item in world.call("GET", "/v1/campaigns?status=archived").json()["items"]] == ["archived"]
+    assert [item["status"] for item in world.call("GET", "/v1/campaigns?status=archived").json()["items"]] == [
+        "archived"
+    ]
     answer = world.call("PATCH", path, {"name": "A"}, headers={"If-Match": "*"})
     assert (answer.status_code, answer.json()["code"]) == (409, "campaign_archived")
 

@@ -68,7 +68,9 @@ def operations_of(world: World) -> dict[str, Any]:
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["good", "bad"])
 @pytest.mark.parametrize("name", [operation.name for operation in MANAGEMENT])
-def test_calls_made_from_the_document_get_what_it_promises(name: str, mode: GenerationMode, schema_world: World) -> None:
+def test_calls_made_from_the_document_get_what_it_promises(
+    name: str, mode: GenerationMode, schema_world: World
+) -> None:
     operation = operations_of(schema_world)[name]
     headers = schema_world.headers("admin")
 

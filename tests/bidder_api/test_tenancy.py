@@ -64,9 +64,7 @@ def make(world: World, path: str, advertiser_id: str) -> Any:
 
 @pytest.mark.parametrize("method", ITEM_METHODS)
 @pytest.mark.parametrize("path", TENANT_RESOURCES)
-def test_what_belongs_to_another_answers_exactly_as_what_does_not_exist(
-    world: World, path: str, method: str
-) -> None:
+def test_what_belongs_to_another_answers_exactly_as_what_does_not_exist(world: World, path: str, method: str) -> None:
     made = make(world, path, "acme")
     foreign = made.headers["location"].rpartition("/")[2]
     unknown = foreign[:-4] + "0000"

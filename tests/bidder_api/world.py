@@ -89,7 +89,7 @@ def world_over(database: Database, **settings: Any) -> Iterator[World]:
         Parts(
             settings=Settings(**settings),
             operations=MANAGEMENT,
-            surfaces=management_routes(desk, keyring, HASH_KEY),
+            surfaces=management_routes(desk, keyring, HASH_KEY, lambda audience, pattern: None),
             keyring=keyring,
             metrics=ServerMetrics(CollectorRegistry()),
             readiness=Readiness(),
