@@ -11,6 +11,7 @@ from ledger.terms import Identifier
 Reference = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+(?![\s\S])")]
 Reason = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+(?![\s\S])")]
 Channel = Literal["web", "app", "store"]
+FundingKind = Literal["top-up", "promotional-credit"]
 
 
 class TopUpDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -78,7 +79,7 @@ class OrderResults(Struct, frozen=True):
 class AddFunds(Struct, frozen=True, tag="add-funds"):
     """Book money received (`top-up`) or given (`promotional-credit`)."""
 
-    kind: Literal["top-up", "promotional-credit"]
+    kind: FundingKind
     advertiser_id: str
     amount_micros: int
     reference: str
@@ -99,14 +100,15 @@ class Reverse(Struct, frozen=True, tag="reverse"):
 
 
 class OrderRecord(Struct, frozen=True):
-    """An order with its buyer as a keyed hash."""
+    """An order with its buyer as keyed hashes, its `visitor_id` and `customer_id` taken out."""
 
     order: ReportedOrder
     visitor: bytes | None
+    customer: bytes | None
 
 
 class RecordOrders(Struct, frozen=True, tag="record-orders"):
-    """Keep orders and returns for attribution. `order.visitor_id` and `customer_id` are None by now."""
+    """Keep orders and returns for attribution."""
 
     orders: list[OrderRecord]
 
@@ -114,19 +116,43 @@ class RecordOrders(Struct, frozen=True, tag="record-orders"):
 Command = AddFunds | SetCreditLine | Reverse | RecordOrders
 
 
-class Funding(Struct, frozen=True, tag="funding"):
-    """A top-up or promotional credit as it is booked; `is_new` is False when the reference was already there."""
+class TopUp(Struct, frozen=True):
+    """Money received, as it is booked; its id is its reference."""
 
-    kind: str
-    reference: str
+    top_up_id: str
     advertiser_id: str
     amount_micros: int
+    reference: str
     transaction_id: str
     recorded_at: Moment
-    is_new: bool
 
 
-class AdvertiserFunds(Struct, frozen=True, tag="funds"):
+class PromotionalCredit(Struct, frozen=True):
+    """Credit given, as it is booked; its id is its reference."""
+
+    promotional_credit_id: str
+    advertiser_id: str
+    amount_micros: int
+    reference: str
+    transaction_id: str
+    recorded_at: Moment
+
+
+class TopUpPage(Struct, frozen=True):
+    """A page of top-ups, by reference."""
+
+    items: list[TopUp]
+    next_page_token: str | None = None
+
+
+class PromotionalCreditPage(Struct, frozen=True):
+    """A page of promotional credits, by reference."""
+
+    items: list[PromotionalCredit]
+    next_page_token: str | None = None
+
+
+class AdvertiserFunds(Struct, frozen=True):
     """What an advertiser can still be charged: `funds_micros` in all."""
 
     advertiser_id: str
@@ -137,7 +163,7 @@ class AdvertiserFunds(Struct, frozen=True, tag="funds"):
     owed_micros: int
 
 
-class Reversal(Struct, frozen=True, tag="reversal"):
+class Reversal(Struct, frozen=True):
     """A transaction's reversal as it is booked."""
 
     transaction_id: str
@@ -146,10 +172,33 @@ class Reversal(Struct, frozen=True, tag="reversal"):
     recorded_at: Moment
 
 
-class OrdersRecorded(Struct, frozen=True, tag="orders"):
-    """What became of each order."""
+class FundsAdded(Struct, frozen=True, tag="funds-added"):
+    """Answer to AddFunds. `is_new` is False where the reference was booked before."""
+
+    advertiser_id: str
+    amount_micros: int
+    reference: str
+    transaction_id: str
+    recorded_at: Moment
+    is_new: bool
+
+
+class CreditLineSet(Struct, frozen=True, tag="credit-line-set"):
+    """Answer to SetCreditLine."""
+
+    funds: AdvertiserFunds
+
+
+class Reversed(Struct, frozen=True, tag="reversed"):
+    """Answer to Reverse."""
+
+    reversal: Reversal
+
+
+class OrdersRecorded(Struct, frozen=True, tag="orders-recorded"):
+    """Answer to RecordOrders: what became of each."""
 
     results: list[OrderResult]
 
 
-CommandAnswer = Funding | AdvertiserFunds | Reversal | OrdersRecorded
+CommandAnswer = FundsAdded | CreditLineSet | Reversed | OrdersRecorded

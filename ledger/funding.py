@@ -1,14 +1,13 @@
 """Money in, credit, and corrections: what finance asks for, as transactions."""
 
 from datetime import UTC, datetime
-from typing import Any
 
 from sqlalchemy.engine import Connection
 
 from ledger import chain, store
 from ledger.calendar import Calendar
 from ledger.chart import CASH, PROMOTION, AccountName, account_advertiser, promo, wallet
-from ledger.command import AddFunds, AdvertiserFunds, Funding, Reversal, Reverse, SetCreditLine
+from ledger.command import AddFunds, AdvertiserFunds, FundsAdded, Reversal, Reverse, SetCreditLine
 from ledger.errors import ConflictRefused, NotFound
 from ledger.journal import Posting, Side, Transaction, mirror, post, read_transaction
 from ledger.money import Micros
@@ -16,7 +15,7 @@ from ledger.money import Micros
 
 def add_funds(
     connection: Connection, retailer_id: str, command: AddFunds, currency: str, calendar: Calendar, now_ms: int
-) -> Funding:
+) -> FundsAdded:
     """Book a top-up or a promotional credit, once per reference.
 
     Raises:
@@ -32,7 +31,14 @@ def add_funds(
                 f"micros, was sent for {command.advertiser_id} and {command.amount_micros}",
                 "/reference",
             )
-        return to_funding(booked, is_new=False)
+        return FundsAdded(
+            booked.advertiser_id,
+            booked.amount_micros,
+            booked.reference,
+            booked.transaction_id,
+            to_moment(booked.recorded_at_ms),
+            False,
+        )
     is_money = command.kind == "top-up"
     amount_micros = Micros(command.amount_micros)
     account = wallet(command.advertiser_id) if is_money else promo(command.advertiser_id)
@@ -56,15 +62,7 @@ def add_funds(
             "recorded_at_ms": now_ms,
         },
     )
-    return Funding(
-        command.kind,
-        command.reference,
-        command.advertiser_id,
-        amount_micros,
-        transaction_id,
-        to_moment(now_ms),
-        True,
-    )
+    return FundsAdded(command.advertiser_id, amount_micros, command.reference, transaction_id, to_moment(now_ms), True)
 
 
 def set_credit_line(connection: Connection, retailer_id: str, command: SetCreditLine) -> AdvertiserFunds:
@@ -135,16 +133,3 @@ def _taken(transaction: Transaction) -> dict[str, list[int]]:
 
 def _part(account: AccountName) -> int:
     return ("promo", "wallet", "unbilled").index(account.partition(":")[0])
-
-
-def to_funding(row: Any, is_new: bool) -> Funding:
-    """Return a booked top-up or promotional credit as it travels."""
-    return Funding(
-        row.kind,
-        row.reference,
-        row.advertiser_id,
-        row.amount_micros,
-        row.transaction_id,
-        to_moment(row.recorded_at_ms),
-        is_new,
-    )

@@ -33,6 +33,7 @@ def _keep(connection: Connection, retailer_id: str, record: OrderRecord, now_ms:
             "order_id": order.order_id,
             "part": part,
             "visitor": record.visitor,
+            "customer": record.customer,
             "channel": order.channel,
             "store_id": order.store_id,
             "traffic_source": order.traffic_source,

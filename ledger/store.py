@@ -191,6 +191,7 @@ orders = Table(
     _text("order_id"),
     Column("part", Integer, nullable=False),  # 0 the order, then its returns
     Column("visitor", LargeBinary, nullable=True),  # keyed hash; None once erased
+    Column("customer", LargeBinary, nullable=True),  # the same
     _text("channel"),
     _text("store_id", nullable=True),
     _text("traffic_source", nullable=True),
@@ -199,6 +200,7 @@ orders = Table(
     _whole("recorded_at_ms"),
     PrimaryKeyConstraint("retailer_id", "order_id", "part"),
     sa.Index("ix_orders_visitor", "retailer_id", "visitor", "occurred_at_ms"),
+    sa.Index("ix_orders_customer", "retailer_id", "customer", "occurred_at_ms"),
 )
 order_lines = Table(
     "order_lines",
@@ -512,9 +514,10 @@ def insert_order(connection: Connection, order: Mapping[str, Any], lines: Sequen
 def erase_visitor(connection: Connection, retailer_id: str, visitor: bytes) -> None:
     """Forget whose orders and touches these were. The books hold nothing of it and stay as they are."""
     connection.execute(touches.delete().where(touches.c.retailer_id == retailer_id, touches.c.visitor == visitor))
-    connection.execute(
-        orders.update().where(orders.c.retailer_id == retailer_id, orders.c.visitor == visitor).values(visitor=None)
-    )
+    for column in (orders.c.visitor, orders.c.customer):
+        connection.execute(
+            orders.update().where(orders.c.retailer_id == retailer_id, column == visitor).values({column: None})
+        )
 
 
 # --- reading
@@ -567,21 +570,20 @@ def list_balances(connection: Connection, retailer_id: str) -> list[Any]:
     )
 
 
-def list_entries(
-    connection: Connection,
-    retailer_id: str,
-    after_seq: int,
-    limit: int,
-    account: str | None = None,
-    period: str | None = None,
-) -> list[Any]:
-    """Return entries after a sequence number, in order."""
-    query = sa.select(entries).where(entries.c.retailer_id == retailer_id, entries.c.seq > after_seq)
-    if account is not None:
-        query = query.where(entries.c.account == account)
+def list_transaction_ids(
+    connection: Connection, retailer_id: str, after_seq: int, limit: int, account: str | None, period: str | None
+) -> list[tuple[int, str]]:
+    """Return (seq, transaction_id) of transactions after an entry: by their first one, or the one of `account`.
+
+    Without an index on accounts, which every charge would pay for: a rare account is found by reading on.
+    """
+    query = sa.select(entries.c.seq, entries.c.transaction_id).where(
+        entries.c.retailer_id == retailer_id, entries.c.seq > after_seq
+    )
+    query = query.where(entries.c.line == 1) if account is None else query.where(entries.c.account == account)
     if period is not None:
         query = query.where(entries.c.period == period)
-    return list(connection.execute(query.order_by(entries.c.seq).limit(limit)))
+    return [(row[0], row[1]) for row in connection.execute(query.order_by(entries.c.seq).limit(limit))]
 
 
 def list_campaign_days(

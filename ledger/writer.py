@@ -15,7 +15,17 @@ from ledger import chain, store
 from ledger.beacon import BeaconKeys
 from ledger.billing import TOTAL, Budget, Budgets, Charge, History, Late, Outcome, Purse, Recorded, charge_group
 from ledger.calendar import Calendar
-from ledger.command import AddFunds, Command, CommandAnswer, OrdersRecorded, RecordOrders, Reverse, SetCreditLine
+from ledger.command import (
+    AddFunds,
+    Command,
+    CommandAnswer,
+    CreditLineSet,
+    OrdersRecorded,
+    RecordOrders,
+    Reverse,
+    Reversed,
+    SetCreditLine,
+)
 from ledger.errors import LedgerBroken, LedgerRefused, LedgerUnavailable, StorageFailed
 from ledger.event import EventResult, EventType, ReportedEvent
 from ledger.funding import add_funds, reverse, set_credit_line, to_funds
@@ -141,10 +151,11 @@ class LedgerWriter:
             answer = add_funds(connection, retailer_id, command, currency, calendar, now_ms)
             moved = [command.advertiser_id]
         elif isinstance(command, SetCreditLine):
-            answer = set_credit_line(connection, retailer_id, command)
+            answer = CreditLineSet(set_credit_line(connection, retailer_id, command))
             moved = [command.advertiser_id]
         elif isinstance(command, Reverse):
-            answer, moved = reverse(connection, retailer_id, command, currency, calendar, now_ms)
+            reversal, moved = reverse(connection, retailer_id, command, currency, calendar, now_ms)
+            answer = Reversed(reversal)
         else:
             assert isinstance(command, RecordOrders)
             answer = OrdersRecorded(keep_orders(connection, retailer_id, command.orders, now_ms))

@@ -181,6 +181,7 @@ def upgrade() -> None:
         text("order_id"),
         small("part"),
         sa.Column("visitor", sa.LargeBinary(), nullable=True),
+        sa.Column("customer", sa.LargeBinary(), nullable=True),
         text("channel"),
         text("store_id", nullable=True),
         text("traffic_source", nullable=True),
@@ -190,6 +191,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("retailer_id", "order_id", "part"),
     )
     op.create_index("ix_orders_visitor", "orders", ["retailer_id", "visitor", "occurred_at_ms"])
+    op.create_index("ix_orders_customer", "orders", ["retailer_id", "customer", "occurred_at_ms"])
     op.create_table(
         "order_lines",
         text("retailer_id"),
