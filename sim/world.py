@@ -202,15 +202,16 @@ def _synthetic_products(scenario: Scenario, seed: int) -> tuple[list[Product], I
         is_own = bool(own_draw[row] < settings.own_brand_ppm)
         brand = "House brand" if is_own else f"Brand {(category * 7 + int(brand_draw[row])) % brands + 1:02d}"
         price_micros = int(base_cents[category] * spread[row] // 100) * 10_000
-        shelf = _DEPARTMENTS[category % len(_DEPARTMENTS)]
+        department = _DEPARTMENTS[category % len(_DEPARTMENTS)]
+        aisle = f"{department} aisle {category // len(_DEPARTMENTS) + 1}"
         products.append(
             Product(
                 product_id=f"p{row:06d}",
-                title=f"{shelf} {row // categories + 1} by {brand}",
+                title=f"{aisle} no. {row // categories + 1} by {brand}",
                 link=f"https://shop.example/p/{row:06d}",
                 price_micros=price_micros,
                 brand=brand,
-                product_type=f"{shelf}{CATEGORY_SEPARATOR}Shelf {category // len(_DEPARTMENTS) + 1}",
+                product_type=f"{department}{CATEGORY_SEPARATOR}{aisle}",
                 is_own_brand=is_own,
                 margin_rate=0.25,
             )
