@@ -8,9 +8,7 @@ from affinity.catalog import CategoryId
 from affinity.navigation import Consent, NavigationEvent, QueryText
 from ledger.terms import ChargeOn, Identifier
 
-PageType = Literal[
-    "home", "landing", "category", "search", "product", "cart", "confirmation", "email", "store_screen"
-]
+PageType = Literal["home", "landing", "category", "search", "product", "cart", "confirmation", "email", "store_screen"]
 Mode = Literal["sponsored", "merchandised"]
 NameText = Annotated[str, Meta(max_length=64)]  # a look-up key: an unknown one is simply not found
 

@@ -1,0 +1,447 @@
+"""One decision over all slots of one page: who gets them, and at what price.
+
+`hold_auction` holds the order of events; what it calls computes and returns.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from msgspec import Struct
+
+from affinity.view import VisitorView
+from auction.eligibility import (
+    SCORE_MAX,
+    WANTED_ALL,
+    Place,
+    asking,
+    find_candidates,
+    find_organic,
+    find_own,
+    lay_place,
+    unseen_kinds,
+)
+from auction.errors import PlacementNotOnPage, PlacementRepeated, PlacementUnknown, TooManySlots
+from auction.kernel import (
+    CLICK,
+    GROUP_EVERYONE,
+    GROUP_FIRST_FREE,
+    GROUP_PAID,
+    IMPRESSION,
+    NO_PIN,
+    SLOT_COUNT_MAX,
+    AskerArrays,
+    OutcomeArrays,
+    PageArrays,
+    fill_page_nb,
+)
+from auction.loss import LossReason
+from auction.market import Context, Market, new_outcome
+from auction.placement import Placement
+from auction.quality import clear_own_quality, set_own_quality
+from auction.request import SlotRequest
+from auction.rules import NO_RULES
+from auction.settings import Settings
+from auction.snapshot import Int32s
+from auction.spend import SpendView
+from ledger.terms import ChargeOn
+
+PAGE_COUNT_MAX = 1_024
+
+
+class Deadline(Struct, frozen=True):
+    """When the answer must be there.
+
+    Attributes:
+        arrived_ms: when the request reached the process, UTC milliseconds since 1970; the auction's "now".
+        ends_ns: on the monotonic clock, when deciding must end.
+        clock_ns: that clock.
+    """
+
+    arrived_ms: int
+    ends_ns: int
+    clock_ns: Callable[[], int] = time.perf_counter_ns
+
+    @property
+    def is_past(self) -> bool:
+        """Say whether deciding must end now."""
+        return self.clock_ns() >= self.ends_ns
+
+
+def no_deadline(now_ms: int) -> Deadline:
+    """Return a deadline that never comes, for replays and simulations."""
+    return Deadline(now_ms, 1, lambda: 0)
+
+
+class Decision(Struct, frozen=True):
+    """A slot given to a product.
+
+    Attributes:
+        slot_position: in its placement, from 1.
+        product_row: of the snapshot.
+        offer_row: the winning offer; -1 for an organic or pinned product.
+        price_micros: for one event of kind `charge_on`; 0 for an organic one.
+        quality_ppm: predicted clicks per million impressions.
+        charge_on: None for an organic one.
+        is_pinned: a rule put it there.
+        candidate_row: of the outcome's candidates.
+    """
+
+    slot_position: int
+    product_row: int
+    offer_row: int
+    price_micros: int
+    quality_ppm: int
+    charge_on: ChargeOn | None
+    is_pinned: bool
+    candidate_row: int
+
+
+class PlaceOutcome(Struct, frozen=True):
+    """What was decided for one placement; `no_fill_reason` says why nothing was."""
+
+    placement_id: str
+    no_fill_reason: str | None
+    decisions: list[Decision]
+
+
+class Outcome(Struct, frozen=True):
+    """What was decided for a page, and everything needed to decide it again.
+
+    Attributes:
+        places: per placement of the request.
+        is_partial: time ran out before everything that could matter was looked at.
+        tie_seed: what exact ties were drawn with.
+        page: slots and caps as the kernel saw them.
+        arrays: winners, both prices and thresholds.
+        candidate_count, lost_count: how much of the market's `found` arrays belongs to this auction; read before
+            the next one writes to them.
+        laid: the placements as laid out.
+    """
+
+    places: list[PlaceOutcome]
+    is_partial: bool
+    tie_seed: int
+    page: PageArrays
+    arrays: OutcomeArrays
+    candidate_count: int
+    lost_count: int
+    laid: list[Place]
+
+
+def hold_auction(
+    request: SlotRequest,
+    auction_id: str,
+    market: Market,
+    visitor: VisitorView,
+    spend: SpendView,
+    deadline: Deadline,
+    tie_seed: int,
+    settings: Settings,
+    *,
+    is_holdout: bool = False,
+) -> Outcome:
+    """Fill the request's slots with the best eligible bids and products, and price each paid fill.
+
+    Decides only: nothing is written, no clock is read but the deadline, and equal inputs give equal answers. Past the
+    deadline it answers with what it has: the organic products and pins in any case.
+
+    Args:
+        request: what the page asks.
+        auction_id: name of the auction, for messages only.
+        market: snapshot and model.
+        visitor: what may be known of the visitor; its rows are those of the market's model, its bits those of the
+            snapshot's targets.
+        spend: who may still be served, bound to the market's snapshot.
+        deadline: when the answer must be there.
+        tie_seed: draws exact ties; 64 bits.
+        settings: sizes and organic values.
+        is_holdout: leave out everything paid.
+
+    Raises:
+        AuctionRefused: see `lay_out`.
+    """
+    context = market.context_of(request.page)
+    places = lay_out(request, context, market, visitor, deadline.arrived_ms, tie_seed)
+    page = _page_arrays(request, places, market)
+    arrays = new_outcome(len(page.pinned_row))
+    with market.scratch.taken():
+        market.scratch.found.counts[:] = 0
+        own_rows = set_own_quality(visitor, market)
+        try:
+            with asking(request, context, market, visitor, spend, deadline.arrived_ms, settings) as asker:
+                pins = _place_pins(places, asker, market, page)
+                is_partial = _decide(
+                    request, context, places, page, own_rows, asker, market, deadline, settings, is_holdout, arrays
+                )
+        finally:
+            clear_own_quality(own_rows, market)
+    return _read_outcome(places, page, arrays, pins, market, tie_seed, is_partial, is_holdout)
+
+
+def lay_out(
+    request: SlotRequest, context: Context, market: Market, visitor: VisitorView, now_ms: int, tie_seed: int
+) -> list[Place]:
+    """Return the request's placements with their slots and rules, checked in this order.
+
+    Raises:
+        PlacementUnknown: no placement has the id.
+        PlacementRepeated: the request names it twice.
+        PlacementNotOnPage: it does not stand on pages of that type.
+        TooManySlots: more slots are asked for than it has, or than one page may have.
+    """
+    snapshot, page = market.snapshot, request.page
+    places: list[Place] = []
+    seen: set[str] = set()
+    first_slot = 0
+    for number, asked in enumerate(request.placements):
+        row = snapshot.placement_row.get(asked.placement_id)
+        pointer = f"/placements/{number}/placement_id"
+        if row is None:
+            raise PlacementUnknown(f"placement_id must name a placement, was {asked.placement_id!r}", pointer)
+        if asked.placement_id in seen:
+            raise PlacementRepeated(f"a placement may be named once, {asked.placement_id!r} was again", pointer)
+        seen.add(asked.placement_id)
+        placement: Placement = snapshot.placements[row]
+        if page.type not in placement.page_types:
+            allowed = ", ".join(placement.page_types)
+            raise PlacementNotOnPage(
+                f"placement {asked.placement_id!r} stands on pages of type {allowed}, page.type was {page.type}",
+                pointer,
+            )
+        slot_count = placement.slot_count if asked.slot_count is None else asked.slot_count
+        if slot_count > placement.slot_count or first_slot + slot_count > SLOT_COUNT_MAX:
+            most = min(placement.slot_count, SLOT_COUNT_MAX - first_slot)
+            raise TooManySlots(
+                f"slot_count must be at most {most} here, was {slot_count}", pointer[:-12] + "slot_count"
+            )
+        plan = (
+            market.rules.plan_for(
+                page.type,
+                asked.placement_id,
+                context.category_id,
+                request.context.get("device"),
+                visitor.segments,
+                now_ms,
+            )
+            if request.rules == "on"
+            else NO_RULES
+        )
+        places.append(
+            lay_place(
+                placement,
+                number,
+                first_slot,
+                slot_count,
+                plan,
+                asked.candidates,
+                context,
+                market,
+                tie_seed,
+                is_merchandised=request.mode == "merchandised",
+            )
+        )
+        first_slot += slot_count
+    return places
+
+
+def _decide(
+    request: SlotRequest,
+    context: Context,
+    places: Sequence[Place],
+    page: PageArrays,
+    own_rows: Int32s,
+    asker: AskerArrays,
+    market: Market,
+    deadline: Deadline,
+    settings: Settings,
+    is_holdout: bool,
+    arrays: OutcomeArrays,
+) -> bool:
+    """Look at candidates and fill the page until no other candidate could change it; say whether time ran out."""
+    is_merchandised = request.mode == "merchandised"
+    chunk, wanted = settings.scan_rows_between_clock_looks, settings.candidate_pool_size
+    found = market.scratch.found
+    if is_merchandised:
+        for place in places:
+            find_organic(place, context, own_rows, asker, market, wanted)
+    is_late = deadline.is_past
+    searched: list[Place] = []
+    if not is_holdout:
+        searched = [place for place in places if place.has_candidates or len(place.arrays.list_start)]
+    for place in searched:
+        place.unseen_score = SCORE_MAX
+        while len(own_rows) and not place.has_candidates and not is_late:
+            if not find_own(place, own_rows, asker, market, chunk):
+                break
+            is_late = deadline.is_past
+    while True:
+        for place in searched:
+            # On a merchandised page the lists are not in the order of the offers' value there: look at all of them.
+            more = WANTED_ALL if is_merchandised or place.has_candidates else wanted
+            while place.unseen_score and not is_late:
+                if not find_candidates(place, asker, market, more, chunk):
+                    break
+                is_late = deadline.is_past
+        found = market.scratch.found
+        if fill_page_nb(found.candidate, found.counts[0], page, *unseen_kinds(places, market), arrays) >= 0:
+            return False
+        if is_late or deadline.is_past:
+            for place in places:
+                place.unseen_score = place.unseen_organic_score = 0
+            fill_page_nb(found.candidate, found.counts[0], page, *unseen_kinds(places, market), arrays)
+            return True
+        wanted *= 4
+        for place in places:
+            if place.unseen_organic_score:
+                find_organic(place, context, own_rows, asker, market, wanted)
+
+
+def _place_pins(places: Sequence[Place], asker: AskerArrays, market: Market, page: PageArrays) -> dict[int, int]:
+    """Put pinned products in their slots, as candidates that take no part; return the rule of each pinned slot."""
+    pins: dict[int, int] = {}
+    standing: set[int] = set()
+    for place in places:
+        for pin in place.plan.pins:
+            product, plan = pin.product_row, place.plan
+            slot = place.first_slot + pin.slot_position - 1
+            if (
+                pin.slot_position > place.slot_count
+                or product in standing
+                or not market.arrays.is_available[product]
+                or asker.product_reason[product]
+                or (len(plan.is_excluded) and plan.is_excluded[product])
+                or (len(asker.passes_filters) and not asker.passes_filters[product])
+            ):
+                continue
+            found = market.scratch.make_room(1)
+            at = int(found.counts[0])
+            own = int(asker.own_quality_ppm[product])
+            found.candidate.bid_micros[at] = 0
+            found.candidate.weight_ppm[at] = found.quality_ppm[at] = own or market.arrays.base_quality_ppm[product]
+            found.candidate.value_micros[at] = 1
+            found.candidate.floor_micros[at] = 0
+            found.candidate.advertiser_code[at] = -1
+            found.candidate.brand_code[at] = market.arrays.brand_code[product]
+            found.candidate.product_code[at] = product
+            found.candidate.charge_code[at] = CLICK
+            found.candidate.tie_key[at] = 0
+            found.candidate.eligible_slots[at] = 0
+            found.candidate.group_bits[at] = plan.group[product] if len(plan.group) else 0
+            found.offer_row[at] = -1
+            found.place[at] = place.number
+            found.counts[0] = at + 1
+            page.pinned_row[slot] = at
+            pins[slot] = pin.rule_row
+            standing.add(product)
+    return pins
+
+
+def _page_arrays(request: SlotRequest, places: Sequence[Place], market: Market) -> PageArrays:
+    """Return the page's slots with their attention, and every cap over them; equal pages share all but the pins."""
+    key = (
+        request.page.type,
+        *[(one.placement.placement_id, one.slot_count, one.plan.brand_max, one.plan.group_max) for one in places],
+    )
+    page = market.pages.get(key)
+    if page is None:
+        if len(market.pages) >= PAGE_COUNT_MAX:
+            market.pages.pop(next(iter(market.pages)))
+        page = market.pages[key] = _make_page(request.page.type, places, market)
+    if any(place.plan.pins for place in places):
+        return page._replace(pinned_row=page.pinned_row.copy())
+    return page
+
+
+def _make_page(page_type: str, places: Sequence[Place], market: Market) -> PageArrays:
+    slot_count = sum(place.slot_count for place in places)
+    attention = np.empty((2, slot_count), np.int64)
+    everywhere = (1 << slot_count) - 1
+    caps: list[tuple[int, int, int, int | None]] = []  # groups, per brand, slots, most
+    for place in places:
+        begin, end, slots = place.first_slot, place.first_slot + place.slot_count, place.slot_bits
+        attention[CLICK, begin:end] = place.placement.attention_permille.click[: place.slot_count]
+        attention[IMPRESSION, begin:end] = place.placement.attention_permille.impression[: place.slot_count]
+        caps.append((GROUP_EVERYONE, 1, slots, place.placement.brand_max))
+        caps.append((GROUP_EVERYONE, 1, slots, place.plan.brand_max))
+        caps.append((GROUP_PAID, 0, slots, place.placement.sponsored_max))
+        caps += [(GROUP_FIRST_FREE << bit, 1, slots, most) for bit, most in enumerate(place.plan.group_max)]
+    page_caps = market.snapshot.names.page_caps.get(page_type)
+    if page_caps is not None:
+        caps.append((GROUP_EVERYONE, 1, everywhere, page_caps.brand_max))
+        caps.append((GROUP_PAID, 0, everywhere, page_caps.sponsored_max))
+    held = [(groups, per_brand, slots, most) for groups, per_brand, slots, most in caps if most is not None]
+    return PageArrays(
+        attention_permille=attention,
+        opportunity_cost=np.zeros(slot_count, np.int64),
+        pinned_row=np.full(slot_count, NO_PIN, np.int64),
+        cap_bits=np.array([cap[0] for cap in held], np.uint64),
+        cap_per_brand=np.array([cap[1] for cap in held], np.int8),
+        cap_slots=np.array([cap[2] for cap in held], np.uint64),
+        cap_max=np.array([cap[3] for cap in held], np.int64),
+    )
+
+
+def _read_outcome(
+    places: list[Place],
+    page: PageArrays,
+    arrays: OutcomeArrays,
+    pins: dict[int, int],
+    market: Market,
+    tie_seed: int,
+    is_partial: bool,
+    is_holdout: bool,
+) -> Outcome:
+    found = market.scratch.found
+    winners: list[int] = arrays.winner_row.tolist()
+    outcomes: list[PlaceOutcome] = []
+    for place in places:
+        decisions: list[Decision] = []
+        for slot in range(place.first_slot, place.first_slot + place.slot_count):
+            winner = winners[slot]
+            if winner < 0:
+                continue
+            offer_row = int(found.offer_row[winner])
+            is_paid = offer_row >= 0
+            charge = None
+            if is_paid:
+                charge = ChargeOn.CLICK if found.candidate.charge_code[winner] == CLICK else ChargeOn.IMPRESSION
+            decisions.append(
+                Decision(
+                    slot - place.first_slot + 1,
+                    int(found.candidate.product_code[winner]),
+                    offer_row,
+                    _price(place.placement.pricing, slot, winner, arrays, market) if is_paid else 0,
+                    int(found.quality_ppm[winner]),
+                    charge,
+                    slot in pins,
+                    winner,
+                )
+            )
+        reason = None if decisions else _no_fill_reason(place, market, is_partial, is_holdout)
+        outcomes.append(PlaceOutcome(place.placement.placement_id, reason, decisions))
+    candidate_count, lost_count = int(found.counts[0]), int(found.counts[1])
+    return Outcome(outcomes, is_partial, tie_seed, page, arrays, candidate_count, lost_count, places)
+
+
+def _price(pricing: str, slot: int, winner: int, arrays: OutcomeArrays, market: Market) -> int:
+    if pricing == "vcg":
+        return int(arrays.vcg_micros[slot])
+    if pricing == "first":
+        return int(market.scratch.found.candidate.bid_micros[winner])
+    return int(arrays.critical_micros[slot])
+
+
+def _no_fill_reason(place: Place, market: Market, is_partial: bool, is_holdout: bool) -> str:
+    """Return the most common reason of the placement's offers to take no part, as a word."""
+    if is_holdout:
+        return "holdout"
+    if is_partial:
+        return "timeout"
+    found = market.scratch.found
+    count = int(found.counts[1])
+    reasons = found.lost_reason[:count][found.lost_place[:count] == place.number]
+    if not len(reasons):
+        return "outbid" if (found.place[: int(found.counts[0])] == place.number).any() else "no_bids"
+    numbers, counts = np.unique(reasons, return_counts=True)
+    return LossReason(int(numbers[np.argmax(counts)])).name.lower()

@@ -1,0 +1,378 @@
+"""A snapshot and a model bound to it: what auctions read until either changes, with its look-ups and working memory.
+
+One market belongs to one thread: auctions write to its scratch arrays and clear them again.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from affinity.model import BoundModel
+from auction.kernel import (
+    BID_MICROS_MAX,
+    CLICK,
+    FACT_COUNT,
+    PPM,
+    CandidateArrays,
+    FoundArrays,
+    MarketArrays,
+    OutcomeArrays,
+    PageArrays,
+)
+from auction.request import Page
+from auction.rules import RuleBook
+from auction.snapshot import NONE_ROW, Bytes, Int32s, Int64s, Snapshot
+from auction.words import QUERY_WORD_COUNT_MAX, words_of
+
+CONTEXT_COUNT_MAX = 4_096
+FILTER_BYTES_MAX = 32_000_000
+ORDER_COUNT_MAX = 256
+QUESTION_STEP = 8  # questions are numbered in steps, so that each placement of a page has a number of its own
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Context(Struct, frozen=True):
+    """Which offers and products belong to a page.
+
+    Attributes:
+        list_start, list_end: lists in `posting_row`: `base_count` whose common offers are in, then others.
+        keyword_rows: keywords the page's search matches.
+        category_row: the category organic products come from, NONE_ROW for any.
+        word_rows: words all organic products must have.
+        is_nowhere: no open offer and no organic product belongs here: an unknown category, an unknown search.
+        category_id: category of the page, for rules.
+        product_row: product the page is about, NONE_ROW for none.
+    """
+
+    list_start: Int64s
+    list_end: Int64s
+    base_count: int
+    keyword_rows: tuple[int, ...]
+    category_row: int
+    word_rows: tuple[int, ...]
+    is_nowhere: bool
+    category_id: str | None
+    product_row: int
+
+
+class Market:
+    """A snapshot with a model.
+
+    Attributes:
+        arrays: what the gate reads.
+        rules: the plans of the retailer's rules.
+        mean_quality_ppm: mean base quality of what can be shown.
+        scratch: working memory of the auction being held.
+        pages: slots and caps of pages laid out before (engine.py).
+    """
+
+    def __init__(self, snapshot: Snapshot, model: BoundModel) -> None:
+        columns = snapshot.columns
+        base_quality_ppm = np.clip(np.array(model.base_quality_ppm, np.int64), 1, PPM)
+        if len(base_quality_ppm) != len(snapshot.product_id):
+            raise ValueError(
+                f"the model must be bound to the snapshot's {len(snapshot.product_id)} products, "
+                f"was to {len(base_quality_ppm)}"
+            )
+        best = highest_score(columns.offer, columns.multiplier_max_ppm, base_quality_ppm)
+        best_from = np.zeros(len(best) + 1, np.int64)
+        best_from[:-1] = np.maximum.accumulate(best[::-1])[::-1]
+        self.snapshot = snapshot
+        self.model = model
+        self.has_impression_bids = bool((columns.offer["charge"] != CLICK).any())
+        self.rules = RuleBook(snapshot.rules, columns.rule_target_bits, snapshot.product_row)
+        self.arrays = MarketArrays(
+            offer=columns.offer,
+            posting_row=columns.posting_row,
+            product_start=columns.product_start,
+            condition_hours=columns.condition_hours,
+            condition_start=columns.condition_start,
+            condition_value=columns.condition_value,
+            negative_start=columns.negative_start,
+            negative_keyword=columns.negative_keyword,
+            multiplier_start=columns.multiplier_start,
+            multiplier_placement=columns.multiplier_placement,
+            multiplier_ppm=columns.multiplier_ppm,
+            best_score_from=best_from,
+            base_quality_ppm=base_quality_ppm,
+            relevance_ppm=columns.product_relevance_ppm,
+            brand_code=columns.product_brand,
+            is_available=columns.product_is_available,
+        )
+        is_available = columns.product_is_available == 1
+        mean = base_quality_ppm[is_available].mean() if is_available.any() else PPM
+        self.mean_quality_ppm = max(1, round(float(mean)))
+        self.scratch = Scratch(snapshot)
+        self.pages: dict[tuple[object, ...], PageArrays] = {}
+        self._contexts: dict[tuple[str, str | None, str | None, str | None], Context] = {}
+        self._filters: dict[bytes, Bytes] = {}
+        self._orders: dict[tuple[int, tuple[int, ...]], Int32s] = {}
+
+    # --- where a page is ---------------------------------------------------------------------------------------------
+
+    def context_of(self, page: Page) -> Context:
+        """Return which offers and products belong to the page."""
+        key = (page.type, page.category_id, page.product_id, page.query)
+        context = self._contexts.get(key)
+        if context is None:
+            if len(self._contexts) >= CONTEXT_COUNT_MAX:
+                self._contexts.pop(next(iter(self._contexts)))
+            context = self._contexts[key] = self._find_context(page)
+        return context
+
+    def _find_context(self, page: Page) -> Context:
+        snapshot, columns = self.snapshot, self.snapshot.columns
+        product_row = snapshot.product_row.get(page.product_id or "", NONE_ROW)
+        category_id = page.category_id
+        if category_id is None and product_row != NONE_ROW:
+            row = columns.product_category[product_row]
+            category_id = None if row == NONE_ROW else snapshot.names.category[row]
+        category_row = NONE_ROW if category_id is None else snapshot.category_row.get(category_id, NONE_ROW)
+        words = words_of(page.query)[:QUERY_WORD_COUNT_MAX] if page.query else []
+        keyword_rows = tuple(snapshot.keyword_index.matches(words)) if words else ()
+
+        base: list[tuple[Int64s, int]] = []
+        organic_category, word_rows, is_nowhere = NONE_ROW, (), False
+        if page.type in ("category", "product") and category_id is not None:
+            organic_category = category_row
+            is_nowhere = category_row == NONE_ROW
+            base = [(columns.open_category_start, category_row)]
+        elif page.type == "search" and words:
+            known = sorted({snapshot.word_row[word] for word in words if word in snapshot.word_row})
+            word_rows = tuple(known)
+            is_nowhere = not known or (category_id is not None and category_row == NONE_ROW)
+            base = [(columns.open_word_start, row) for row in known]
+            if category_id is not None:
+                organic_category = category_row
+                base.append((columns.open_category_start, category_row))
+        else:
+            base = [(columns.open_all_start, 0)]
+        if is_nowhere:
+            base = []
+        base.sort(key=lambda one: int(one[0][one[1] + 1] - one[0][one[1]]))
+        others: list[tuple[Int64s, int]] = []
+        while category_row != NONE_ROW:
+            others.append((columns.target_category_start, category_row))
+            above = snapshot.names.category[category_row].rpartition(" > ")[0]
+            category_row = snapshot.category_row.get(above, NONE_ROW)
+        others += [(columns.keyword_start, row) for row in keyword_rows]
+        lists = base + [one for one in others if one[0][one[1]] < one[0][one[1] + 1]]
+        return Context(
+            list_start=np.array([start[row] for start, row in lists], np.int64),
+            list_end=np.array([start[row + 1] for start, row in lists], np.int64),
+            base_count=len(base),
+            keyword_rows=keyword_rows,
+            category_row=organic_category,
+            word_rows=word_rows,
+            is_nowhere=is_nowhere,
+            category_id=category_id,
+            product_row=product_row,
+        )
+
+    # --- organic products --------------------------------------------------------------------------------------------
+
+    def organic_order(self, context: Context) -> Int32s:
+        """Return the context's products, those of the best base quality first."""
+        if context.is_nowhere:
+            return np.zeros(0, np.int32)
+        key = (context.category_row, context.word_rows)
+        order = self._orders.get(key)
+        if order is None:
+            if len(self._orders) >= ORDER_COUNT_MAX:
+                self._orders.pop(next(iter(self._orders)))
+            rows = self._products_in(context)
+            best_first = np.argsort(-self.arrays.base_quality_ppm[rows], kind="stable")
+            order = self._orders[key] = rows[best_first]
+        return order
+
+    def in_context(self, context: Context, product_rows: NDArray[np.integer[Any]]) -> Int32s:
+        """Return those of the products that belong to the context, in their order."""
+        if context.is_nowhere or not len(product_rows):
+            return np.zeros(0, np.int32)
+        rows = np.array(product_rows, np.int32)
+        if context.category_row != NONE_ROW:
+            category = self.snapshot.columns.product_category[rows]
+            end = self.snapshot.columns.category_end[context.category_row]
+            rows = rows[(category >= context.category_row) & (category < end)]
+        for word in context.word_rows:
+            rows = rows[np.isin(rows, self.snapshot.products_with_word(word))]
+        return rows
+
+    def _products_in(self, context: Context) -> Int32s:
+        snapshot = self.snapshot
+        if context.word_rows:
+            rarest = min((snapshot.products_with_word(word) for word in context.word_rows), key=len)
+            return self.in_context(context, rarest)
+        if context.category_row != NONE_ROW:
+            return np.sort(snapshot.products_below(context.category_row))
+        return np.arange(len(snapshot.product_id), dtype=np.int32)
+
+    # --- the visitor's own filters -----------------------------------------------------------------------------------
+
+    def passing(self, filters: dict[str, Any]) -> Bytes:
+        """Return (P,) 1 for each product the filters let through.
+
+        A product without the field asked for does not pass, nor does any under a field nobody knows.
+        """
+        key = _encode(filters)
+        mask = self._filters.get(key)
+        if mask is None:
+            count = max(1, FILTER_BYTES_MAX // max(1, len(self.snapshot.product_id)))
+            if len(self._filters) >= count:
+                self._filters.pop(next(iter(self._filters)))
+            mask = self._filters[key] = self._find_passing(filters)
+        return mask
+
+    def _find_passing(self, filters: dict[str, Any]) -> Bytes:
+        snapshot, columns = self.snapshot, self.snapshot.columns
+        mask = np.ones(len(snapshot.product_id), bool)
+        for name, wanted in filters.items():
+            values = wanted if isinstance(wanted, list) else [wanted]
+            if name in ("price_min_micros", "price_max_micros"):
+                is_number = isinstance(wanted, int | float) and not isinstance(wanted, bool)
+                if not is_number:
+                    mask[:] = False
+                elif name == "price_min_micros":
+                    mask &= columns.product_price >= wanted
+                else:
+                    mask &= columns.product_price <= wanted
+            elif name == "category_id":
+                mask &= self._below_any(values)
+            elif name == "product_id":
+                rows = [snapshot.product_row[value] for value in values if value in snapshot.product_row]
+                mask &= np.isin(np.arange(len(mask)), rows)
+            elif name in snapshot.attribute_row:
+                accepted = {_as_text(value) for value in values}
+                known = snapshot.names.attribute_values[name]
+                # One place more than there are values: NONE_ROW, the last one, is what has no value.
+                is_accepted = np.array([_as_text(value) in accepted for value in known] + [False], bool)
+                mask &= is_accepted[columns.attribute_code[snapshot.attribute_row[name]]]
+            else:
+                mask[:] = False
+        return mask.astype(np.uint8)
+
+    def _below_any(self, categories: list[Any]) -> NDArray[np.bool_]:
+        columns = self.snapshot.columns
+        mask = np.zeros(len(columns.product_category), bool)
+        for category in categories:
+            row = self.snapshot.category_row.get(category) if isinstance(category, str) else None
+            if row is not None:
+                mask |= (columns.product_category >= row) & (columns.product_category < columns.category_end[row])
+        return mask
+
+
+class Scratch:
+    """Arrays one auction after another writes to; what must be clear between two is cleared by who wrote it."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        product_count = len(snapshot.product_id)
+        self.own_quality_ppm = np.zeros(product_count, np.int64)
+        self.product_reason = np.zeros(product_count, np.int16)
+        self.last_asked = np.zeros(product_count, np.int64)
+        self.is_capped = np.zeros(len(snapshot.bid_id), np.uint8)
+        self.is_keyword_hit = np.zeros(len(snapshot.names.keywords), np.uint8)
+        self.audience_bits = np.zeros(-(-len(snapshot.targets_spec.audiences) // 64) + 1, np.uint64)
+        self.pattern_bits = np.zeros(-(-len(snapshot.targets_spec.patterns) // 64) + 1, np.uint64)
+        self.fact = np.zeros(FACT_COUNT, np.int64)
+        self.question = 0
+        self.found = new_found(4_096)
+        self.capacity = 4_096
+        self._is_taken = False
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Guard against a second auction in the midst of one, which would read half of the other's marks."""
+        assert not self._is_taken, "one market holds one auction at a time"
+        self._is_taken = True
+        try:
+            yield
+        finally:
+            self._is_taken = False
+
+    def next_question(self) -> int:
+        """Return a number no earlier question had."""
+        self.question += QUESTION_STEP
+        return self.question
+
+    def make_room(self, more: int) -> FoundArrays:
+        """Return the arrays the gate writes to, with room for so many more of each kind."""
+        count = self.found.counts
+        needed = int(max(count[0], count[1])) + more
+        if needed > self.capacity:
+            self.capacity = max(needed, 2 * self.capacity)
+            grown = new_found(self.capacity)
+            for old, new in zip(self.found.candidate, grown.candidate, strict=True):
+                new[: count[0]] = old[: count[0]]
+            for name in ("offer_row", "quality_ppm", "place"):
+                getattr(grown, name)[: count[0]] = getattr(self.found, name)[: count[0]]
+            for name in ("lost_row", "lost_reason", "lost_place"):
+                getattr(grown, name)[: count[1]] = getattr(self.found, name)[: count[1]]
+            grown.counts[:] = count
+            self.found = grown
+        return self.found
+
+
+def new_outcome(slot_count: int) -> OutcomeArrays:
+    """Return arrays for the outcome of a page with so many slots."""
+    return OutcomeArrays(
+        winner_row=np.full(slot_count, -1, np.int64),
+        critical_micros=np.zeros(slot_count, np.int64),
+        vcg_micros=np.zeros(slot_count, np.int64),
+        threshold_micros=np.zeros((slot_count, slot_count), np.int64),
+        pick_order=np.zeros(slot_count, np.int64),
+    )
+
+
+def new_found(capacity: int) -> FoundArrays:
+    """Return arrays for so many candidates, and so many that lost."""
+    return FoundArrays(
+        candidate=CandidateArrays(
+            bid_micros=np.zeros(capacity, np.int64),
+            weight_ppm=np.zeros(capacity, np.int64),
+            value_micros=np.zeros(capacity, np.int64),
+            floor_micros=np.zeros(capacity, np.int64),
+            advertiser_code=np.zeros(capacity, np.int32),
+            brand_code=np.zeros(capacity, np.int32),
+            product_code=np.zeros(capacity, np.int32),
+            charge_code=np.zeros(capacity, np.int8),
+            tie_key=np.zeros(capacity, np.uint64),
+            eligible_slots=np.zeros(capacity, np.uint64),
+            group_bits=np.zeros(capacity, np.uint64),
+        ),
+        offer_row=np.zeros(capacity, np.int32),
+        quality_ppm=np.zeros(capacity, np.int64),
+        place=np.zeros(capacity, np.int8),
+        lost_row=np.zeros(capacity, np.int32),
+        lost_reason=np.zeros(capacity, np.int16),
+        lost_place=np.zeros(capacity, np.int8),
+        counts=np.zeros(2, np.int64),
+    )
+
+
+def highest_score(offer: NDArray[np.void], multiplier_max_ppm: Int64s, quality_ppm: Int64s) -> Int64s:
+    """Return the most each offer can be worth an impression, in micros times a million, for products of that quality.
+
+    Nothing but a retailer's boost, a visitor's own quality and squashing can lift it above that.
+    """
+    bid = offer["bid_micros"].copy()
+    has_multiplier = offer["multiplier_row"] != NONE_ROW
+    if has_multiplier.any():
+        factor = multiplier_max_ppm[offer["multiplier_row"][has_multiplier]]
+        bid[has_multiplier] = np.minimum(bid[has_multiplier] * factor // PPM, BID_MICROS_MAX)
+    weight = np.where(offer["charge"] == CLICK, quality_ppm[offer["product_row"]], PPM)
+    score: Int64s = np.where(offer["never_reason"] == 0, bid * weight, 0)
+    return score
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

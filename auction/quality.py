@@ -1,0 +1,26 @@
+"""Quality: predicted clicks per million impressions, the model's for every product and the visitor's own for some."""
+
+import numpy as np
+
+from affinity.view import VisitorView
+from auction.market import Market
+from auction.snapshot import Int32s
+
+PPM = 1_000_000
+
+
+def set_own_quality(visitor: VisitorView, market: Market) -> Int32s:
+    """Mark the products with a quality of the visitor's own in the market's scratch, and return their rows.
+
+    All others have the model's base quality. To be undone by `clear_own_quality`.
+    """
+    rows = visitor.product_row
+    if len(rows):
+        market.scratch.own_quality_ppm[rows] = np.clip(visitor.quality_ppm, 1, PPM)
+    return rows
+
+
+def clear_own_quality(rows: Int32s, market: Market) -> None:
+    """Undo `set_own_quality`."""
+    if len(rows):
+        market.scratch.own_quality_ppm[rows] = 0

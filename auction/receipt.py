@@ -1,0 +1,458 @@
+"""Receipts: what each auction looked at, in append-only segment files that take a bounded part of the disk.
+
+On the slot path a receipt is a handful of copied arrays in a queue; `write` turns the queue into records off the path.
+A segment holds, besides receipts, the names behind the rows they speak of, each once per snapshot, so that it can be
+read long after its snapshots are gone. A receipt holds neither a visitor's id nor a hash of one.
+
+A record is 4 bytes of length (little-endian) and a MessagePack value. A record torn by a crash ends its segment.
+"""
+
+import contextlib
+import struct
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from auction.engine import Outcome
+from auction.kernel import CandidateArrays, OutcomeArrays, PageArrays, fill_page_nb
+from auction.market import Market, new_outcome
+from auction.request import SlotRequest
+from auction.settings import Settings
+from auction.snapshot import Snapshot
+
+SEGMENT_SUFFIX = ".receipts"
+GONE_BEFORE = "gone-before"  # a file with the time before which segments were dropped
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_LENGTH = struct.Struct("<I")
+_RECORD_BYTES_MAX = 1 << 28
+
+# How the arrays of a receipt are written, in this order.
+_CANDIDATE_TYPES = ("i8", "i8", "i8", "i8", "i4", "i4", "i4", "i1", "u8", "u8", "u8")
+_FOUND_TYPES = ("i4", "i8", "i1")  # offer row, quality, place
+_LOST_TYPES = ("i4", "i2", "i1")  # offer row, reason, place
+
+
+class PlaceNote(Struct, frozen=True, array_like=True):
+    """A placement as it was laid out."""
+
+    placement_id: str
+    first_slot: int
+    slot_count: int
+    pricing: str
+    rule_ids: list[str]
+    no_fill_reason: str | None
+
+
+class Note(Struct, frozen=True, array_like=True, tag="receipt"):
+    """A receipt as it is written.
+
+    Attributes:
+        snapshot_number: which of the segment's tables of names its rows are looked up in.
+        candidates, found: arrays, as bytes, of those that took part.
+        lost: the same of those that did not; `lost_count` of them, the first of which are here.
+        page: attention, opportunity cost, pins; caps.
+        outcome: winners, both prices, thresholds, order.
+        unseen: charge types, slots, groups and scores of what was not looked at.
+    """
+
+    auction_id: str
+    held_at_ms: int
+    snapshot_number: int
+    snapshot_version: int
+    currency: str
+    mode: str
+    page_type: str
+    experiment_id: str | None
+    variant: str | None
+    is_partial: bool
+    tie_seed: int
+    places: list[PlaceNote]
+    candidate_count: int
+    lost_count: int
+    candidates: list[bytes]
+    found: list[bytes]
+    lost: list[bytes]
+    page: list[bytes]
+    outcome: list[bytes]
+
+
+class OfferName(Struct, frozen=True, array_like=True):
+    """Whose bid on what a row is."""
+
+    bid_id: str
+    campaign_id: str
+    advertiser_id: str
+    product_id: str
+
+
+class Names(Struct, frozen=True, array_like=True, tag="names"):
+    """Names behind rows of one snapshot, as far as the segment's receipts needed them when they were written."""
+
+    snapshot_number: int
+    offers: dict[int, OfferName]
+    products: dict[int, str]
+    brands: dict[int, str]
+
+
+_Record = Note | Names
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[_Record] = msgspec.msgpack.Decoder(_Record)
+
+
+class Receipt(Struct, frozen=True):
+    """A receipt read back: the note, its arrays, and the names of its rows."""
+
+    note: Note
+    candidates: CandidateArrays
+    offer_row: NDArray[np.int32]
+    quality_ppm: NDArray[np.int64]
+    place: NDArray[np.int8]
+    lost_row: NDArray[np.int32]
+    lost_reason: NDArray[np.int16]
+    lost_place: NDArray[np.int8]
+    page: PageArrays
+    outcome: OutcomeArrays
+    offers: dict[int, OfferName]
+    products: dict[int, str]
+
+
+class Waiting(Struct, frozen=True):
+    """A receipt in the queue, and the snapshot its rows are of."""
+
+    note: Note
+    snapshot: Snapshot
+
+
+def make_note(
+    auction_id: str,
+    held_at_ms: int,
+    request: SlotRequest,
+    outcome: Outcome,
+    market: Market,
+    experiment_id: str | None,
+    variant: str | None,
+    lost_count_max: int,
+) -> Note:
+    """Copy what the outcome stands on, before the next auction writes over it."""
+    found, count = market.scratch.found, outcome.candidate_count
+    lost = min(outcome.lost_count, lost_count_max)
+    rules = market.snapshot.rules
+    page, arrays = outcome.page, outcome.arrays
+    return Note(
+        auction_id=auction_id,
+        held_at_ms=held_at_ms,
+        snapshot_number=0,
+        snapshot_version=market.snapshot.version,
+        currency=market.snapshot.currency,
+        mode=request.mode,
+        page_type=request.page.type,
+        experiment_id=experiment_id,
+        variant=variant,
+        is_partial=outcome.is_partial,
+        tie_seed=outcome.tie_seed,
+        places=[
+            PlaceNote(
+                laid.placement.placement_id,
+                laid.first_slot,
+                laid.slot_count,
+                laid.placement.pricing,
+                [rules[row].rule_id for row in laid.plan.rule_rows],
+                decided.no_fill_reason,
+            )
+            for laid, decided in zip(outcome.laid, outcome.places, strict=True)
+        ],
+        candidate_count=count,
+        lost_count=outcome.lost_count,
+        candidates=[array[:count].tobytes() for array in found.candidate],
+        found=[found.offer_row[:count].tobytes(), found.quality_ppm[:count].tobytes(), found.place[:count].tobytes()],
+        lost=[
+            found.lost_row[:lost].tobytes(),
+            found.lost_reason[:lost].tobytes(),
+            found.lost_place[:lost].tobytes(),
+        ],
+        page=[array.tobytes() for array in page],
+        outcome=[array.tobytes() for array in arrays],
+    )
+
+
+def replay_receipt(receipt: Receipt) -> OutcomeArrays:
+    """Fill and price the page again from what the receipt holds; equal to what it was, bit for bit."""
+    again = new_outcome(len(receipt.page.pinned_row))
+    nothing = np.zeros(0, np.int64)
+    fill_page_nb(
+        receipt.candidates, receipt.note.candidate_count, receipt.page, nothing, nothing, nothing, nothing, again
+    )
+    return again
+
+
+class ReceiptLog:
+    """The queue and the segment files of one process.
+
+    Args:
+        folder: where segments are; other processes' segments in it are read, never written or dropped.
+        settings: sizes.
+        process_name: part of this process's file names.
+    """
+
+    def __init__(self, folder: Path, settings: Settings, process_name: str = "0") -> None:
+        self._folder = folder
+        self._settings = settings
+        self._process_name = process_name
+        self._waiting: deque[Waiting] = deque()
+        self._path: Path | None = None
+        self._size = 0
+        self._snapshot_number = 0
+        self._snapshot: Snapshot | None = None
+        self._is_named: dict[str, NDArray[np.bool_]] = {}
+        self.dropped_count = 0
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @property
+    def waiting_count(self) -> int:
+        """Count the receipts not written yet."""
+        return len(self._waiting)
+
+    def queue(self, waiting: Waiting) -> None:
+        """Take a receipt; drop and count it when the queue is full."""
+        if len(self._waiting) >= self._settings.receipt_queue_max:
+            self.dropped_count += 1
+            return
+        self._waiting.append(waiting)
+
+    def write(self, count_max: int = 1 << 30) -> int:
+        """Write up to so many receipts of the queue; return how many were.
+
+        What the disk refuses is dropped and counted: a receipt must never hold up a fill.
+        """
+        parts: list[bytes] = []
+        written = 0
+        while self._waiting and written < count_max:
+            waiting = self._waiting[0]
+            if self._path is None or self._size >= self._settings.receipt_segment_bytes:
+                self._append(parts)
+                self._begin_segment(waiting.note.held_at_ms)
+            self._waiting.popleft()
+            written += 1
+            before = len(parts)
+            self._add_names(waiting, parts)
+            note = msgspec.structs.replace(waiting.note, snapshot_number=self._snapshot_number)
+            parts.append(_framed(note))
+            self._size += sum(len(part) for part in parts[before:])
+        self._append(parts)
+        return written
+
+    def find(self, auction_id: str) -> Receipt | None:
+        """Return the receipt of an auction, None where none is kept."""
+        self.write()
+        held_at_ms = time_of(auction_id)
+        if held_at_ms is None:
+            return None
+        for path in self._segments_around(held_at_ms):
+            for receipt in read_segment(path, only=auction_id):
+                return receipt
+        return None
+
+    def is_gone(self, auction_id: str) -> bool:
+        """Say whether receipts as old as this one's would be were dropped."""
+        held_at_ms = time_of(auction_id)
+        if held_at_ms is None:
+            return False
+        try:
+            gone_before_ms = int((self._folder / GONE_BEFORE).read_text())
+        except (OSError, ValueError):
+            return False
+        return held_at_ms < gone_before_ms
+
+    # --- segments ----------------------------------------------------------------------------------------------------
+
+    def _append(self, parts: list[bytes]) -> None:
+        if not parts or self._path is None:
+            return
+        try:
+            with self._path.open("ab") as file:
+                file.write(b"".join(parts))
+        except OSError:
+            self.dropped_count += len(parts)
+            self._path = None
+        parts.clear()
+
+    def _begin_segment(self, first_ms: int) -> None:
+        self._trim()
+        self._path = self._folder / f"{first_ms:015d}-{self._process_name}{SEGMENT_SUFFIX}"
+        self._size = self._path.stat().st_size if self._path.exists() else 0
+        self._snapshot = None
+
+    def _trim(self) -> None:
+        """Drop our oldest segments while there is more than may be, and note from when on receipts are kept."""
+        ours = [path for path in list_segments(self._folder) if path.stem.endswith(f"-{self._process_name}")]
+        sizes = {path: path.stat().st_size for path in ours}
+        most = self._settings.receipt_bytes_max - self._settings.receipt_segment_bytes
+        total = sum(sizes.values())
+        while ours and total > max(most, 0):
+            oldest = ours.pop(0)
+            total -= sizes[oldest]
+            # Until the next segment begins, that is as far as the oldest one reached.
+            until_ms = _first_ms(ours[0]) if ours else _first_ms(oldest) + 1
+            with contextlib.suppress(OSError):
+                (self._folder / GONE_BEFORE).write_text(str(until_ms))
+                oldest.unlink()
+
+    def _segments_around(self, held_at_ms: int) -> list[Path]:
+        """Return the segments that may hold a receipt of that time: per process, the last that began before it."""
+        by_process: dict[str, list[Path]] = {}
+        for path in list_segments(self._folder):
+            by_process.setdefault(path.stem.partition("-")[2], []).append(path)
+        found: list[Path] = []
+        for paths in by_process.values():
+            begun = [path for path in paths if _first_ms(path) <= held_at_ms]
+            # Auctions overlap the change of segments: one that began earlier may be written a little later.
+            found += reversed(begun[-2:])
+            found += [path for path in paths if held_at_ms < _first_ms(path) <= held_at_ms + 60_000]
+        return found
+
+    # --- names -------------------------------------------------------------------------------------------------------
+
+    def _add_names(self, waiting: Waiting, parts: list[bytes]) -> None:
+        snapshot, note = waiting.snapshot, waiting.note
+        if self._snapshot is not snapshot:
+            self._snapshot = snapshot
+            self._snapshot_number += 1
+            self._is_named = {
+                "offer": np.zeros(snapshot.offer_count, bool),
+                "product": np.zeros(len(snapshot.product_id), bool),
+                "brand": np.zeros(len(snapshot.product_id) + len(snapshot.names.brand), bool),
+            }
+        offers = np.concatenate([np.frombuffer(note.found[0], "i4"), np.frombuffer(note.lost[0], "i4")])
+        new_offers = self._new("offer", offers[offers >= 0])
+        new_products = self._new("product", np.frombuffer(note.candidates[6], "i4"))
+        if not len(new_offers) and not len(new_products):
+            return
+        rows = snapshot.columns.offer[new_offers]
+        names = Names(
+            snapshot_number=self._snapshot_number,
+            offers={
+                int(row): OfferName(
+                    snapshot.bid_id[int(offer["bid_row"])],
+                    snapshot.campaign_id[offer["campaign_row"]],
+                    snapshot.advertiser_id[offer["advertiser_row"]],
+                    snapshot.product_id[offer["product_row"]],
+                )
+                for row, offer in zip(new_offers, rows, strict=True)
+            },
+            products={int(row): snapshot.product_id[row] for row in new_products},
+            brands={},
+        )
+        parts.append(_framed(names))
+
+    def _new(self, kind: str, rows: NDArray[np.int32]) -> NDArray[np.int32]:
+        is_named = self._is_named[kind]
+        new = np.unique(rows[~is_named[rows]])
+        is_named[new] = True
+        return new
+
+
+def list_segments(folder: Path) -> list[Path]:
+    """Return the segment files of a folder, oldest first."""
+    return sorted(folder.glob(f"*{SEGMENT_SUFFIX}"))
+
+
+def read_receipts(folder: Path) -> Iterator[Receipt]:
+    """Yield every receipt kept in a folder, oldest segment first."""
+    for path in list_segments(folder):
+        yield from read_segment(path)
+
+
+def read_segment(path: Path, only: str | None = None) -> Iterator[Receipt]:
+    """Yield the receipts of a segment up to its end, or to a torn record; with `only`, just that auction's."""
+    offers: dict[int, dict[int, OfferName]] = {}
+    products: dict[int, dict[int, str]] = {}
+    wanted = None if only is None else only.encode()
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return  # dropped meanwhile
+    place = 0
+    while place + _LENGTH.size <= len(content):
+        (length,) = _LENGTH.unpack_from(content, place)
+        place += _LENGTH.size
+        if length > _RECORD_BYTES_MAX or place + length > len(content):
+            return
+        record = content[place : place + length]
+        place += length
+        is_receipt = record[1:9] == b"\xa7receipt"
+        if is_receipt and wanted is not None and wanted not in record[:64]:
+            continue
+        try:
+            decoded = _decoder.decode(record)
+        except msgspec.DecodeError:
+            return
+        if isinstance(decoded, Names):
+            offers.setdefault(decoded.snapshot_number, {}).update(decoded.offers)
+            products.setdefault(decoded.snapshot_number, {}).update(decoded.products)
+        else:
+            number = decoded.snapshot_number
+            yield open_note(decoded, offers.setdefault(number, {}), products.setdefault(number, {}))
+
+
+def open_note(note: Note, offers: dict[int, OfferName], products: dict[int, str]) -> Receipt:
+    """Return the arrays of a note."""
+    slot_count = sum(place.slot_count for place in note.places)
+    candidates = [np.frombuffer(raw, kind) for raw, kind in zip(note.candidates, _CANDIDATE_TYPES, strict=True)]
+    found = [np.frombuffer(raw, kind) for raw, kind in zip(note.found, _FOUND_TYPES, strict=True)]
+    lost = [np.frombuffer(raw, kind) for raw, kind in zip(note.lost, _LOST_TYPES, strict=True)]
+    page = [np.frombuffer(raw, kind) for raw, kind in zip(note.page, _PAGE_TYPES, strict=True)]
+    page[0] = page[0].reshape(2, slot_count)
+    outcome = [np.frombuffer(raw, "i8") for raw in note.outcome]
+    outcome[3] = outcome[3].reshape(slot_count, slot_count)
+    return Receipt(
+        note,
+        CandidateArrays(*[array.copy() for array in candidates]),  # compiled code wants arrays it could write to
+        *found,
+        *lost,
+        PageArrays(*[array.copy() for array in page]),
+        OutcomeArrays(*[array.copy() for array in outcome]),
+        offers,
+        products,
+    )
+
+
+_PAGE_TYPES = ("i8", "i8", "i8", "u8", "i1", "u8", "i8")
+
+
+def time_of(auction_id: str) -> int | None:
+    """Return when an auction of that id was held, UTC milliseconds since 1970; None where it is no auction's id."""
+    digits = auction_id.removeprefix("auc_")
+    if len(auction_id) != 30 or len(digits) != 26 or any(digit not in _ALPHABET for digit in digits):
+        return None
+    number = 0
+    for digit in digits:
+        number = number << 5 | _ALPHABET.index(digit)
+    return number >> 80
+
+
+def _framed(record: Note | Names) -> bytes:
+    encoded = _encoder.encode(record)
+    return _LENGTH.pack(len(encoded)) + encoded
+
+
+def _first_ms(path: Path) -> int:
+    return int(path.stem.partition("-")[0])
+
+
+__all__: Sequence[str] = (
+    "Note",
+    "OfferName",
+    "Receipt",
+    "ReceiptLog",
+    "Waiting",
+    "make_note",
+    "open_note",
+    "read_receipts",
+    "replay_receipt",
+    "time_of",
+)

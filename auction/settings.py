@@ -1,0 +1,52 @@
+"""What an operator may set about auctions, each with its default, its unit and a sentence."""
+
+from msgspec import Struct
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Settings of the auction.
+
+    Attributes:
+        body_bytes_max: largest body of `POST /v1/fills`, in bytes.
+        candidate_pool_size: how many of the best candidates are ranked at first; more are fetched while they could
+            still change the answer.
+        scan_rows_between_clock_looks: how many offers are looked at before the deadline is looked at again.
+        deadline_reserve_us: microseconds of `tmax_ms` kept for minting beacons and writing the answer.
+        organic_click_value_micros: what a click on an organic product is worth to the merchant, in micros; times its
+            quality it is the product's value on a merchandised page.
+        organic_rank_value_micros: value of an impression, in micros, of the product the caller ranks first; later
+            ones get 20 / (19 + rank) of it.
+        holdout_ppm: share of visitors, in parts per million, who see no paid fill; 0 turns the experiment off.
+        experiment_id: name of that experiment, as fills and receipts carry it.
+        pending_life_s: seconds after which half of what shown impressions were expected to cost is taken as not coming.
+        pending_z: how many standard deviations of not yet settled spend a budget must still have room for.
+        pacing_interval_ms: milliseconds between two steps of the pacing multipliers.
+        pacing_step: size of such a step, in the logarithm of the multiplier.
+        pacing_floor_ppm: lowest pacing multiplier, in parts per million.
+        gate_interval_ms: milliseconds after which flights, funds and budgets are gone through again.
+        receipt_bytes_max: bytes of disk receipts may take; the oldest segment goes first.
+        receipt_segment_bytes: size of one segment file of receipts, in bytes.
+        receipt_queue_max: receipts waiting to be written; more are dropped and counted.
+        receipt_rows_max: candidates that lost at the gate kept in one receipt; more are counted only.
+        unbilled_receipt_ppm: share of auctions without a paid fill whose receipt is kept, in parts per million.
+    """
+
+    body_bytes_max: int = 2_000_000
+    candidate_pool_size: int = 48
+    scan_rows_between_clock_looks: int = 8_192
+    deadline_reserve_us: int = 600
+    organic_click_value_micros: int = 100_000
+    organic_rank_value_micros: int = 20_000
+    holdout_ppm: int = 0
+    experiment_id: str = "ad-free-holdout"
+    pending_life_s: int = 120
+    pending_z: float = 1.0
+    pacing_interval_ms: int = 1_000
+    pacing_step: float = 0.05
+    pacing_floor_ppm: int = 50_000
+    gate_interval_ms: int = 100
+    receipt_bytes_max: int = 512_000_000
+    receipt_segment_bytes: int = 16_000_000
+    receipt_queue_max: int = 10_000
+    receipt_rows_max: int = 2_000
+    unbilled_receipt_ppm: int = 1_000_000
