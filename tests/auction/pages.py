@@ -1,5 +1,6 @@
 """Random pages for the auction's tests, and the way from a page of the naive twin to the kernel's arrays."""
 
+import random
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -210,4 +211,62 @@ def pages(  # noqa: PLR0913 - each switches off one part of the mechanism
         pins=pins,
         opportunity_cost=costs,
         score_floor=draw(values) if with_floors else Fraction(0),
+    )
+
+
+def random_page(chance: random.Random, ads_max: int = 12, slots_max: int = 6) -> naive.Page:
+    """Return a page as full as they come: most slots sold, ties and shared products likely, caps that bind."""
+    slot_count = chance.randint(1, slots_max)
+    every = frozenset(range(slot_count))
+    ad_count = chance.randint(0, ads_max)
+    ties = chance.sample(range(ad_count + slot_count), ad_count + slot_count)
+    charges = chance.choice([("click",), ("click", "impression"), ("impression", "click")])
+    coarse = chance.random() < 0.5  # small numbers, so that ties are common
+
+    def some_slots() -> frozenset[int]:
+        return frozenset(slot for slot in every if chance.random() < 0.6)
+
+    def a_bid() -> int:
+        return chance.randint(0, 9) if coarse else chance.randint(0, 3_000_000)
+
+    def an_ad(number: int, name: str) -> naive.Ad:
+        is_organic = chance.random() < 0.2
+        brand = chance.choice("ABCDE")
+        value = Fraction(chance.choice([0, 0, chance.randint(0, 5) if coarse else chance.randint(0, 500_000)]))
+        return naive.Ad(
+            name=name,
+            product=chance.choice([name, name, name, "p1", "p2"]),
+            brand=brand,
+            advertiser=None if is_organic else chance.choice([brand, brand, brand, "Y", "Z"]),
+            charge=chance.choice(charges),
+            bid=0 if is_organic else a_bid(),
+            weight=Fraction(chance.choice([PPM, PPM // 2]) if coarse else chance.randint(1, 2 * PPM), PPM),
+            value=max(value, Fraction(1)) if is_organic else value,
+            floor=chance.choice([0, 0, a_bid()]),
+            tie=ties[number],
+            slots=chance.choice([None, None, some_slots()]),
+            groups=chance.choice([frozenset[str](), frozenset[str](), frozenset({"new"})]),
+        )
+
+    caps = []
+    for slots in (every, frozenset(range(slot_count // 2)), some_slots()):
+        if chance.random() < 0.4:
+            caps.append(naive.Cap(slots, chance.randint(1, 2), per_brand=True))
+        if chance.random() < 0.3:
+            group = chance.choice(["paid", "new", None])
+            caps.append(naive.Cap(slots, chance.randint(0, slot_count), group, per_brand=chance.random() < 0.3))
+    return naive.Page(
+        attention={
+            charge: sorted((Fraction(chance.randint(1, 20), 20) for _ in every), reverse=chance.random() < 0.8)
+            for charge in charges
+        },
+        ads=[an_ad(number, f"a{number}") for number in range(ad_count)],
+        caps=caps,
+        pins={
+            slot: an_ad(ad_count + slot, f"pin{slot}")
+            for slot in every
+            if chance.random() < chance.choice([0.0, 0.0, 0.3])
+        },
+        opportunity_cost={slot: Fraction(a_bid(), 2) for slot in every if chance.random() < chance.choice([0, 0, 0.4])},
+        score_floor=Fraction(chance.choice([0, 0, a_bid()])) / 3,
     )
