@@ -494,6 +494,7 @@ def _each_line(source: BinaryIO, sink: TextIO, answer: Callable[[Any], Any]) -> 
     """Answer every line of JSON with one; a bad line ends it, named."""
     import msgspec
 
+    encode = msgspec.json.Encoder(decimal_format="number").encode  # exact amounts stay numbers
     for number, line in enumerate(source, 1):
         if not line.strip():
             continue
@@ -503,5 +504,5 @@ def _each_line(source: BinaryIO, sink: TextIO, answer: Callable[[Any], Any]) -> 
             sink.flush()
             click.echo(f"line {number}: {refusal}", err=True)
             sys.exit(EXIT_USAGE)
-        sink.write(msgspec.json.encode(body).decode() + "\n")
+        sink.write(encode(body).decode() + "\n")
     sink.flush()
