@@ -5,6 +5,7 @@ chain: all of it or nothing.
 """
 
 import hashlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -73,15 +74,22 @@ class Desk:
         retailer_id: whose deployment it is.
         clock_ms: UTC, milliseconds since 1970.
         thread_count: calls carried out at the same time; the others wait.
+        count_call: told how many seconds each call took, by operation.
     """
 
     def __init__(
-        self, database: Database, retailer_id: str, clock_ms: Callable[[], int], thread_count: int = 4
+        self,
+        database: Database,
+        retailer_id: str,
+        clock_ms: Callable[[], int],
+        thread_count: int = 4,
+        count_call: Callable[[str, float], None] = lambda operation, seconds: None,
     ) -> None:
         self.database = database
         self.retailer_id = retailer_id
         self.clock_ms = clock_ms
         self._thread_count = thread_count
+        self._count_call = count_call
         self._threads: anyio.CapacityLimiter | None = None
 
     def reading(self, work: Work) -> Endpoint:
@@ -90,7 +98,9 @@ class Desk:
         async def endpoint(request: Request) -> Response:
             call = self._call(request)
             operation: Operation = request.scope["operation"]
-            return await self._in_thread(lambda: _respond(operation, self.database.read(lambda c: work(c, call))))
+            return await self._in_thread(
+                operation, lambda: _respond(operation, self.database.read(lambda connection: work(connection, call)))
+            )
 
         return endpoint
 
@@ -139,14 +149,18 @@ class Desk:
                     )
                 return response
 
-            return await self._in_thread(lambda: self.database.transact(transaction))
+            return await self._in_thread(operation, lambda: self.database.transact(transaction))
 
         return endpoint
 
-    async def _in_thread(self, work: Callable[[], Response]) -> Response:
+    async def _in_thread(self, operation: Operation, work: Callable[[], Response]) -> Response:
         if self._threads is None:
             self._threads = anyio.CapacityLimiter(self._thread_count)
-        return await anyio.to_thread.run_sync(work, limiter=self._threads)
+        began = time.perf_counter()
+        try:
+            return await anyio.to_thread.run_sync(work, limiter=self._threads)
+        finally:
+            self._count_call(operation.name, time.perf_counter() - began)
 
     def _call(self, request: Request) -> Call:
         scope = request.scope

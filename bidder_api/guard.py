@@ -22,11 +22,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bidder_api.access import Caller, Keyring, Role
 from bidder_api.errors import Forbidden, Invalid, Refused
 from bidder_api.operations import Operation
-from bidder_api.problems import plain_problem, problem_of, problem_response, response_to
+from bidder_api.problems import Problem, make_problem, plain_problem, problem_of, problem_response, response_to
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 IDENTIFIER_LENGTH_MAX = 64
+LENGTH_MAX = {"beacon_token": 4096, "transaction_id": 128}  # of parameters that may be longer
 PREFLIGHT_MAX_AGE_S = 7200
 _log = structlog.get_logger("guard")
 
@@ -102,10 +103,19 @@ class Guard:
         keyring: whose keys are valid.
         pages: what answers paths that are no operation (the shop, the documentation) and the lifespan.
         body_deadline_s: seconds a body may take to arrive.
+        count_problem: told the code of each refusal.
     """
 
-    def __init__(self, doors: Doors, keyring: Keyring, pages: ASGIApp, body_deadline_s: float) -> None:
+    def __init__(
+        self,
+        doors: Doors,
+        keyring: Keyring,
+        pages: ASGIApp,
+        body_deadline_s: float,
+        count_problem: Callable[[str], None],
+    ) -> None:
         self.doors = doors
+        self._count_problem = count_problem
         self._keyring = keyring
         self._pages = pages
         self._body_deadline_s = body_deadline_s
@@ -129,7 +139,8 @@ class Guard:
         except Exception as failure:
             if has_started:
                 raise
-            response = _answer_to(failure, scope)
+            problem, response = _answer_to(failure, scope)
+            self._count_problem(problem.code)
             _open_to_origins(scope, response)
             await response(scope, receive, send)
 
@@ -280,11 +291,10 @@ def _identifier(name: str, value: bytes) -> str:
         text = value.decode()
     except UnicodeDecodeError:
         raise _parameter("parameter_invalid", name, f"{name} must be UTF-8") from None
-    is_category = name in ("category_id",)
-    if not 1 <= len(text) <= (256 if is_category else IDENTIFIER_LENGTH_MAX) and name != "beacon_token":
-        raise _parameter(
-            "parameter_invalid", name, f"{name} must be 1 to {IDENTIFIER_LENGTH_MAX} characters, was {len(text)}"
-        )
+    length_max = LENGTH_MAX.get(name, IDENTIFIER_LENGTH_MAX)
+    if not 1 <= len(text) <= length_max:
+        message = f"{name} must be 1 to {length_max} characters, was {len(text)}"
+        raise _parameter("parameter_invalid", name, message)
     if any(character < " " or character == "\x7f" for character in text):
         raise _parameter("parameter_invalid", name, f"{name} must hold no control characters")
     return text
@@ -335,19 +345,20 @@ def _open_to_origins(scope: Scope, response: Response) -> None:
         response.headers["Access-Control-Allow-Origin"] = "*"
 
 
-def _answer_to(failure: Exception, scope: Scope) -> Response:
-    answer = response_to(failure)
-    if answer is not None:
-        return answer
+def _answer_to(failure: Exception, scope: Scope) -> tuple[Problem, Response]:
+    problem = problem_of(failure)
+    if problem is not None:
+        return problem, problem_response(problem, getattr(failure, "headers", None) or {})
     if isinstance(failure, PoolTimeout | OperationalError | InterfaceError) or (
         isinstance(failure, DBAPIError) and failure.connection_invalidated
     ):
         _log.warning("database_unavailable", path=scope["path"], failure=str(getattr(failure, "orig", failure)))
-        return plain_problem(
-            503, "database_unavailable", "the database cannot be reached or is busy; try again", retryable=True
-        )
-    _log.error("request_failed", path=scope["path"], method=scope["method"], exc_info=failure)
-    return plain_problem(500, "internal", "this is our mistake and has been logged")
+        busy = "the database cannot be reached or is busy; try again"
+        problem = make_problem(503, "database_unavailable", busy, retryable=True)
+    else:
+        _log.error("request_failed", path=scope["path"], method=scope["method"], exc_info=failure)
+        problem = make_problem(500, "internal", "this is our mistake and has been logged")
+    return problem, problem_response(problem)
 
 
 async def no_page(scope: Scope, receive: Receive, send: Send) -> None:

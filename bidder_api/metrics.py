@@ -1,7 +1,5 @@
 """`/metrics`: what one watches of the process as a whole; each package keeps its own figures beside these."""
 
-import time
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.process_collector import ProcessCollector
@@ -24,33 +22,26 @@ class ServerMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         ProcessCollector(registry=registry)
-        self.management_duration_seconds = Histogram(
+        self._management_duration_seconds = Histogram(
             "management_duration_seconds",
-            "Time a management call took, by operation",
+            "Time a management call took, its wait for a thread included.",
             ["operation"],
             registry=registry,
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0),
         )
-        self.snapshot_version = Gauge(
-            "snapshot_version", "Change sequence the served snapshot was built at", registry=registry
-        )
-        self.snapshot_swapped_at = Gauge(
-            "snapshot_swapped_timestamp_seconds", "When the served snapshot was taken up", registry=registry
-        )
+        self._problems = Counter("problems", "Requests refused, by code.", ["code"], registry=registry)
         self.snapshot_failures = Counter(
-            "snapshot_failures", "Snapshots that could not be loaded or built", registry=registry
+            "snapshot_failures", "Snapshots that could not be built or loaded.", registry=registry
         )
-        self.snapshot_age_seconds = Gauge(
-            "snapshot_age_seconds",
-            "Seconds since the database's state the snapshot shows was last current",
-            registry=registry,
-        )
-        self.ready = Gauge("ready", "1 when the process can serve", registry=registry)
+        self.ready = Gauge("ready", "1 when the process can serve.", registry=registry)
 
-    def took_up(self, version: int) -> None:
-        """Note that a snapshot is served from now on."""
-        self.snapshot_version.set(version)
-        self.snapshot_swapped_at.set(time.time())
+    def count_call(self, operation: str, seconds: float) -> None:
+        """Count a management call."""
+        self._management_duration_seconds.labels(operation).observe(seconds)
+
+    def count_problem(self, code: str) -> None:
+        """Count a refusal."""
+        self._problems.labels(code).inc()
 
 
 def routes(metrics: ServerMetrics, keyring: Keyring, mode: str) -> list[Route]:

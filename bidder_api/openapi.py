@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import fields
 
+from bidder_api.guard import IDENTIFIER_LENGTH_MAX, LENGTH_MAX
 from bidder_api.operations import Operation
 from bidder_api.problems import PROBLEM_TYPE, Problem
 
@@ -72,13 +73,16 @@ def _describe(operation: Operation, schema_of: dict[int, Any]) -> dict[str, Any]
 
 
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
-    text = {"type": "string", "minLength": 1, "maxLength": 64}
     described: list[dict[str, Any]] = [
         {
             "name": name,
             "in": "path",
             "required": True,
-            "schema": {"type": "string", "minLength": 1} if name == "beacon_token" else text,
+            "schema": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": LENGTH_MAX.get(name, IDENTIFIER_LENGTH_MAX),
+            },
         }
         for name in operation.parameters
     ]
@@ -134,8 +138,8 @@ def _responses(operation: Operation, schema_of: dict[int, Any]) -> dict[str, Any
     if operation.answer is not None:
         success["content"] = {operation.answer_type: {"schema": schema_of[id(operation.answer)]}}
     responses: dict[str, Any] = {str(operation.status): success}
-    if operation.method == "PUT" and operation.answer is not None:
-        responses["201"] = success | {"description": "Made."}
+    if operation.also_status is not None:
+        responses[str(operation.also_status)] = success
     for status in PROBLEM_STATUSES:
         responses[str(status)] = {"$ref": "#/components/responses/Problem"}
     return responses

@@ -20,6 +20,7 @@ class Operation(Struct, frozen=True, kw_only=True):
         body: type the guard decodes the body with; None where there is none.
         answer: type of the successful answer's body; None where it has none.
         query: type of the query parameters, decoded by the guard too; None where the handler reads them itself.
+        status: of success; `also_status` is a second one, such as 201 where a PUT made something.
         is_hot: the handler reads and decodes the body itself.
         is_cross_origin: browsers may call it from other origins.
         takes_idempotency_key: `Idempotency-Key` makes sending it again safe.
@@ -37,6 +38,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     answer: object | None = None
     query: type[Struct] | None = None
     status: int = 200
+    also_status: int | None = None
     body_size_max: int = 256 * KIB
     is_hot: bool = False
     is_cross_origin: bool = False

@@ -52,15 +52,15 @@ def problem_of(failure: Exception) -> Problem | None:
     if isinstance(failure, msgspec.ValidationError):
         return _of_validation(failure)
     if isinstance(failure, msgspec.MsgspecError):
-        return _problem(400, "body_malformed", str(failure), pointer="")
+        return make_problem(400, "body_malformed", str(failure), pointer="")
     if isinstance(failure, UnicodeDecodeError):
-        return _problem(400, "body_not_utf8", f"text must be UTF-8, byte {failure.start} is not", pointer="")
+        return make_problem(400, "body_not_utf8", f"text must be UTF-8, byte {failure.start} is not", pointer="")
     if isinstance(failure, RecursionError):
-        return _problem(400, "body_too_deep", "the body is nested too deeply", pointer="")
+        return make_problem(400, "body_too_deep", "the body is nested too deeply", pointer="")
     code = getattr(failure, "code", None)
     if not isinstance(code, str) or not hasattr(failure, "retryable"):
         return None
-    return _problem(
+    return make_problem(
         int(getattr(failure, "status", 400)),
         code,
         str(failure),
@@ -91,7 +91,7 @@ def response_to(failure: Exception) -> Response | None:
 
 def plain_problem(status: int, code: str, detail: str, **more: Any) -> Response:
     """Return a problem that no exception carries."""
-    return problem_response(_problem(status, code, detail, **more))
+    return problem_response(make_problem(status, code, detail, **more))
 
 
 def pointer_of(path: str) -> str:
@@ -122,15 +122,16 @@ def _of_validation(failure: msgspec.ValidationError) -> Problem:
     rule = said[: at.start()] if at else said
     field = _FIELD.search(rule)
     if rule.startswith("Object contains unknown field") and field:
-        return _problem(400, "field_unknown", rule, pointer=f"{pointer}/{escape(field['name'])}")
+        return make_problem(400, "field_unknown", rule, pointer=f"{pointer}/{escape(field['name'])}")
     if rule.startswith("Object missing required field") and field:
-        return _problem(400, "field_missing", rule, pointer=f"{pointer}/{escape(field['name'])}")
+        return make_problem(400, "field_missing", rule, pointer=f"{pointer}/{escape(field['name'])}")
     if ", got " in rule:
-        return _problem(400, "field_wrong_type", rule, pointer=pointer)
+        return make_problem(400, "field_wrong_type", rule, pointer=pointer)
     if rule.startswith("Expected "):
-        return _problem(400, "field_out_of_range", rule, pointer=pointer)
-    return _problem(400, "field_invalid", rule, pointer=pointer)
+        return make_problem(400, "field_out_of_range", rule, pointer=pointer)
+    return make_problem(400, "field_invalid", rule, pointer=pointer)
 
 
-def _problem(status: int, code: str, detail: str, **more: Any) -> Problem:
+def make_problem(status: int, code: str, detail: str, **more: Any) -> Problem:
+    """Return a problem."""
     return Problem(title=HTTPStatus(status).phrase, status=status, code=code, detail=detail, **more)

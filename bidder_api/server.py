@@ -73,7 +73,13 @@ def build_app(parts: Parts) -> Guard:
         default=no_page,
         lifespan=lifespan,
     )
-    return Guard(Doors(parts.operations, parts.surfaces), parts.keyring, pages, parts.settings.body_deadline_s)
+    return Guard(
+        Doors(parts.operations, parts.surfaces),
+        parts.keyring,
+        pages,
+        parts.settings.body_deadline_s,
+        parts.metrics.count_problem,
+    )
 
 
 def management_routes(desk: Desk, keyring: Keyring, hash_key: bytes, count_visitors: CountVisitors) -> list[Route]:

@@ -3,13 +3,32 @@
 from msgspec import Struct
 
 from affinity.catalog import Product
+from affinity.endpoint import Link, LinkDraft, Profile
+from affinity.navigation import NavigationBatch
+from affinity.profile import ProfileDraft
+from affinity.visitors import Recorded
 from auction.campaign import Bid, BidDraft, Campaign, CampaignDraft
 from auction.placement import PageCaps, Placement
 from auction.retailer_rule import RetailerRule, RuleDraft
 from bidder_api import audiences, bids, campaigns, history, keys, patterns, placements, products, rules
 from bidder_api.access import Role
-from bidder_api.operations import KIB, Operation
+from bidder_api.operations import ANYBODY, KIB, Operation
 from bidder_api.resources import PageQuery
+from ledger import reports
+from ledger.command import (
+    AdvertiserFunds,
+    CreditLineDraft,
+    OrderBatch,
+    OrderResults,
+    PromotionalCredit,
+    PromotionalCreditPage,
+    Reversal,
+    ReversalDraft,
+    TopUp,
+    TopUpDraft,
+    TopUpPage,
+)
+from ledger.event import EventBatch, EventResults
 
 SITE = frozenset({Role.SITE, Role.RETAILER})
 SERVING = frozenset({Role.RETAILER})
@@ -20,6 +39,7 @@ MERCHANT = frozenset({Role.MERCHANT})
 MERCHANT_READS = frozenset({Role.MERCHANT, Role.RETAILER})
 FINANCE = frozenset({Role.FINANCE})
 FINANCE_READS = frozenset({Role.FINANCE, Role.AUDITOR})
+OWN_BOOKS = FINANCE_READS | {Role.ADVERTISER}  # an advertiser's key sees its own only
 AUDIT = frozenset({Role.AUDITOR})
 ADMIN = frozenset({Role.ADMIN})
 
@@ -61,6 +81,108 @@ def _resource(
     ]  # fmt: skip
 
 
+SERVING_OPERATIONS: list[Operation] = [
+    Operation(
+        method="POST", path="/v1/events", name="record_events", tag="events", roles=ANYBODY,
+        summary="Record impressions, views and clicks; 200 means that every result is durable",
+        body=EventBatch, answer=EventResults, is_hot=True, is_cross_origin=True, body_size_max=2_000_000,
+    ),
+    Operation(
+        method="GET", path="/v1/click/{beacon_token}", name="follow_click", tag="events", roles=ANYBODY,
+        summary="Record a click and go to the product", status=302,
+    ),
+    Operation(
+        method="POST", path="/v1/navigation", name="record_navigation", tag="navigation", roles=SITE,
+        summary="Record what visitors did", body=NavigationBatch, answer=Recorded, status=202, is_hot=True,
+        is_cross_origin=True, body_size_max=512_000,
+    ),
+    Operation(
+        method="POST", path="/v1/orders", name="record_orders", tag="orders", roles=SERVING,
+        summary="Record orders and returns", body=OrderBatch, answer=OrderResults, body_size_max=1024 * KIB,
+    ),
+    Operation(
+        method="PUT", path="/v1/profiles/{visitor_id}", name="put_profile", tag="visitors", roles=CUSTOMERS,
+        summary="Set a visitor's profile, whole", body=ProfileDraft, answer=Profile,
+    ),
+    Operation(
+        method="GET", path="/v1/profiles/{visitor_id}", name="get_profile", tag="visitors", roles=CUSTOMERS,
+        summary="Read a visitor's profile, and what is computed of it", answer=Profile,
+    ),
+    Operation(
+        method="POST", path="/v1/visitors/{visitor_id}/link", name="link_visitor", tag="visitors", roles=CUSTOMERS,
+        summary="Join a visitor to a customer", body=LinkDraft, answer=Link,
+    ),
+    Operation(
+        method="DELETE", path="/v1/visitors/{visitor_id}/link", name="unlink_visitor", tag="visitors",
+        roles=CUSTOMERS, summary="Part a visitor from its customer", status=204,
+    ),
+    Operation(
+        method="DELETE", path="/v1/visitors/{visitor_id}", name="erase_visitor", tag="visitors", roles=CUSTOMERS,
+        summary="Erase everything kept of a visitor", status=204,
+    ),
+]  # fmt: skip
+
+LEDGER_OPERATIONS: list[Operation] = [
+    Operation(
+        method="GET", path="/v1/ledger/accounts", name="list_accounts", tag="ledger", roles=OWN_BOOKS,
+        summary="List the accounts in use", answer=reports.AccountList, query=reports.LedgerQuery,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/balances", name="list_balances", tag="ledger", roles=OWN_BOOKS,
+        summary="List balances", answer=reports.BalanceList, query=reports.LedgerQuery,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/trial-balance", name="get_trial_balance", tag="ledger", roles=FINANCE_READS,
+        summary="Read all balances and their sum, 0", answer=reports.TrialBalance,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/transactions", name="list_transactions", tag="ledger", roles=FINANCE_READS,
+        summary="List the journal", answer=reports.TransactionPage, query=reports.TransactionsQuery,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/transactions/{transaction_id}", name="get_transaction", tag="ledger",
+        roles=FINANCE_READS, summary="Read a transaction", answer=reports.JournalTransaction,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/statements", name="get_statement", tag="ledger", roles=OWN_BOOKS,
+        summary="Read an advertiser's month", answer=reports.Statement, query=reports.StatementQuery,
+    ),
+    Operation(
+        method="POST", path="/v1/ledger/top-ups", name="create_top_up", tag="ledger", roles=FINANCE,
+        summary="Book money received, once per reference", body=TopUpDraft, answer=TopUp, status=201, also_status=200,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/top-ups", name="list_top_ups", tag="ledger", roles=OWN_BOOKS,
+        summary="List money received", answer=TopUpPage, query=reports.FundsQuery,
+    ),
+    Operation(
+        method="POST", path="/v1/ledger/promotional-credits", name="create_promotional_credit", tag="ledger",
+        roles=FINANCE, summary="Give credit, once per reference", body=TopUpDraft, answer=PromotionalCredit,
+        status=201, also_status=200,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/promotional-credits", name="list_promotional_credits", tag="ledger",
+        roles=OWN_BOOKS, summary="List credit given", answer=PromotionalCreditPage, query=reports.FundsQuery,
+    ),
+    Operation(
+        method="POST", path="/v1/ledger/credit-lines", name="set_credit_line", tag="ledger", roles=FINANCE,
+        summary="Set the most an advertiser may owe", body=CreditLineDraft, answer=AdvertiserFunds,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/credit-lines", name="list_credit_lines", tag="ledger", roles=OWN_BOOKS,
+        summary="List advertisers' funds", answer=reports.FundsPage, query=reports.FundsQuery,
+    ),
+    Operation(
+        method="POST", path="/v1/ledger/reversals", name="create_reversal", tag="ledger", roles=FINANCE,
+        summary="Undo a transaction, once", body=ReversalDraft, answer=Reversal, status=201,
+    ),
+    Operation(
+        method="GET", path="/v1/reconciliation", name="get_reconciliation", tag="ledger", roles=FINANCE_READS,
+        summary="Read counts, sums and digests to hold against a log of one's own", answer=reports.Reconciliation,
+        query=reports.ReconciliationQuery,
+    ),
+]  # fmt: skip
+
 MANAGEMENT: list[Operation] = [
     *_resource(
         "campaign", "/v1/campaigns", "campaigns", BIDDING, CampaignDraft, campaigns.CampaignPatch, Campaign,
@@ -81,7 +203,7 @@ MANAGEMENT: list[Operation] = [
     ),
     Operation(
         method="PUT", path="/v1/products/{product_id}", name="put_product", summary="Set a product, whole",
-        tag="products", roles=MERCHANT, body=products.ProductBody, answer=Product,
+        tag="products", roles=MERCHANT, body=products.ProductBody, answer=Product, also_status=201,
     ),
     Operation(
         method="GET", path="/v1/products/{product_id}", name="get_product", summary="Read a product", tag="products",
@@ -99,7 +221,7 @@ MANAGEMENT: list[Operation] = [
     ),
     Operation(
         method="PUT", path="/v1/placements/{placement_id}", name="put_placement", summary="Set a placement, whole",
-        tag="placements", roles=MERCHANT, body=placements.PlacementBody, answer=Placement,
+        tag="placements", roles=MERCHANT, body=placements.PlacementBody, answer=Placement, also_status=201,
     ),
     Operation(
         method="GET", path="/v1/placements/{placement_id}", name="get_placement", summary="Read a placement",
@@ -138,3 +260,5 @@ MANAGEMENT: list[Operation] = [
         tag="changes", roles=AUDIT, answer=history.ChangePage, query=PageQuery,
     ),
 ]  # fmt: skip
+
+OPERATIONS: list[Operation] = [*SERVING_OPERATIONS, *MANAGEMENT, *LEDGER_OPERATIONS]
