@@ -1,28 +1,141 @@
-"""How likely a visitor is to click each product: learnt from sessions, bound to the products of a snapshot."""
+"""How likely a visitor is to click each product: learnt from sessions, bound to the products of a snapshot.
 
-from collections.abc import Iterable, Sequence
+`AffinityModel` holds what was learnt, by the ids of products; no visitor is in it. `bind` gives a `BoundModel`, which
+speaks in rows of one snapshot and is what an auction reads: a base quality for every product, and on top the few
+products a visitor's own history makes more likely.
+"""
 
+import threading
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from affinity.calibration import apply_monotone, back_off
+from affinity.errors import ModelRefused
+from affinity.kernel import PARAMETER_COUNT, rank_session_nb
 from affinity.matching import Happening
+from affinity.sessions import current_session, weigh_history
 from affinity.targets import frozen
 from affinity.view import NO_AFFINITY, NO_PPMS, NO_ROWS, Ppms, Rows
 
+Float32s = NDArray[np.float32]
+Float64s = NDArray[np.float64]
+Int32s = NDArray[np.int32]
+Int64s = NDArray[np.int64]
+
+FORMAT = 1
 PPM = 1_000_000
-PRIOR_QUALITY_PPM = 10_000  # of a product shown nobody knows anything of: see the README
+PRIOR_CLICK_RATE = 0.01  # of a product that is seen and of which nothing is known: see the README
+DIVERTED_SHARE = 0.5  # of visitors about to open a product, how many click it where they see it: see the README
+QUALITY_MAX = 0.25
+QUERY_LENGTH_MAX = 12
+POPULAR_COUNT = 100
+POPULARITY_LIFT_POWER = 0.25
+POPULARITY_LIFT = (0.5, 3.0)
+SUFFIX = ".npz"
 
 
 class Ranked(Struct, frozen=True, eq=False):
-    """A visitor's own qualities: (V,) rows ascending, predicted clicks per million showings, affinity 0 to 1."""
+    """A visitor's own qualities.
+
+    Attributes:
+        product_row: (V,) ascending.
+        quality_ppm: (V,) predicted clicks per million showings.
+        affinity: (V,) 0 to 1, 1 for the strongest.
+    """
 
     product_row: Rows
     quality_ppm: Ppms
-    affinity: NDArray[np.float32]
+    affinity: Float32s
 
 
 NOTHING_RANKED = Ranked(NO_ROWS, NO_PPMS, NO_AFFINITY)
+
+
+class Learnt(Struct, frozen=True, eq=False, kw_only=True):
+    """The arrays of a model; see `kernel.rank_session_nb` for the first eight.
+
+    Attributes:
+        product_id: (I,) of each item.
+        knot_score, knot_rate: calibration of a score's share to P(the visitor's next product is this one).
+        clicks, seen: (I,) clicks and showings in the click logs it learnt from; zeros where there were none.
+        trained_at_ms: when.
+    """
+
+    event_item: Int32s
+    session_first: Int64s
+    item_first: Int64s
+    item_event: Int32s
+    event_session: Int32s
+    rarity: Float32s
+    popular_item: Int32s
+    popular_share: Float32s
+    parameter: Float64s
+    knot_score: Float64s
+    knot_rate: Float64s
+    clicks: Float64s
+    seen: Float64s
+    product_id: list[str]
+    trained_at_ms: int
+
+
+class AffinityModel:
+    """What was learnt of which product goes with which.
+
+    Attributes:
+        learnt: its arrays.
+        metrics: how well it did on sessions it had not seen.
+        product_ids: of each item.
+    """
+
+    def __init__(self, learnt: Learnt, metrics: Mapping[str, float]) -> None:
+        self.learnt = learnt
+        self.metrics = dict(metrics)
+        self.product_ids = learnt.product_id
+        self.item_of = {product_id: item for item, product_id in enumerate(learnt.product_id)}
+
+    def bind(self, product_ids: Sequence[str], groups: Sequence[str] | None = None) -> "BoundModel":
+        """Return the model in rows of a snapshot.
+
+        Args:
+            product_ids: of each row.
+            groups: category x brand of each row, whose click rate a product backs off to; None where not known.
+        """
+        learnt = self.learnt
+        item = np.array([self.item_of.get(one, -1) for one in product_ids], np.int32)
+        is_known = item >= 0
+        views = np.zeros(len(item))
+        clicks, seen = np.zeros(len(item)), np.zeros(len(item))
+        views[is_known] = np.diff(learnt.item_first)[item[is_known]]
+        clicks[is_known], seen[is_known] = learnt.clicks[item[is_known]], learnt.seen[item[is_known]]
+        numbers: dict[str, int] = {}
+        group = np.array([numbers.setdefault(one, len(numbers)) for one in groups or [""] * len(item)], np.int64)
+        rate = back_off(clicks, seen, group, PRIOR_CLICK_RATE)
+        # Until clicks are known, what is looked at more is taken to be clicked somewhat more.
+        usual = views.mean() if len(views) and views.mean() > 0 else 1.0
+        lift = np.clip(((views + 1.0) / (usual + 1.0)) ** POPULARITY_LIFT_POWER, *POPULARITY_LIFT)
+        weight = seen / (seen + 1_000.0)
+        base = np.clip(rate * (lift * (1.0 - weight) + weight), 1e-6, QUALITY_MAX)
+        return BoundModel(product_ids, np.rint(base * PPM).astype(np.int64), self)
+
+    def save(self, folder: Path) -> Path:
+        """Write the model into a folder, and its metrics beside it; return the model's path."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"affinity-{self.learnt.trained_at_ms:013d}{SUFFIX}"
+        arrays = {name: getattr(self.learnt, name) for name in self.learnt.__struct_fields__}
+        arrays["product_id"] = np.frombuffer(msgspec.json.encode(self.learnt.product_id), np.uint8)
+        draft = path.with_suffix(".part")
+        with draft.open("wb") as file:
+            np.savez(file, format=np.int64(FORMAT), **arrays)
+        path.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(self.metrics)) + b"\n")
+        draft.replace(path)
+        return path
 
 
 class BoundModel:
@@ -33,14 +146,43 @@ class BoundModel:
         base_quality_ppm: (P,) predicted clicks per million showings to a visitor nothing is known of, 1 to 1,000,000.
     """
 
-    def __init__(self, product_ids: Sequence[str], base_quality_ppm: Ppms) -> None:
+    def __init__(
+        self,
+        product_ids: Sequence[str],
+        base_quality_ppm: Ppms,
+        model: AffinityModel | None = None,
+        count_max: int = 200,
+    ) -> None:
         self.product_ids = list(product_ids)
         self.base_quality_ppm: Ppms = frozen(base_quality_ppm)
         self._row = {product_id: row for row, product_id in enumerate(self.product_ids)}
+        self._model = model
+        if model is not None:
+            rows = [self._row.get(product_id, -1) for product_id in model.product_ids]
+            self._row_of_item = np.array(rows, np.int32)
+            self._ranker = Ranker(model, count_max)
 
     def rank_visitor(self, events: Sequence[Happening], now_ms: int) -> Ranked:
         """Return the qualities of the products this history makes more likely than the base."""
-        return NOTHING_RANKED
+        if self._model is None or not events:
+            return NOTHING_RANKED
+        item, share = self._ranker.rank(events, now_ms)
+        row = self._row_of_item[item]
+        is_here = row >= 0
+        row, share = row[is_here], share[is_here]
+        if not len(row):
+            return NOTHING_RANKED
+        order = np.argsort(row)
+        row, share = row[order], share[order]
+        learnt = self._model.learnt
+        rate = apply_monotone((learnt.knot_score, learnt.knot_rate), share)
+        base = self.base_quality_ppm[row] / PPM
+        quality = np.minimum(base + (1.0 - base) * DIVERTED_SHARE * rate, np.maximum(base, QUALITY_MAX))
+        return Ranked(
+            frozen(row),
+            frozen(np.maximum(np.rint(quality * PPM).astype(np.int64), 1)),
+            frozen((share / share.max()).astype(np.float32)),
+        )
 
     def rows_of(self, product_ids: Iterable[str]) -> Rows:
         """Return the rows of those products that are there, ascending."""
@@ -48,6 +190,84 @@ class BoundModel:
         return np.array(rows, np.int32) if rows else NO_ROWS
 
 
+class Ranker:
+    """Room to rank in, kept between calls; one call at a time.
+
+    Args:
+        model: what is ranked by.
+        count_max: items ranked of one visitor.
+    """
+
+    def __init__(self, model: AffinityModel, count_max: int) -> None:
+        learnt = model.learnt
+        self._item_of = model.item_of
+        self._learnt = learnt
+        self._lock = threading.Lock()
+        session_count, item_count = len(learnt.session_first) - 1, len(learnt.item_first) - 1
+        self._room = (
+            np.zeros(session_count, np.float32),
+            np.zeros(session_count, np.int32),
+            np.zeros(session_count, np.int32),
+            np.zeros(item_count, np.float32),
+            np.zeros(item_count, np.int32),
+        )
+        self._top_item = np.zeros(count_max, np.int32)
+        self._top_share = np.zeros(count_max, np.float32)
+
+    def rank(self, events: Sequence[Happening], now_ms: int) -> tuple[Int32s, Float32s]:
+        """Return the most likely next items of a visitor, the best first, and their shares of all scores."""
+        query = np.array(current_session(events, self._item_of, QUERY_LENGTH_MAX), np.int32)
+        history = weigh_history(events, self._item_of, now_ms)
+        learnt = self._learnt
+        with self._lock:
+            count = rank_session_nb(
+                query,
+                np.fromiter(history.keys(), np.int32, len(history)),
+                np.fromiter(history.values(), np.float32, len(history)),
+                learnt.event_item,
+                learnt.session_first,
+                learnt.item_first,
+                learnt.item_event,
+                learnt.event_session,
+                learnt.rarity,
+                learnt.popular_item,
+                learnt.popular_share,
+                learnt.parameter,
+                *self._room,
+                self._top_item,
+                self._top_share,
+            )
+            return self._top_item[:count].copy(), self._top_share[:count].copy()
+
+
 def neutral_model(product_ids: Sequence[str]) -> BoundModel:
     """Return the model of a shop nothing is known of: every product alike, for every visitor."""
-    return BoundModel(product_ids, np.full(len(product_ids), PRIOR_QUALITY_PPM, np.int64))
+    return BoundModel(product_ids, np.full(len(product_ids), round(PRIOR_CLICK_RATE * PPM), np.int64))
+
+
+def load_model(path: Path) -> AffinityModel:
+    """Return a saved model.
+
+    Raises:
+        ModelRefused: the file is damaged, or of another version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if int(file["format"]) != FORMAT:
+                raise ModelRefused(f"{path.name} must be of format {FORMAT}, was {int(file['format'])}: train anew")
+            arrays: dict[str, Any] = {name: np.ascontiguousarray(file[name]) for name in file.files if name != "format"}
+        arrays["product_id"] = msgspec.json.decode(arrays["product_id"].tobytes(), type=list[str])
+        arrays["trained_at_ms"] = int(arrays["trained_at_ms"])
+        learnt = Learnt(**arrays)
+        metrics_path = path.with_suffix(".json")
+        metrics = msgspec.json.decode(metrics_path.read_bytes()) if metrics_path.exists() else {}
+    except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as damage:
+        raise ModelRefused(f"{path.name} cannot be read: {damage}") from damage
+    if len(learnt.parameter) != PARAMETER_COUNT or len(learnt.item_first) != len(learnt.product_id) + 1:
+        raise ModelRefused(f"{path.name} does not fit together: train anew")
+    return AffinityModel(learnt, metrics)
+
+
+def latest_model(folder: Path) -> Path | None:
+    """Return the youngest model of a folder, None where there is none."""
+    return max(folder.glob(f"affinity-*{SUFFIX}"), default=None)

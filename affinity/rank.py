@@ -1,0 +1,152 @@
+"""What `endcap affinity rank`, `train` and `evaluate` do: functions of files and lines, without a server."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+
+from affinity.catalog import CategoryId, PriceMicros, ProductId
+from affinity.matching import Happening
+from affinity.model import AffinityModel, Ranker
+from affinity.navigation import Action, EventId, Moment, QueryText, VisitorId
+from affinity.navigation_log import LogLine, NavigationLog
+from affinity.sessions import read_sessions
+from affinity.train import SESSION_COUNT_MAX, Progress, evaluate_model, train_model
+from affinity.visitors import VisitorStore
+
+LIMIT_MAX = 1_000
+
+
+class RankEvent(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One event of a line to rank; without times, events are in order and of one session."""
+
+    product_id: ProductId | None = None
+    action: Action = Action.VIEW_ITEM
+    occurred_at: Moment | None = None
+    visitor_id: VisitorId | None = None
+    event_id: EventId | None = None
+    category_id: CategoryId | None = None
+    query: QueryText | None = None
+    quantity: Annotated[int, Meta(ge=0, le=10**6)] | None = None
+    price_micros: PriceMicros | None = None
+    traffic_source: Annotated[str, Meta(max_length=128)] | None = None
+
+
+class RankLine(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One line of `endcap affinity rank`."""
+
+    navigation: Annotated[list[RankEvent], Meta(max_length=10_000)] = []
+    visitor_id: VisitorId | None = None
+    limit: Annotated[int, Meta(ge=1, le=LIMIT_MAX)] = 20
+
+
+class Ranking(Struct, frozen=True):
+    """The products ranked for one line, the best first; scores are shares of all scores."""
+
+    product_ids: list[str]
+    scores: list[float]
+
+
+class CatalogueRanker:
+    """Ranks the whole catalogue for one visitor after another.
+
+    Args:
+        model: what is ranked by.
+        product_ids: the catalogue; empty stands for the products the model knows.
+        visitors: returns what is known of visitors; called once, when a line first names one.
+    """
+
+    def __init__(
+        self, model: AffinityModel, product_ids: Sequence[str], visitors: Callable[[], VisitorStore] | None = None
+    ) -> None:
+        self._model = model
+        self._allowed = frozenset(product_ids or model.product_ids)
+        self._ranker = Ranker(model, 2 * LIMIT_MAX)
+        views = np.diff(model.learnt.item_first)
+        by_views = [model.product_ids[item] for item in np.argsort(-views, kind="stable")]
+        unseen = sorted(self._allowed - model.item_of.keys())
+        self._fallback = [*(one for one in by_views if one in self._allowed), *unseen]
+        self._open_visitors = visitors
+        self._visitors: VisitorStore | None = None
+
+    def rank(self, body: object) -> Ranking:
+        """Return the ranking of one decoded line.
+
+        Raises:
+            ValidationError: the line is not what `RankLine` says.
+        """
+        line = msgspec.convert(body, RankLine)
+        events = [*self._known_events(line.visitor_id), *_happenings(line.navigation)]
+        if any(event.occurred_at is not None for event in line.navigation):
+            events.sort(key=lambda event: event.at_ms)
+        now_ms = events[-1].at_ms if events else 0
+        item, share = self._ranker.rank(events, now_ms)
+        scores: dict[str, float] = {}
+        for one, score in zip(item.tolist(), share.tolist(), strict=True):
+            product_id = self._model.product_ids[one]
+            if product_id in self._allowed:
+                scores[product_id] = score
+                if len(scores) == line.limit:
+                    break
+        for product_id in self._fallback:
+            if len(scores) >= line.limit:
+                break
+            scores.setdefault(product_id, 0.0)
+        return Ranking(list(scores), list(scores.values()))
+
+    def _known_events(self, visitor_id: str | None) -> list[Happening]:
+        if visitor_id is None or self._open_visitors is None:
+            return []
+        if self._visitors is None:
+            self._visitors = self._open_visitors()
+        record = self._visitors.record(self._visitors.pseudonym(visitor_id))
+        return [] if record is None else list(record.events)
+
+
+def read_log(log: NavigationLog) -> Iterator[LogLine]:
+    """Yield every line of every file of the log, each event id once."""
+    seen: set[int] = set()
+    for name in log.segments():
+        for line in log.read(name):
+            if line.event:
+                if line.event in seen:
+                    continue
+                seen.add(line.event)
+            yield line
+
+
+def train(log: NavigationLog, folder: Path, now_ms: int, progress: Progress) -> tuple[Path, dict[str, float]]:
+    """Learn a model from the log and save it with its metrics beside it; return its path and the metrics.
+
+    Raises:
+        TrainingRefused: the log has no event with a product.
+    """
+    model = train_model(read_sessions(read_log(log), SESSION_COUNT_MAX), now_ms, progress)
+    return model.save(folder), model.metrics
+
+
+def evaluate(log: NavigationLog, now_ms: int, progress: Progress) -> dict[str, float]:
+    """Return how well a model of the log's earlier sessions foresees its last tenth.
+
+    Raises:
+        TrainingRefused: there are too few sessions.
+    """
+    return evaluate_model(read_sessions(read_log(log), SESSION_COUNT_MAX), now_ms, progress)
+
+
+def _happenings(events: Sequence[RankEvent]) -> list[Happening]:
+    known = [int(event.occurred_at.timestamp() * 1000) for event in events if event.occurred_at is not None]
+    last_ms = max(known, default=1_600_000_000_000)
+    return [
+        Happening(
+            at_ms=last_ms if event.occurred_at is None else int(event.occurred_at.timestamp() * 1000),
+            action=event.action,
+            product_id=event.product_id,
+            category_id=event.category_id,
+            query=event.query,
+        )
+        for event in events
+    ]

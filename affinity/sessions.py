@@ -1,0 +1,149 @@
+"""Navigation as a model learns from it: products of visitors' sessions as rows, in the order of time."""
+
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from affinity.matching import Happening
+from affinity.navigation import Action
+from affinity.navigation_log import LogLine
+
+Int32s = NDArray[np.int32]
+Int64s = NDArray[np.int64]
+Float32s = NDArray[np.float32]
+
+SESSION_GAP_MS = 1_800_000
+SESSION_LENGTH_MAX = 50
+HISTORY_HALF_LIFE_MS = 8_171_000_000  # 0.95 a week
+LOOKS = frozenset({Action.VIEW_ITEM, Action.SELECT_ITEM})
+HISTORY_WEIGHT = {
+    Action.VIEW_ITEM: 0.1,
+    Action.SELECT_ITEM: 0.1,
+    Action.ADD_TO_WISHLIST: 0.3,
+    Action.ADD_TO_CART: 0.5,
+    Action.PURCHASE: 1.0,
+}
+_WEIGHT_OF = {action.value: weight for action, weight in HISTORY_WEIGHT.items()}
+_LOOK_OF = frozenset(action.value for action in LOOKS)
+
+
+class Sessions(Struct, frozen=True, eq=False):
+    """Sessions of all visitors, in the order they ended; each a run of product rows.
+
+    Attributes:
+        product_ids: of each row.
+        item: (E,) product of each event, session after session.
+        weight: (E,) what the event counts in a visitor's history.
+        first: (S + 1,) where a session begins.
+        ended_at_ms: (S,) time of its last event, ascending.
+        visitor: (S,) number of the visitor, to find their earlier sessions by; without meaning outside.
+    """
+
+    product_ids: list[str]
+    item: Int32s
+    weight: Float32s
+    first: Int64s
+    ended_at_ms: Int64s
+    visitor: Int64s
+
+    def __len__(self) -> int:
+        """Return how many sessions there are."""
+        return len(self.first) - 1
+
+    def between(self, begin: int, end: int) -> "Sessions":
+        """Return the sessions from `begin` to before `end`."""
+        first, last = self.first[begin], self.first[end]
+        return Sessions(
+            self.product_ids,
+            self.item[first:last],
+            self.weight[first:last],
+            self.first[begin : end + 1] - first,
+            self.ended_at_ms[begin:end],
+            self.visitor[begin:end],
+        )
+
+
+def read_sessions(lines: Iterable[LogLine], session_count_max: int) -> Sessions:
+    """Return the youngest sessions of a log: runs of a visitor's products without a pause of half an hour.
+
+    Of one product touched several times on end (seen, then put in the cart), one event is kept, looks apart: who
+    looks at it again means it.
+    """
+    products: dict[str, int] = {}
+    visitors: dict[bytes, int] = {}
+    item_list, visitor_list, at_list = array("i"), array("q"), array("q")
+    weight_list, look_list = array("f"), array("b")
+    for line in lines:
+        counts = _WEIGHT_OF.get(line.action)
+        if counts is None or line.product_id is None:
+            continue
+        item_list.append(products.setdefault(line.product_id, len(products)))
+        visitor_list.append(visitors.setdefault(line.pseudonym, len(visitors)))
+        at_list.append(line.at_ms)
+        weight_list.append(counts)
+        look_list.append(line.action in _LOOK_OF)
+    order = np.lexsort((np.array(at_list, np.int64), np.array(visitor_list, np.int64)))
+    item: Int32s = np.array(item_list, np.int32)[order]
+    visitor: Int64s = np.array(visitor_list, np.int64)[order]
+    at_ms: Int64s = np.array(at_list, np.int64)[order]
+    weight: Float32s = np.array(weight_list, np.float32)[order]
+    is_look = np.array(look_list, np.bool_)[order]
+    if not len(item):
+        return Sessions([], item, weight, np.zeros(1, np.int64), at_ms, visitor)
+    is_new = np.ones(len(item), np.bool_)
+    is_new[1:] = (visitor[1:] != visitor[:-1]) | (at_ms[1:] - at_ms[:-1] > SESSION_GAP_MS)
+    is_same = np.zeros(len(item), np.bool_)
+    is_same[1:] = ~is_new[1:] & (item[1:] == item[:-1]) & ~is_look[1:]
+    begin, kept = np.flatnonzero(is_new), np.flatnonzero(~is_same)
+    strongest = np.maximum.reduceat(weight, kept)  # of a run on one product, the strongest thing done
+    ended = np.maximum.reduceat(at_ms, begin)
+    by_end = np.argsort(ended, kind="stable")[-session_count_max:]
+    rank = np.full(len(begin), -1, np.int64)
+    rank[by_end] = np.arange(len(by_end))
+    of_kept = rank[(np.cumsum(is_new) - 1)[kept]]
+    place = np.argsort(of_kept, kind="stable")
+    place = place[of_kept[place] >= 0]
+    session = of_kept[place]
+    # Of a very long session (robots, kiosks) the end is kept.
+    lengths = np.bincount(session, minlength=len(by_end))
+    from_end = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(session))
+    is_near = from_end <= SESSION_LENGTH_MAX
+    place, session = place[is_near], session[is_near]
+    first = np.zeros(len(by_end) + 1, np.int64)
+    first[1:] = np.cumsum(np.bincount(session, minlength=len(by_end)))
+    return Sessions(list(products), item[kept[place]], strongest[place], first, ended[by_end], visitor[begin[by_end]])
+
+
+def current_session(events: Sequence[Happening], row_of: dict[str, int], count_max: int) -> list[int]:
+    """Return the rows of the products of a visitor's last session, the last first."""
+    session: list[Happening] = []
+    for event in reversed(events):
+        if event.product_id is None or event.action not in HISTORY_WEIGHT:
+            continue
+        if (session and session[-1].at_ms - event.at_ms > SESSION_GAP_MS) or len(session) == 4 * count_max:
+            break
+        session.append(event)
+    rows: list[int] = []
+    for event, before in zip_longest(session, session[1:]):
+        if before is not None and before.product_id == event.product_id and event.action not in LOOKS:
+            continue
+        row = row_of.get(event.product_id or "")
+        if row is not None:
+            rows.append(row)
+    return rows[:count_max]
+
+
+def weigh_history(events: Sequence[Happening], row_of: dict[str, int], now_ms: int) -> dict[int, float]:
+    """Return how much each product weighs in a visitor's history: what was done, halved every 13.5 weeks."""
+    weights: dict[int, float] = {}
+    for event in events:
+        weight = HISTORY_WEIGHT.get(event.action)
+        row = row_of.get(event.product_id) if event.product_id is not None else None
+        if weight is not None and row is not None:
+            age = max(now_ms - event.at_ms, 0) / HISTORY_HALF_LIFE_MS
+            weights[row] = weights.get(row, 0.0) + weight * 2.0**-age
+    return weights
