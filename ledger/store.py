@@ -297,11 +297,6 @@ def read_chain_head(connection: Connection, retailer_id: str) -> tuple[int, str,
     return None if row is None else (row[0], row[1], row[2])
 
 
-def read_chain(connection: Connection, retailer_id: str) -> Iterator[tuple[Any, ...]]:
-    """Yield every link in order, as CHAIN_COLUMNS."""
-    return _stream(connection, chain, CHAIN_COLUMNS, retailer_id, "batch")
-
-
 # --- one group of events
 
 
@@ -608,14 +603,38 @@ def list_campaign_days(
     return [(row[0], row[1], row[2]) for row in found]
 
 
-def read_events(connection: Connection, retailer_id: str) -> Iterator[tuple[Any, ...]]:
-    """Yield every event in order: EVENT_COLUMNS, then its leaf check."""
-    return _stream(connection, events, [*EVENT_COLUMNS, "leaf_check"], retailer_id, "seq")
+def read_events_after(connection: Connection, retailer_id: str, seq: int, limit: int) -> list[tuple[Any, ...]]:
+    """Return events after a sequence number as the driver's tuples: EVENT_COLUMNS, then the leaf check."""
+    return _fetch(connection, _sql(connection).events_after, (retailer_id, seq, limit))
 
 
-def read_entries(connection: Connection, retailer_id: str) -> Iterator[tuple[Any, ...]]:
-    """Yield every entry in order: ENTRY_COLUMNS, then its leaf check."""
-    return _stream(connection, entries, [*ENTRY_COLUMNS, "leaf_check"], retailer_id, "seq")
+def read_entries_after(connection: Connection, retailer_id: str, seq: int, limit: int) -> list[tuple[Any, ...]]:
+    """Return entries after a sequence number as the driver's tuples: ENTRY_COLUMNS, then the leaf check."""
+    return _fetch(connection, _sql(connection).entries_after, (retailer_id, seq, limit))
+
+
+def read_chain_after(connection: Connection, retailer_id: str, batch: int, limit: int) -> list[tuple[Any, ...]]:
+    """Return links after a batch, as CHAIN_COLUMNS."""
+    return _fetch(connection, _sql(connection).chain_after, (retailer_id, batch, limit))
+
+
+def hold_view(connection: Connection) -> None:
+    """Let everything read from here to the transaction's end be of one moment; the first statement in it."""
+    if connection.dialect.name == "postgresql":  # SQLite's transactions are like that already
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+
+def list_all_spend(connection: Connection, retailer_id: str) -> list[tuple[str, str, int]]:
+    """Return every (campaign_id, day, spent_micros)."""
+    return list_spend(connection, retailer_id, "")
+
+
+def list_reversals(connection: Connection, retailer_id: str) -> list[tuple[str, str]]:
+    """Return every (reversed, reversing) pair of transactions."""
+    found = connection.execute(
+        sa.select(reversals.c.reverses, reversals.c.transaction_id).where(reversals.c.retailer_id == retailer_id)
+    )
+    return [(row[0], row[1]) for row in found]
 
 
 def read_events_between(
@@ -661,6 +680,9 @@ class Statements(Struct, frozen=True):
     insert_entry: str
     move_balance: str
     insert_touch: str
+    events_after: str
+    entries_after: str
+    chain_after: str
 
     def pack(self, values: list[str]) -> Any:
         """Return a list as one parameter: an array on PostgreSQL, JSON on SQLite."""
@@ -690,6 +712,12 @@ def _statements(dialect: str) -> Statements:
         return (
             f"SELECT {columns} FROM {asked} CROSS JOIN {table} AS t {indexed}"
             f"WHERE t.retailer_id = {mark} AND t.{column} = asked.value"
+        )
+
+    def after(table: str, order: str, columns: Sequence[str]) -> str:
+        return (
+            f"SELECT {', '.join(columns)} FROM {table} WHERE retailer_id = {mark} AND {order} > {mark} "
+            f"ORDER BY {order} LIMIT {mark}"
         )
 
     recorded = "t.event_id, t.token_id, t.type, t.reported_at_ms, t.code, t.amount_micros"
@@ -730,6 +758,9 @@ def _statements(dialect: str) -> Statements:
         "debit_micros = balances.debit_micros + excluded.debit_micros, "
         "credit_micros = balances.credit_micros + excluded.credit_micros",
         insert_touch=insert("touches", ("token_id", "type", "visitor", "occurred_at_ms")),
+        events_after=after("events", "seq", [*EVENT_COLUMNS, "leaf_check"]),
+        entries_after=after("entries", "seq", [*ENTRY_COLUMNS, "leaf_check"]),
+        chain_after=after("chain", "batch", CHAIN_COLUMNS),
     )
 
 
@@ -738,14 +769,13 @@ def _expect(rowcount: int, expected: int, table: str) -> None:
         raise BudgetMoved(f"every one of {expected} rows of {table} must still have room, {rowcount} had")
 
 
-def _stream(
-    connection: Connection, table: Table, columns: Sequence[str], retailer_id: str, order: str
-) -> Iterator[tuple[Any, ...]]:
-    """Yield a table's rows in order, some thousands at a time."""
-    query = sa.select(*(table.c[name] for name in columns)).where(table.c.retailer_id == retailer_id)
-    found = connection.execution_options(yield_per=BATCH_ROW_COUNT).execute(query.order_by(table.c[order]))
-    for part in found.partitions():
-        yield from part
+def _fetch(connection: Connection, statement: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """Return rows as plain tuples, without a detour."""
+    result = connection.exec_driver_sql(statement, parameters)
+    assert result.cursor is not None
+    rows = list(result.cursor.fetchall())
+    result.close()
+    return rows
 
 
 def set_campaign_limits(
