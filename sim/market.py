@@ -27,7 +27,7 @@ from sim.scenario import PAGES_SIMULATED, Scenario
 from sim.shop import Billed, Shop
 from sim.stopwatch import Stopwatch
 from sim.visit import PageView, Visit
-from sim.world import SessionStart, build_world, local_midnights_ms, session_starts
+from sim.world import HOME, SessionStart, build_world, local_midnights_ms, session_starts
 
 ORGANIC_COUNT = 60
 
@@ -49,6 +49,7 @@ class Shelf(Struct, frozen=True):
     """What a visitor may find on a page: product rows, and this visitor's true and predicted clicks on each.
 
     Attributes:
+        rows: the page's own products and, on the home page, everything that may be promoted there.
         organic: places among `rows`, in the order the shop itself would show them.
     """
 
@@ -80,6 +81,10 @@ class Market:
         self.tally = Tally(len(self.starts))
         self._agent_of = {agent.advertiser_id: agent for agent in self.agents}
         self._product_row = {product.product_id: row for row, product in enumerate(self.world.products)}
+        assortment = self.world.assortment
+        self._rows_of = [(rows, np.arange(rows.size)) for rows in assortment[:-1]] + [
+            self._with_promoted(assortment[HOME])
+        ]
         self._on_page = {page: site.requested(page, self.placements) for page in PAGES_SIMULATED}
         self._floor_of = {
             (placement.placement_id, ChargeOn.CLICK): placement.floor_micros.click for placement in self.placements
@@ -87,6 +92,7 @@ class Market:
             (placement.placement_id, ChargeOn.IMPRESSION): placement.floor_micros.impression // 1000
             for placement in self.placements
         }
+        self._slot_count = {placement.placement_id: placement.slot_count for placement in self.placements}
         seen = scenario.clicks.seen_permille
         self._clicks = {
             placement.placement_id: PositionBased(seen or placement.attention_permille.click)
@@ -98,7 +104,7 @@ class Market:
         self._zone = ZoneInfo(scenario.traffic.time_zone)
         self._auction_count = 0
         self._watch = stopwatch
-        self._shop = Shop(self._site.source(1), self.world, self.agents, self._midnights_ms[0], seed, stopwatch)
+        self._shop = Shop(self._site.source(1), self.world, self.agents, self._midnights_ms[0], seed)
 
     # --- the order of events -----------------------------------------------------------------------------------------
 
@@ -165,7 +171,7 @@ class Market:
         if consent.personalised:
             with self._watch.part("navigation and profiles"):
                 self._shop.note(site.navigation(self.world, visitor_id, view, now_ms))
-                self._shop.predict(visitor_id, visit.visitor_row, shelf.rows, shelf.predicted_ppm)
+                self._shop.predict(shelf.rows, shelf.predicted_ppm)
         requested = self._on_page[view.type]
         if not requested:
             return visit.open_next(None)
@@ -177,10 +183,10 @@ class Market:
             exclude_product_ids=[] if view.product_row is None else [self.world.products[view.product_row].product_id],
         )
         with self._watch.part("filling pages"):
-            response = self._shop.fill(request, now_ms)
+            filled = self._shop.fill(request)
         self._auction_count += 1
         with self._watch.part("visitors and clicks"):
-            clicked_row = self._look(visit, view, shelf, response.placements, now_ms)
+            clicked_row = self._look(visit, view, shelf, filled, now_ms)
         if self._shop.waiting_count >= self.scenario.run.settle_events:
             self._settle()
         return visit.open_next(clicked_row)
@@ -202,7 +208,7 @@ class Market:
             count = self._counts[placement_id]
             if one.no_fill_reason is not None:
                 self._no_fill[placement_id][one.no_fill_reason] += 1
-            for slot_position in range(1, self._slot_count(placement_id) + 1):
+            for slot_position in range(1, self._slot_count[placement_id] + 1):
                 count.slots += 1
                 seen = model.seen_permille[slot_position - 1]
                 organic_place = next(without_ads, None)
@@ -224,7 +230,7 @@ class Market:
                     has_paid = True
                     count.paid_fills += 1
                     self.tally.add(visit.row, "paid_fills", 1)
-                    self._shop.report(fill, EventType.IMPRESSION, visit.row, placement_id, now_ms)
+                    self._shop.report(fill, EventType.IMPRESSION, visit.row, placement_id)
                     self._agent_of[fill.advertiser_id or ""].impressions += 1
                 if answer.is_clicked and row >= 0:
                     clicked_row = row if clicked_row is None else clicked_row
@@ -254,7 +260,7 @@ class Market:
             agent.sales_micros += int(self.world.price_micros[row])
             self.tally.add(visit.row, "sales_micros", int(self.world.price_micros[row]))
         if not is_lost:
-            self._shop.report(fill, EventType.CLICK, visit.row, placement_id, now_ms)
+            self._shop.report(fill, EventType.CLICK, visit.row, placement_id)
 
     def _settle(self) -> None:
         """Let the ledger commit what is waiting, and count what it billed."""
@@ -281,14 +287,20 @@ class Market:
 
     def _shelf(self, visitor_row: int, view: PageView) -> Shelf:
         """Return what stands on the page, as this visitor likes it and as the shop predicts it."""
-        rows = self.world.assortment[view.category_row]
+        rows, own_places = self._rows_of[view.category_row]
         true_ppm = self.world.true_click_ppm(visitor_row, rows)
         average_ppm = self.world.average_click_ppm(rows)
         is_known = self.world.consents[visitor_row]
         predicted_ppm = self.world.predicted_click_ppm(true_ppm, rows) if is_known else average_ppm
         ranked_by = predicted_ppm if self.scenario.world.organic == "affinity" else average_ppm
-        organic = np.argsort(-ranked_by, kind="stable")[:ORGANIC_COUNT]
+        organic = own_places[np.argsort(-ranked_by[own_places], kind="stable")[:ORGANIC_COUNT]]
         return Shelf(rows, true_ppm, predicted_ppm, [int(place) for place in organic])
+
+    def _with_promoted(self, own_rows: Int64s) -> tuple[Int64s, Int64s]:
+        """Return a page's own products and all promoted ones, and the places of its own among them."""
+        promoted = [row for agent in self.agents for row in agent.product_rows]
+        rows = np.union1d(own_rows, np.array(promoted, dtype=np.int64))
+        return rows, np.searchsorted(rows, own_rows)
 
     def _true_ppm(self, visit: Visit, row: int) -> int:
         """Return the true clicks on a product that is not of the page's own assortment."""

@@ -1,7 +1,7 @@
 """Auctions whose outcome theory knows, held by the engine itself: a check that nothing bends the prices.
 
-Bidders of one slot draw their values from 0 to 1 evenly and bid them. Theory (Myerson 1981; Krishna, "Auction theory",
-section 2.5): with two bidders the mean revenue is 1/3 without a floor and 5/12 with the floor at 1/2, the best there is.
+Bidders of one slot draw their values from 0 to 1 evenly and bid them. Theory (Myerson 1981; Krishna, "Auction
+theory", section 2.5): of two bidders the mean revenue is 1/3 without a floor and 5/12 with the best one, at 1/2.
 """
 
 import numpy as np
