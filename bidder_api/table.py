@@ -1,6 +1,10 @@
 """The table of every operation of the API. Adding one is adding a line here and a route of the same path."""
 
+from typing import Any
+
+import msgspec
 from msgspec import Struct
+from msgspec.structs import fields
 
 from affinity.catalog import Product
 from affinity.endpoint import Link, LinkDraft, Profile
@@ -8,7 +12,9 @@ from affinity.navigation import NavigationBatch
 from affinity.profile import ProfileDraft
 from affinity.visitors import Recorded
 from auction.campaign import Bid, BidDraft, Campaign, CampaignDraft
+from auction.explanation import AuctionReceipt
 from auction.placement import PageCaps, Placement
+from auction.request import SlotRequest, SlotResponse
 from auction.retailer_rule import RetailerRule, RuleDraft
 from bidder_api import audiences, bids, campaigns, history, keys, patterns, placements, products, rules
 from bidder_api.access import Role
@@ -32,7 +38,7 @@ from ledger.event import EventBatch, EventResults
 
 SITE = frozenset({Role.SITE, Role.RETAILER})
 SERVING = frozenset({Role.RETAILER})
-RECEIPTS = frozenset({Role.RETAILER, Role.MERCHANT, Role.ADVERTISER, Role.AGENCY})
+RECEIPTS = frozenset({Role.RETAILER, Role.MERCHANT, Role.FINANCE, Role.AUDITOR, Role.ADVERTISER})
 CUSTOMERS = frozenset({Role.RETAILER, Role.CRM})
 BIDDING = frozenset({Role.ADVERTISER, Role.AGENCY})
 MERCHANT = frozenset({Role.MERCHANT})
@@ -81,7 +87,29 @@ def _resource(
     ]  # fmt: skip
 
 
+ReceiptShown = msgspec.defstruct(  # what the retailer's candidates and an advertiser's have in common is no type
+    "AuctionReceipt",
+    [
+        (field.name, list[dict[str, Any]])
+        if field.name == "placements"
+        else (field.name, field.type)
+        if field.required
+        else (field.name, field.type, field.default)
+        for field in fields(AuctionReceipt)
+    ],
+    kw_only=True,
+)
+
 SERVING_OPERATIONS: list[Operation] = [
+    Operation(
+        method="POST", path="/v1/fills", name="fill_slots", tag="fills", roles=SERVING,
+        summary="Fill the slots of a page", body=SlotRequest, answer=SlotResponse, is_hot=True,
+        body_size_max=2_000_000,
+    ),
+    Operation(
+        method="GET", path="/v1/auctions/{auction_id}", name="get_auction", tag="fills", roles=RECEIPTS,
+        summary="Read the receipt of an auction: an advertiser sees its own candidates", answer=ReceiptShown,
+    ),
     Operation(
         method="POST", path="/v1/events", name="record_events", tag="events", roles=ANYBODY,
         summary="Record impressions, views and clicks; 200 means that every result is durable",

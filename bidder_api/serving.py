@@ -1,0 +1,444 @@
+"""A running deployment: the parts of the serving process, and what keeps them fresh.
+
+`compose` makes every part once; `Serving.run` then follows snapshots, models, keys, profiles and imported navigation
+for as long as the application runs. Everything that changes a part does so on the event loop, between requests; what
+takes long is prepared in a thread first.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+from msgspec import Struct
+from prometheus_client import CollectorRegistry
+from sqlalchemy.engine import Connection
+from starlette.routing import Route
+
+from affinity import endpoint as affinity_endpoint
+from affinity import kernel as affinity_kernel
+from affinity import store as affinity_store
+from affinity.catalog import Product
+from affinity.metrics import AffinityMetrics
+from affinity.model import AffinityModel, BoundModel, latest_model, load_model, neutral_model
+from affinity.navigation_log import NavigationLog
+from affinity.pseudonym import Pseudonymizer
+from affinity.record import ProductFacts, read_facts
+from affinity.visitors import VisitorStore
+from auction import endpoint as auction_endpoint
+from auction.metrics import AuctionMetrics
+from auction.receipt import ReceiptLog
+from auction.serving import BindModel, SlotServer
+from auction.snapshot import Snapshot
+from bidder_api.access import REFRESH_INTERVAL_S, Keyring, derive_secret
+from bidder_api.call import Desk
+from bidder_api.database import Database
+from bidder_api.deployment import is_current
+from bidder_api.guard import Guard
+from bidder_api.idempotency import forget_old
+from bidder_api.metrics import ServerMetrics
+from bidder_api.readiness import Readiness
+from bidder_api.server import Parts, build_app, management_routes
+from bidder_api.settings import AllSettings, beacon_keys, for_deployment, master_secret
+from bidder_api.snapshots import SnapshotNews
+from bidder_api.store import Deployment
+from bidder_api.table import OPERATIONS
+from ledger import endpoint as ledger_endpoint
+from ledger.beacon import BeaconKeys
+from ledger.metrics import LedgerMetrics
+from ledger.pipe import Intake
+from ledger.spend import SpendUpdate
+
+T = TypeVar("T")
+
+NAVIGATION_FOLDER = "navigation"
+MODEL_FOLDER = "models"
+RECEIPT_FOLDER = "receipts"
+SWITCH_INTERVAL_S = (
+    0.0005  # how long a thread may hold up the event loop; the interpreter's own 5 ms is a page's budget
+)
+
+TICK_S = 1.0
+FOLLOW_COUNT = 400  # events of an imported file read between two requests
+HOUSEKEEPING_EVERY_S = 3600.0
+
+_log = structlog.get_logger("serving")
+
+IntakeOf = Callable[[Callable[[SpendUpdate], None]], AbstractAsyncContextManager[Intake]]
+
+
+class ProductBook:
+    """What the serving process knows of products beside the snapshot: facts for navigation, links for clicks."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, ProductFacts] = {}
+        self._links: dict[str, str] = {}
+        self.change_seq = -1
+
+    def link(self, product_id: str) -> str | None:
+        """Return the product's page in the shop."""
+        return self._links.get(product_id)
+
+    def apply(self, products: Sequence[Product], change_seq: int) -> None:
+        """Take over changed products. The first time that is all of them, and prices are ranked within categories.
+
+        Later a product keeps its place among its category's prices until the next start: moving one price would move
+        many places, and they say no more than cheap or dear.
+        """
+        for product_id, facts in read_facts(products).items():
+            known = self.facts.get(product_id)
+            self.facts[product_id] = facts if known is None else facts._replace(price_rank=known.price_rank)
+        for product in products:
+            if product.link is not None:
+                self._links[product.product_id] = product.link
+            else:
+                self._links.pop(product.product_id, None)
+        self.change_seq = change_seq
+
+
+class CurrentModel:
+    """The model snapshots are bound to; another one counts from the next binding on."""
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+        self.bind: BindModel = neutral_model
+
+    def __call__(self, product_ids: Sequence[str]) -> BoundModel:
+        """Return the current model, bound to products."""
+        return self.bind(product_ids)
+
+
+class IntakeProxy:
+    """Stands for the intake until it is there."""
+
+    def __init__(self) -> None:
+        self.intake: Intake | None = None
+
+    def _there(self) -> Intake:
+        if self.intake is None:
+            from ledger.errors import LedgerUnavailable
+
+            raise LedgerUnavailable("writer_gone", "the ledger's writer is not there yet")
+        return self.intake
+
+    async def record(self, events: Any, *, with_amounts: bool) -> Any:
+        """See `Intake`."""
+        return await self._there().record(events, with_amounts=with_amounts)
+
+    async def command(self, command: Any) -> Any:
+        """See `Intake`."""
+        return await self._there().command(command)
+
+    def unwritable_s(self) -> float:
+        """See `Intake`."""
+        return 0.0 if self.intake is None else self.intake.unwritable_s()
+
+
+class Serving(Struct, kw_only=True):
+    """The parts of a running deployment, for whoever adds pages of their own (the demo shop) or looks at it in tests.
+
+    Attributes:
+        app: the application, as ASGI.
+        slot_server: fills pages.
+        visitors: everything known of visitors.
+        intake: the way into the ledger.
+    """
+
+    settings: AllSettings
+    deployment: Deployment
+    database: Database
+    clock_ms: Callable[[], int]
+    readiness: Readiness
+    metrics: ServerMetrics
+    affinity_metrics: AffinityMetrics
+    ledger_metrics: LedgerMetrics
+    keyring: Keyring
+    visitors: VisitorStore
+    products: ProductBook
+    slot_server: SlotServer
+    intake: IntakeProxy
+    intake_of: IntakeOf
+    model: CurrentModel
+    visitor_seq: int = -1
+    app: Guard | None = None
+
+    @property
+    def retailer_id(self) -> str:
+        """Return whose deployment it is."""
+        return self.deployment.retailer_id
+
+    # --- following -------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Start everything, follow whatever changes, and leave nothing unwritten at the end."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        async with self.intake_of(self.apply_spend) as intake:
+            self.intake.intake = intake
+            self.ledger_metrics.watch(intake.unwritable_s)
+            tasks = [
+                asyncio.create_task(self._forever(self._start_then_tick)),
+                asyncio.create_task(self._forever(self._follow_keys)),
+            ]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                self.visitors.flush(self.clock_ms())
+                if self.slot_server.receipts is not None:
+                    self.slot_server.receipts.write()
+
+    async def start(self) -> None:
+        """Read what the database and the navigation log hold; after it everything but the snapshot is there."""
+        await in_thread(affinity_kernel.warm)
+        self.readiness.done("kernels")
+        await self.keyring.refresh()
+        if await in_thread(lambda: is_current(self.database)):
+            self.readiness.done("migrations")
+        await self._follow_products()
+        await self._follow_visitors()
+        await in_thread(lambda: self.visitors.load(self.clock_ms()))  # nobody else touches visitors before ready
+        self.readiness.done("visitors")
+
+    async def take_snapshot(self, path: Path) -> None:
+        """Map a snapshot's file and serve from it."""
+        await self._follow_models()
+        served = await in_thread(lambda: self.slot_server.prepare(Snapshot.load(path)))
+        self.slot_server.take(served)
+        self.readiness.done("snapshot")
+        await self._follow_products()
+
+    async def hear(self, news: SnapshotNews) -> None:
+        """Act on what the snapshot builder tells."""
+        if news.path is None:
+            self.metrics.snapshot_failures.inc()
+            return
+        try:
+            await self.take_snapshot(Path(news.path))
+        except Exception as failure:
+            self.metrics.snapshot_failures.inc()
+            _log.error("snapshot_not_taken", path=news.path, exc_info=failure)
+
+    def apply_spend(self, update: SpendUpdate) -> None:
+        """Take over what the ledger says was spent, and what is left."""
+        server = self.slot_server
+        if update.is_full:
+            server.forget_spend()
+            self.readiness.done("ledger")
+        for campaign in update.campaigns:
+            server.apply_campaign(
+                campaign.campaign_id, campaign.day, campaign.spent_day_micros, campaign.spent_total_micros
+            )
+        for funds in update.funds:
+            server.apply_funds(funds.advertiser_id, funds.funds_micros)
+        self.ledger_metrics.moved(update)
+
+    async def tick(self) -> None:
+        """Do what is to be done about every second."""
+        self.visitors.flush(self.clock_ms())
+        self.affinity_metrics.visitors.set(len(self.visitors))
+        unwritable_s = self.intake.unwritable_s()
+        is_paused = unwritable_s > self.settings.ledger.unwritable_s_max
+        self.slot_server.paid_pause_reason = "events_unwritable" if is_paused else None
+        await self._follow_visitors()
+        if await self._follow_models() and self.slot_server.served is not None:
+            snapshot = self.slot_server.served.market.snapshot
+            self.slot_server.take(await in_thread(lambda: self.slot_server.prepare(snapshot)))
+        while self.visitors.follow(FOLLOW_COUNT, self.clock_ms()) == FOLLOW_COUNT:
+            await asyncio.sleep(0)
+        self.metrics.ready.set(self.readiness.is_ready)
+
+    async def _start_then_tick(self) -> None:
+        await self.start()
+        kept_house_at = 0.0
+        while True:
+            await self.tick()
+            if time.monotonic() - kept_house_at > HOUSEKEEPING_EVERY_S:
+                kept_house_at = time.monotonic()
+                self.visitors.measure()
+                await in_thread(
+                    lambda: self.database.transact(
+                        lambda connection: forget_old(connection, self.retailer_id, self.clock_ms())
+                    )
+                )
+            await asyncio.sleep(TICK_S)
+
+    async def _follow_keys(self) -> None:
+        while True:
+            await self.keyring.refresh()
+            await asyncio.sleep(REFRESH_INTERVAL_S)
+
+    async def _follow_products(self) -> None:
+        def read(connection: Connection) -> tuple[int, list[Product]]:
+            change_seq = affinity_store.current_change_seq(connection, self.retailer_id)
+            return change_seq, affinity_store.read_products_changed(
+                connection, self.retailer_id, self.products.change_seq
+            )
+
+        change_seq, changed = await in_thread(lambda: self.database.read(read))
+        self.products.apply(changed, change_seq)
+
+    async def _follow_visitors(self) -> None:
+        """Take over profiles and links that another process wrote."""
+        profile_seq = self.visitors.profile_seq
+
+        def read(connection: Connection) -> tuple[int, Any, Any]:
+            name = affinity_store.VISITORS
+            change_seq = affinity_store.current_change_seq(connection, self.retailer_id, name)
+            if change_seq == self.visitor_seq:
+                return change_seq, None, None
+            return (
+                change_seq,
+                affinity_store.read_profiles(connection, self.retailer_id, profile_seq),
+                affinity_store.read_links(connection, self.retailer_id),
+            )
+
+        change_seq, profiles, links = await in_thread(lambda: self.database.read(read))
+        if profiles is None:
+            return
+        if self.visitor_seq < 0:
+            self.visitors.set_links(links)
+        self.visitors.put_profiles((row.pseudonym, row.profile) for row in profiles)
+        self.visitor_seq = self.visitors.profile_seq = change_seq
+
+    async def _follow_models(self) -> bool:
+        """Take up a model that was trained since; say whether there is one."""
+        newest = latest_model(self.settings.server.data_dir / MODEL_FOLDER)
+        if newest is None or newest == self.model.path:
+            return False
+        self.model.path = newest
+        try:
+            model: AffinityModel = await in_thread(lambda: load_model(newest))
+        except Exception as failure:
+            _log.error("model_not_taken", path=str(newest), exc_info=failure)
+            return False
+        self.model.bind = model.bind
+        return True
+
+    async def _forever(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run what never ends; when it fails nonetheless, say so and begin again."""
+        while True:
+            try:
+                await work()
+            except Exception as failure:
+                _log.error("following_failed", what=work.__name__, exc_info=failure)
+                await asyncio.sleep(TICK_S)
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Run something beside the event loop."""
+    return await asyncio.to_thread(work)
+
+
+def compose(
+    settings: AllSettings,
+    database: Database,
+    deployment: Deployment,
+    intake_of: IntakeOf,
+    *,
+    clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    pages: Callable[[Serving], Sequence[Route]] | None = None,
+) -> Serving:
+    """Make the parts of a serving process and the application over them.
+
+    Args:
+        settings: everything that is set.
+        database: the deployment's, migrated.
+        deployment: whose it is.
+        intake_of: opens the way into the ledger; given what is to hear of every commit.
+        clock_ms: UTC, milliseconds since 1970.
+        pages: routes beside the API, such as the demo shop's.
+    """
+    settings = for_deployment(settings, deployment.currency, deployment.time_zone)
+    server, data_dir = settings.server, settings.server.data_dir
+    master = master_secret(server)
+    registry = CollectorRegistry()
+    metrics, affinity_metrics = ServerMetrics(registry), AffinityMetrics(registry)
+    ledger_metrics, auction_metrics = LedgerMetrics(registry), AuctionMetrics(registry)
+    hash_key = derive_secret(master, "access keys")
+    keyring = Keyring(database, deployment.retailer_id, hash_key, clock_ms)
+    products, model = ProductBook(), CurrentModel()
+    pseudonymizer = pseudonymizer_of(master)
+    visitors = VisitorStore(
+        settings.affinity,
+        pseudonymizer,
+        NavigationLog(data_dir / NAVIGATION_FOLDER, settings.affinity.navigation_segment_bytes),
+        products.facts,
+    )
+    keys = BeaconKeys.parse(beacon_keys(server))
+    slot_server = SlotServer(
+        bind_model=model,
+        visitors=visitors,
+        seal=keys.seal_beacon,
+        settings=settings.auction,
+        key=derive_secret(master, "auctions"),
+        receipts=ReceiptLog(data_dir / RECEIPT_FOLDER, settings.auction),
+        metrics=auction_metrics,
+        clock_ms=clock_ms,
+    )
+    serving = Serving(
+        settings=settings,
+        deployment=deployment,
+        database=database,
+        clock_ms=clock_ms,
+        readiness=Readiness("migrations", "kernels", "visitors", "snapshot", "ledger"),
+        metrics=metrics,
+        affinity_metrics=affinity_metrics,
+        ledger_metrics=ledger_metrics,
+        keyring=keyring,
+        visitors=visitors,
+        products=products,
+        model=model,
+        slot_server=slot_server,
+        intake=IntakeProxy(),
+        intake_of=intake_of,
+    )
+    desk = Desk(
+        database, deployment.retailer_id, clock_ms, server.management_thread_count, count_call=metrics.count_call
+    )
+    books = ledger_endpoint.Books(
+        retailer_id=deployment.retailer_id,
+        intake=serving.intake,
+        read=database.read,
+        keys=keys,
+        product_link=products.link,
+        pseudonymize=pseudonymizer.of,
+        settings=settings.ledger,
+        metrics=ledger_metrics,
+        now_ms=clock_ms,
+    )
+    surfaces = [
+        *auction_endpoint.routes(slot_server),
+        *ledger_endpoint.routes(books),
+        *affinity_endpoint.routes(visitors, database.transact, deployment.retailer_id, clock_ms, affinity_metrics),
+        *management_routes(
+            desk,
+            keyring,
+            hash_key,
+            lambda audience, pattern: visitors.count_matching(audience, pattern, clock_ms()),
+        ),
+    ]
+    serving.app = build_app(
+        Parts(
+            settings=server,
+            operations=OPERATIONS,
+            surfaces=surfaces,
+            keyring=keyring,
+            metrics=metrics,
+            readiness=serving.readiness,
+            pages=() if pages is None else pages(serving),
+            lifespan=serving.run,
+        )
+    )
+    return serving
+
+
+def pseudonymizer_of(master: bytes) -> Pseudonymizer:
+    """Return what turns ids of visitors into pseudonyms, in every process and command alike."""
+    return Pseudonymizer(derive_secret(master, "visitors"))
