@@ -8,6 +8,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -71,7 +72,7 @@ class PlacementCount(Struct):
 class Market:
     """A market on its way through its days. `run` takes it to the end, once."""
 
-    def __init__(self, scenario: Scenario, seed: int, stopwatch: Stopwatch) -> None:
+    def __init__(self, scenario: Scenario, seed: int, stopwatch: Stopwatch, receipts: Path | None = None) -> None:
         self.scenario, self.seed = scenario, seed
         self.world = build_world(scenario, seed)
         self.agents = make_agents(scenario, self.world, seed)
@@ -104,7 +105,7 @@ class Market:
         self._zone = ZoneInfo(scenario.traffic.time_zone)
         self._auction_count = 0
         self._watch = stopwatch
-        self._shop = Shop(self._site.source(1), self.world, self.agents, self._midnights_ms[0], seed)
+        self._shop = Shop(self._site.source(1), self.world, self.agents, self._midnights_ms[0], seed, receipts)
 
     # --- the order of events -----------------------------------------------------------------------------------------
 
@@ -120,7 +121,7 @@ class Market:
             before = self._totals()
             while upcoming and upcoming[0][0] < ends_ms:
                 now_ms, row = heapq.heappop(upcoming)
-                visit, view = visits.pop(row, None) or self._begin(row, self.starts[row])
+                visit, view = visits.pop(row) if row in visits else self._begin(row, self.starts[row])
                 following = self._show_page(visit, view, now_ms)
                 if following is not None:
                     visits[row] = (visit, following)
@@ -183,7 +184,7 @@ class Market:
             exclude_product_ids=[] if view.product_row is None else [self.world.products[view.product_row].product_id],
         )
         with self._watch.part("filling pages"):
-            filled = self._shop.fill(request)
+            filled = self._shop.fill(request).placements
         self._auction_count += 1
         with self._watch.part("visitors and clicks"):
             clicked_row = self._look(visit, view, shelf, filled, now_ms)
@@ -196,7 +197,6 @@ class Market:
     ) -> int | None:
         """Show the page, paid fills and the shop's own products between them; return the first product clicked."""
         clicked_row: int | None = None
-        place_of = {int(row): place for place, row in enumerate(shelf.rows)}
         paid_rows = {self._product_row[fill.product_id] for one in filled for fill in one.fills}
         own = [place for place in shelf.organic if int(shelf.rows[place]) != view.product_row]
         without_ads = iter(own)
@@ -216,7 +216,7 @@ class Market:
                 fill = fills.get(slot_position)
                 if fill is not None:
                     row = self._product_row[fill.product_id]
-                    true_ppm = int(shelf.true_ppm[place_of[row]]) if row in place_of else self._true_ppm(visit, row)
+                    true_ppm = self._true_ppm(visit, shelf, row)
                 else:
                     place = next(between_ads, None)
                     row = int(shelf.rows[place]) if place is not None else -1
@@ -302,8 +302,11 @@ class Market:
         rows = np.union1d(own_rows, np.array(promoted, dtype=np.int64))
         return rows, np.searchsorted(rows, own_rows)
 
-    def _true_ppm(self, visit: Visit, row: int) -> int:
-        """Return the true clicks on a product that is not of the page's own assortment."""
+    def _true_ppm(self, visit: Visit, shelf: Shelf, row: int) -> int:
+        """Return the true clicks on a product, whether or not it is of the page's own assortment."""
+        place = int(np.searchsorted(shelf.rows, row))
+        if place < shelf.rows.size and shelf.rows[place] == row:
+            return int(shelf.true_ppm[place])
         return int(self.world.true_click_ppm(visit.visitor_row, np.array([row], dtype=np.int64))[0])
 
     # --- what is left at the end -------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ class Site:
             products=_entitled(world, agents),
             advertiser_names={agent.advertiser_id: agent.brand for agent in agents},
             placements=self.placements,
-            page_caps=dict(scenario.page_caps),
+            page_caps={str(page_type): caps for page_type, caps in scenario.page_caps.items()},
             campaigns=[agent.campaign() for agent in agents],
             rules=[_rule(row, draft) for row, draft in enumerate(scenario.rules) if draft.stage == "live"],
         )

@@ -79,7 +79,11 @@ class World(Struct, frozen=True):
         match = np.full(rows.size, _CATEGORY_OTHER, dtype=np.int64)
         for place in range(LIKED_CATEGORY_COUNT - 1, -1, -1):
             match[category == liked[place]] = _CATEGORY_LIKED[place]
-        brand = np.where(np.isin(self.product_brand[rows], self.liked_brand[visitor_row]), _BRAND_LIKED, _BRAND_OTHER)
+        brand_row = self.product_brand[rows]
+        is_liked = brand_row == self.liked_brand[visitor_row, 0]
+        for place in range(1, LIKED_BRAND_COUNT):
+            is_liked |= brand_row == self.liked_brand[visitor_row, place]
+        brand = np.where(is_liked, _BRAND_LIKED, _BRAND_OTHER)
         chance = self.click_ppm * self.appeal_ppm[rows] // PPM
         chance = chance * match // PPM * brand // PPM * self._price_factor(visitor_row, rows) // PPM
         return _bounded(chance, CLICK_PPM_MAX)
