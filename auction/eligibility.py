@@ -3,9 +3,10 @@
 Marks what the request and the visitor rule out, then lets compiled code look at the offers, most valuable first.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
+from typing import cast
 
 import numpy as np
 from msgspec import Struct
@@ -327,13 +328,10 @@ def _read_candidates(
     """Return rows, relevance and organic rank of the page's candidates; empty where nobody asks for them."""
     if not candidates:
         return _NO_INT32S, NO_INT64S, NO_INT64S
-    kinds = set(map(type, candidates))
-    if kinds == {RequestCandidate}:
-        names = map(_product_id_of, candidates)
-        told: Sequence[RequestCandidate] = candidates  # type: ignore[assignment]
-    elif kinds == {str}:
-        names = iter(candidates)  # type: ignore[arg-type]
-        told = ()
+    told: Sequence[RequestCandidate] = ()
+    names: Iterable[str]
+    if set(map(type, candidates)) == {str}:
+        names = cast(Sequence[str], candidates)
     else:
         told = [one if isinstance(one, RequestCandidate) else RequestCandidate(product_id=one) for one in candidates]
         names = map(_product_id_of, told)

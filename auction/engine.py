@@ -139,7 +139,7 @@ def hold_auction(
     tie_seed: int,
     settings: Settings,
     *,
-    is_holdout: bool = False,
+    no_paid_reason: str | None = None,
 ) -> Outcome:
     """Fill the request's slots with the best eligible bids and products, and price each paid fill.
 
@@ -156,7 +156,7 @@ def hold_auction(
         deadline: when the answer must be there.
         tie_seed: draws exact ties; 64 bits.
         settings: sizes and organic values.
-        is_holdout: leave out everything paid.
+        no_paid_reason: leave out everything paid, for this reason; None: do not.
 
     Raises:
         AuctionRefused: see `lay_out`.
@@ -172,11 +172,11 @@ def hold_auction(
             with asking(request, context, market, visitor, spend, deadline.arrived_ms, settings) as asker:
                 pins = _place_pins(places, asker, market, page)
                 is_partial = _decide(
-                    request, context, places, page, own_rows, asker, market, deadline, settings, is_holdout, arrays
+                    request, context, places, page, own_rows, asker, market, deadline, settings, no_paid_reason, arrays
                 )
         finally:
             clear_own_quality(own_rows, market)
-    return _read_outcome(places, page, arrays, pins, market, tie_seed, is_partial, is_holdout)
+    return _read_outcome(places, page, arrays, pins, market, tie_seed, is_partial, no_paid_reason)
 
 
 def lay_out(
@@ -255,7 +255,7 @@ def _decide(
     market: Market,
     deadline: Deadline,
     settings: Settings,
-    is_holdout: bool,
+    no_paid_reason: str | None,
     arrays: OutcomeArrays,
 ) -> bool:
     """Look at candidates and fill the page until no other candidate could change it; say whether time ran out."""
@@ -267,7 +267,7 @@ def _decide(
             find_organic(place, context, own_rows, asker, market, wanted)
     is_late = deadline.is_past
     searched: list[Place] = []
-    if not is_holdout:
+    if no_paid_reason is None:
         searched = [place for place in places if place.has_candidates or len(place.arrays.list_start)]
     for place in searched:
         place.unseen_score = SCORE_MAX
@@ -390,7 +390,7 @@ def _read_outcome(
     market: Market,
     tie_seed: int,
     is_partial: bool,
-    is_holdout: bool,
+    no_paid_reason: str | None,
 ) -> Outcome:
     found = market.scratch.found
     winners: list[int] = arrays.winner_row.tolist()
@@ -418,7 +418,7 @@ def _read_outcome(
                     winner,
                 )
             )
-        reason = None if decisions else _no_fill_reason(place, market, is_partial, is_holdout)
+        reason = None if decisions else _no_fill_reason(place, market, is_partial, no_paid_reason)
         outcomes.append(PlaceOutcome(place.placement.placement_id, reason, decisions))
     candidate_count, lost_count = int(found.counts[0]), int(found.counts[1])
     return Outcome(outcomes, is_partial, tie_seed, page, arrays, candidate_count, lost_count, places)
@@ -432,10 +432,10 @@ def _price(pricing: str, slot: int, winner: int, arrays: OutcomeArrays, market: 
     return int(arrays.critical_micros[slot])
 
 
-def _no_fill_reason(place: Place, market: Market, is_partial: bool, is_holdout: bool) -> str:
+def _no_fill_reason(place: Place, market: Market, is_partial: bool, no_paid_reason: str | None) -> str:
     """Return the most common reason of the placement's offers to take no part, as a word."""
-    if is_holdout:
-        return "holdout"
+    if no_paid_reason is not None:
+        return no_paid_reason
     if is_partial:
         return "timeout"
     found = market.scratch.found

@@ -1286,7 +1286,7 @@ def _mix(seed: np.uint64, number: Int) -> np.uint64:
 @njit(cache=True)
 def _has_bit(bits: UInt64s, row: Int) -> bool:
     word = row >> 6
-    return word < bits.size and (bits[word] >> np.uint64(row & 63)) & np.uint64(1) == np.uint64(1)
+    return bool(word < bits.size and (bits[word] >> np.uint64(row & 63)) & np.uint64(1) == np.uint64(1))
 
 
 @njit(cache=True)
@@ -1300,7 +1300,7 @@ def _holds(hours: Int64s, start: Int64s, value: Int32s, fact: Int64s, condition_
         for at in range(begin, end):
             is_among |= value[at] == fact[FACT_CONTEXT + dimension]
         is_met &= is_among
-    return is_met
+    return bool(is_met)
 
 
 @njit(cache=True)
@@ -1327,8 +1327,8 @@ def _is_in_context(
                 end = middle
         is_listed = begin < list_end[number] and posting_row[begin] == row
         if is_listed != is_open:
-            return is_listed
-    return is_open
+            return bool(is_listed)
+    return bool(is_open)
 
 
 @njit(cache=True)
@@ -1448,21 +1448,21 @@ def find_candidates_nb(
     relevance_ppm, organic_rank = np.int64(-1), np.int64(0)
     product_at, offer_at = place.cursor[0], place.cursor[1]
     offer_end = np.int64(0)
-    base_row = np.int64(NO_ROW)
+    base_row: Int = np.int64(NO_ROW)
     if source == FROM_LISTS:
         base_row = _next_common(posting_row, list_start, list_end, base_count)
     looked_at = 0
     while True:
         is_in_context = True
         if source == FROM_LISTS:
-            row = base_row
+            row: Int = base_row
             for number in range(base_count, list_count):
                 if list_start[number] < list_end[number]:
                     row = min(row, np.int64(posting_row[list_start[number]]))
             if row == NO_ROW:
-                return np.int64(0)
+                return 0
             if count[0] >= goal or looked_at >= row_count_max:
-                return _most_unseen(market.best_score_from[row], term)
+                return int(_most_unseen(market.best_score_from[row], term))
             for number in range(base_count, list_count):
                 if list_start[number] < list_end[number] and posting_row[list_start[number]] == row:
                     list_start[number] += 1
@@ -1475,7 +1475,7 @@ def find_candidates_nb(
         else:
             if product_at >= place.product_row.size or count[0] >= goal or looked_at >= row_count_max:
                 place.cursor[0], place.cursor[1] = product_at, offer_at
-                return np.int64(place.product_row.size) - product_at
+                return int(place.product_row.size - product_at)
             product = place.product_row[product_at]
             if offer_at == 0 and (product < 0 or asker.last_asked[product] == asked):
                 product_at += 1
@@ -1536,7 +1536,11 @@ def find_candidates_nb(
         elif offer.has_frequency_cap == 1 and asker.is_capped[offer.bid_row] == 1:
             reason = np.int64(_FREQUENCY_CAPPED)
 
-        bid, floor, weight, value, quality = np.int64(0), np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+        bid: Int = np.int64(0)
+        floor: Int = np.int64(0)
+        weight: Int = np.int64(0)
+        value: Int = np.int64(0)
+        quality = np.int64(0)
         if reason == 0:
             bid = np.int64(offer.bid_micros)
             if offer.multiplier_row >= 0:
@@ -1650,7 +1654,7 @@ def add_organic_nb(
         found.place[at] = place.term[TERM_PLACE]
         found.counts[0] = at + 1
     place.cursor[0] = product_at
-    return np.int64(place.product_row.size) - product_at
+    return int(place.product_row.size - product_at)
 
 
 @njit(
@@ -1695,4 +1699,4 @@ def fill_page_nb(
         unseen[kind, _KIND_GROUPS] = unseen_bits[kind]
         unseen[kind, _KIND_SCORE] = unseen_score[kind]
         unseen[kind, _KIND_TIE] = np.int64(_SIGN_BIT)  # any tie key, the least included
-    return _allocate_and_price(candidates, candidate_count, page, unseen, np.int64(SHORTLIST_COUNT), outcome)
+    return int(_allocate_and_price(candidates, candidate_count, page, unseen, np.int64(SHORTLIST_COUNT), outcome))

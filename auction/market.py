@@ -32,6 +32,7 @@ from auction.words import QUERY_WORD_COUNT_MAX, words_of
 CONTEXT_COUNT_MAX = 4_096
 FILTER_BYTES_MAX = 32_000_000
 ORDER_COUNT_MAX = 256
+FACTS_COUNT_MAX = 50_000
 QUESTION_STEP = 8  # questions are numbered in steps, so that each placement of a page has a number of its own
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -59,6 +60,18 @@ class Context(Struct, frozen=True):
     is_nowhere: bool
     category_id: str | None
     product_row: int
+
+
+class OfferFacts(Struct, frozen=True):
+    """The names of one offer, and what its fill leaves behind."""
+
+    bid_id: str
+    campaign_id: str
+    advertiser_id: str
+    campaign_row: int
+    advertiser_row: int
+    has_frequency_cap: bool
+    is_personal: bool  # it asked for an audience or a navigation pattern
 
 
 class Market:
@@ -112,7 +125,26 @@ class Market:
         self.pages: dict[tuple[object, ...], PageArrays] = {}
         self._contexts: dict[tuple[str, str | None, str | None, str | None], Context] = {}
         self._filters: dict[bytes, Bytes] = {}
+        self._facts: dict[int, OfferFacts] = {}
         self._orders: dict[tuple[int, tuple[int, ...]], Int32s] = {}
+
+    def offer_facts(self, offer_row: int) -> OfferFacts:
+        """Return the names of an offer."""
+        facts = self._facts.get(offer_row)
+        if facts is None:
+            if len(self._facts) >= FACTS_COUNT_MAX:
+                self._facts.clear()
+            offer, snapshot = self.arrays.offer[offer_row], self.snapshot
+            facts = self._facts[offer_row] = OfferFacts(
+                snapshot.bid_id[int(offer["bid_row"])],
+                snapshot.campaign_id[offer["campaign_row"]],
+                snapshot.advertiser_id[offer["advertiser_row"]],
+                int(offer["campaign_row"]),
+                int(offer["advertiser_row"]),
+                bool(offer["has_frequency_cap"]),
+                bool(offer["audience_row"] >= 0 or offer["pattern_row"] >= 0),
+            )
+        return facts
 
     # --- where a page is ---------------------------------------------------------------------------------------------
 
@@ -138,7 +170,8 @@ class Market:
         keyword_rows = tuple(snapshot.keyword_index.matches(words)) if words else ()
 
         base: list[tuple[Int64s, int]] = []
-        organic_category, word_rows, is_nowhere = NONE_ROW, (), False
+        organic_category, is_nowhere = NONE_ROW, False
+        word_rows: tuple[int, ...] = ()
         if page.type in ("category", "product") and category_id is not None:
             organic_category = category_row
             is_nowhere = category_row == NONE_ROW
@@ -307,8 +340,8 @@ class Scratch:
         if needed > self.capacity:
             self.capacity = max(needed, 2 * self.capacity)
             grown = new_found(self.capacity)
-            for old, new in zip(self.found.candidate, grown.candidate, strict=True):
-                new[: count[0]] = old[: count[0]]
+            for name in CandidateArrays._fields:
+                getattr(grown.candidate, name)[: count[0]] = getattr(self.found.candidate, name)[: count[0]]
             for name in ("offer_row", "quality_ppm", "place"):
                 getattr(grown, name)[: count[0]] = getattr(self.found, name)[: count[0]]
             for name in ("lost_row", "lost_reason", "lost_place"):

@@ -10,7 +10,7 @@ A record is 4 bytes of length (little-endian) and a MessagePack value. A record 
 import contextlib
 import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -34,6 +34,7 @@ _RECORD_BYTES_MAX = 1 << 28
 # How the arrays of a receipt are written, in this order.
 _CANDIDATE_TYPES = ("i8", "i8", "i8", "i8", "i4", "i4", "i4", "i1", "u8", "u8", "u8")
 _FOUND_TYPES = ("i4", "i8", "i1")  # offer row, quality, place
+_PAGE_TYPES = ("i8", "i8", "i8", "u8", "i1", "u8", "i8")
 _LOST_TYPES = ("i4", "i2", "i1")  # offer row, reason, place
 
 
@@ -57,7 +58,6 @@ class Note(Struct, frozen=True, array_like=True, tag="receipt"):
         lost: the same of those that did not; `lost_count` of them, the first of which are here.
         page: attention, opportunity cost, pins; caps.
         outcome: winners, both prices, thresholds, order.
-        unseen: charge types, slots, groups and scores of what was not looked at.
     """
 
     auction_id: str
@@ -96,7 +96,6 @@ class Names(Struct, frozen=True, array_like=True, tag="names"):
     snapshot_number: int
     offers: dict[int, OfferName]
     products: dict[int, str]
-    brands: dict[int, str]
 
 
 _Record = Note | Names
@@ -325,7 +324,6 @@ class ReceiptLog:
             self._is_named = {
                 "offer": np.zeros(snapshot.offer_count, bool),
                 "product": np.zeros(len(snapshot.product_id), bool),
-                "brand": np.zeros(len(snapshot.product_id) + len(snapshot.names.brand), bool),
             }
         offers = np.concatenate([np.frombuffer(note.found[0], "i4"), np.frombuffer(note.lost[0], "i4")])
         new_offers = self._new("offer", offers[offers >= 0])
@@ -345,7 +343,6 @@ class ReceiptLog:
                 for row, offer in zip(new_offers, rows, strict=True)
             },
             products={int(row): snapshot.product_id[row] for row in new_products},
-            brands={},
         )
         parts.append(_framed(names))
 
@@ -384,8 +381,7 @@ def read_segment(path: Path, only: str | None = None) -> Iterator[Receipt]:
             return
         record = content[place : place + length]
         place += length
-        is_receipt = record[1:9] == b"\xa7receipt"
-        if is_receipt and wanted is not None and wanted not in record[:64]:
+        if wanted is not None and b"receipt" in record[:12] and wanted not in record[:64]:
             continue
         try:
             decoded = _decoder.decode(record)
@@ -410,18 +406,19 @@ def open_note(note: Note, offers: dict[int, OfferName], products: dict[int, str]
     outcome = [np.frombuffer(raw, "i8") for raw in note.outcome]
     outcome[3] = outcome[3].reshape(slot_count, slot_count)
     return Receipt(
-        note,
-        CandidateArrays(*[array.copy() for array in candidates]),  # compiled code wants arrays it could write to
-        *found,
-        *lost,
-        PageArrays(*[array.copy() for array in page]),
-        OutcomeArrays(*[array.copy() for array in outcome]),
-        offers,
-        products,
+        note=note,
+        candidates=CandidateArrays(*[array.copy() for array in candidates]),  # compiled code wants to be able to write
+        offer_row=found[0],
+        quality_ppm=found[1],
+        place=found[2],
+        lost_row=lost[0],
+        lost_reason=lost[1],
+        lost_place=lost[2],
+        page=PageArrays(*[array.copy() for array in page]),
+        outcome=OutcomeArrays(*[array.copy() for array in outcome]),
+        offers=offers,
+        products=products,
     )
-
-
-_PAGE_TYPES = ("i8", "i8", "i8", "u8", "i1", "u8", "i8")
 
 
 def time_of(auction_id: str) -> int | None:
@@ -442,17 +439,3 @@ def _framed(record: Note | Names) -> bytes:
 
 def _first_ms(path: Path) -> int:
     return int(path.stem.partition("-")[0])
-
-
-__all__: Sequence[str] = (
-    "Note",
-    "OfferName",
-    "Receipt",
-    "ReceiptLog",
-    "Waiting",
-    "make_note",
-    "open_note",
-    "read_receipts",
-    "replay_receipt",
-    "time_of",
-)

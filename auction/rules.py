@@ -238,9 +238,11 @@ def target_mask(target: Target | None, columns: CatalogueColumns) -> Mask:
     if target is None:
         return np.ones(columns.product_count, bool)
     if target.all is not None:
-        return np.logical_and.reduce([target_mask(part, columns) for part in target.all])
+        every: Mask = np.logical_and.reduce([target_mask(part, columns) for part in target.all])
+        return every
     if target.any is not None:
-        return np.logical_or.reduce([target_mask(part, columns) for part in target.any])
+        some: Mask = np.logical_or.reduce([target_mask(part, columns) for part in target.any])
+        return some
     if target.not_ is not None:
         return ~target_mask(target.not_, columns)
     return _comparison(target, columns)

@@ -102,7 +102,8 @@ class Columns(Struct, frozen=True, kw_only=True):
         campaign_*: (K,) advertiser, budgets (-1 for none), flight (an open end is ±2^62), whether pacing is even and
             whether it is active.
         category_end: (C,) categories are in the order of their paths, so that those below c are c..category_end[c].
-        product_by_category, category_product_start: products in the order of their category; (C + 1,) where each begins.
+        product_by_category: (P,) products in the order of their category.
+        category_product_start: (C + 1,) where each category begins there.
         posting_row: lists of offers one after the other, each ascending; what follows says where each list begins:
         open_all_start: offers of unrestricted bids, all of them; (2,).
         open_category_start, open_word_start: the same by category of the product (with the ones above it), and by word

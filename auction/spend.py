@@ -19,6 +19,7 @@ PPM = 1_000_000
 DAY_MS = 86_400_000
 
 Int16s = NDArray[np.int16]
+Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
 Float64s = NDArray[np.float64]
 
@@ -47,6 +48,18 @@ class SpendView:
         self._now_ms = 0
         self._paced_at_ms = 0
         self.refresh_at_ms = 0
+        self.campaign_reason: Int16s
+        self.pacing_ppm: Int64s
+        self._advertiser_row: dict[str, int]
+        self._advertiser_funds: Int64s
+        self._campaign_advertiser: Int32s
+        self._spent_day: Int64s
+        self._spent_total: Int64s
+        self._pending: Float64s
+        self._pending_price: Float64s
+        self._pending_advertiser: Float64s
+        self._log_pacing: Float64s
+        self._spent_at_step: Float64s
         self._set_rows(snapshot)
 
     # --- what arrives ------------------------------------------------------------------------------------------------
@@ -66,6 +79,15 @@ class SpendView:
             for now, then in zip(after, before, strict=True):
                 now[new_rows] = then[old_rows]
         self.refresh(self._now_ms)
+
+    def forget(self) -> None:
+        """Forget what was settled and every advertiser's funds: the full state follows."""
+        self._spent.clear()
+        self._funds.clear()
+        self._spent_total[:] = 0
+        self._spent_day[:] = 0
+        self._advertiser_funds[:] = 0
+        self.campaign_reason[:] = self._reasons(slice(None))
 
     def apply_campaign(self, campaign_id: str, day: str, spent_day_micros: int, spent_total_micros: int) -> None:
         """Take over what the ledger settled for a campaign: on `day` (ISO, the retailer's), and in all."""
@@ -115,7 +137,7 @@ class SpendView:
         self._pending *= 0.5 ** (elapsed_ms / (self._settings.pending_life_s * 1000))
         self._pending_advertiser = np.bincount(
             self._campaign_advertiser, self._pending, len(self._snapshot.advertiser_id)
-        )
+        ).astype(np.float64)
         if now_ms - self._paced_at_ms >= self._settings.pacing_interval_ms:
             self._step_pacing(now_ms)
         self.campaign_reason[:] = self._reasons(slice(None))
@@ -202,14 +224,14 @@ class SpendView:
         self._advertiser_row = {name: row for row, name in enumerate(snapshot.advertiser_id)}
         self._advertiser_funds = np.array([self._funds.get(name, 0) for name in snapshot.advertiser_id], np.int64)
         spent = [self._spent.get(name) for name in snapshot.campaign_id]
-        self._spent_total: Int64s = np.array([0 if one is None else one.total_micros for one in spent], np.int64)
-        self._spent_day: Int64s = np.array(
+        self._spent_total = np.array([0 if one is None else one.total_micros for one in spent], np.int64)
+        self._spent_day = np.array(
             [0 if one is None or one.day != self._day else one.day_micros for one in spent], np.int64
         )
-        self._pending: Float64s = np.zeros(count)
-        self._pending_price: Float64s = np.zeros(count)
-        self._pending_advertiser: Float64s = np.zeros(len(snapshot.advertiser_id))
-        self._log_pacing: Float64s = np.zeros(count)
-        self._spent_at_step: Float64s = self._spent_day.astype(np.float64)
-        self.campaign_reason: Int16s = np.zeros(count, np.int16)
-        self.pacing_ppm: Int64s = np.full(count, PPM, np.int64)
+        self._pending = np.zeros(count)
+        self._pending_price = np.zeros(count)
+        self._pending_advertiser = np.zeros(len(snapshot.advertiser_id))
+        self._log_pacing = np.zeros(count)
+        self._spent_at_step = self._spent_day.astype(np.float64)
+        self.campaign_reason = np.zeros(count, np.int16)
+        self.pacing_ppm = np.full(count, PPM, np.int64)

@@ -6,7 +6,7 @@ decoding. Nothing is deleted: what is archived stays, so that every change can b
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -78,6 +78,7 @@ rules = sa.Table(
 )
 
 Kept = TypeVar("Kept")
+Row = dict[str, str | int]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -191,7 +192,7 @@ def list_bids(
 
 def put_placement(connection: Connection, retailer_id: str, placement: Placement) -> bool:
     """Keep the placement, replacing one of the same id; say whether it is new."""
-    row = {"body": _encode(placement).decode(), "change_seq": placement.change_seq}
+    row: Row = {"body": _encode(placement).decode(), "change_seq": placement.change_seq}
     key = {"retailer_id": retailer_id, "placement_id": placement.placement_id}
     return _put(connection, placements, key, row)
 
@@ -214,7 +215,7 @@ def list_placements(
 
 def put_page_caps(connection: Connection, retailer_id: str, page_type: str, caps: PageCaps, change_seq: int) -> bool:
     """Keep the caps of a type of page, replacing the earlier ones; say whether they are new."""
-    row = {"body": _encode(caps).decode(), "change_seq": change_seq}
+    row: Row = {"body": _encode(caps).decode(), "change_seq": change_seq}
     return _put(connection, page_caps, {"retailer_id": retailer_id, "page_type": page_type}, row)
 
 
@@ -325,7 +326,7 @@ def refresh_source(connection: Connection, retailer_id: str, source: SnapshotSou
 # --- rows ----------------------------------------------------------------------------------------------------------
 
 
-def _campaign_row(campaign: Campaign) -> dict[str, str | int]:
+def _campaign_row(campaign: Campaign) -> Row:
     return {
         "campaign_id": campaign.campaign_id,
         "advertiser_id": campaign.advertiser_id,
@@ -335,7 +336,7 @@ def _campaign_row(campaign: Campaign) -> dict[str, str | int]:
     }
 
 
-def _bid_row(bid: Bid) -> dict[str, str | int]:
+def _bid_row(bid: Bid) -> Row:
     return {
         "bid_id": bid.bid_id,
         "campaign_id": bid.campaign_id,
@@ -346,7 +347,7 @@ def _bid_row(bid: Bid) -> dict[str, str | int]:
     }
 
 
-def _rule_row(rule: RetailerRule) -> dict[str, str | int]:
+def _rule_row(rule: RetailerRule) -> Row:
     return {
         "rule_id": rule.rule_id,
         "stage": rule.stage,
@@ -359,7 +360,7 @@ def _replace(
     connection: Connection,
     table: sa.Table,
     is_it: tuple[sa.ColumnElement[bool], ...],
-    row: dict[str, str | int],
+    row: Row,
     expected_change_seq: int | None,
 ) -> bool:
     statement = table.update().where(*is_it).values(**row)
@@ -368,7 +369,7 @@ def _replace(
     return bool(connection.execute(statement).rowcount)
 
 
-def _put(connection: Connection, table: sa.Table, key: dict[str, str], row: dict[str, str | int]) -> bool:
+def _put(connection: Connection, table: sa.Table, key: dict[str, str], row: Row) -> bool:
     is_it = [table.c[name] == value for name, value in key.items()]
     if connection.execute(table.update().where(*is_it).values(**row)).rowcount:
         return False
@@ -376,22 +377,20 @@ def _put(connection: Connection, table: sa.Table, key: dict[str, str], row: dict
     return True
 
 
-def _by_status(
-    query: sa.Select[tuple[str]], table: sa.Table, status: str | None, include_archived: bool
-) -> sa.Select[tuple[str]]:
+def _by_status(query: sa.Select[Any], table: sa.Table, status: str | None, include_archived: bool) -> sa.Select[Any]:
     if status is not None:
         return query.where(table.c.status == status)
     return query if include_archived else query.where(table.c.status != "archived")
 
 
-def _decode_one(connection: Connection, query: sa.Select[tuple[str]], kind: type[Kept]) -> Kept | None:
+def _decode_one(connection: Connection, query: sa.Select[Any], kind: type[Kept]) -> Kept | None:
     body = connection.execute(query).scalar_one_or_none()
-    return None if body is None else msgspec.json.decode(body, type=kind)
+    return None if body is None else msgspec.json.Decoder(kind).decode(body)
 
 
 def _decode_page(
     connection: Connection,
-    query: sa.Select[tuple[str]],
+    query: sa.Select[Any],
     key: sa.ColumnElement[str],
     after: str | None,
     limit: int,
@@ -399,7 +398,7 @@ def _decode_page(
 ) -> list[Kept]:
     if after is not None:
         query = query.where(key > after)
-    return _decode_list(list(connection.execute(query.order_by(key).limit(limit)).scalars()), kind)
+    return _decode_list(connection.execute(query.order_by(key).limit(limit)).scalars().all(), kind)
 
 
 def _decode_all(
@@ -410,9 +409,9 @@ def _decode_all(
     *conditions: sa.ColumnElement[bool],
 ) -> list[Kept]:
     query = sa.select(table.c.body).where(table.c.retailer_id == retailer_id, *conditions)
-    return _decode_list(list(connection.execute(query).scalars()), kind)
+    return _decode_list(connection.execute(query).scalars().all(), kind)
 
 
-def _decode_list(bodies: list[str], kind: type[Kept]) -> list[Kept]:
+def _decode_list(bodies: Sequence[str], kind: type[Kept]) -> list[Kept]:
     # One decoding of one array costs a third of as many small ones.
     return msgspec.json.decode("[" + ",".join(bodies) + "]", type=list[kind])  # type: ignore[valid-type]

@@ -1,0 +1,387 @@
+"""The slot path's surroundings: what it reads, swapped whole, and what each answer leaves behind.
+
+In-memory parts only: no socket, no database. The endpoint, the demo shop and the simulation all use it.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+
+from msgspec import Struct
+
+from affinity.model import BoundModel
+from affinity.targets import Targets, compile_targets
+from affinity.view import VisitorView
+from affinity.visitors import VisitorStore
+from auction.engine import Deadline, Decision, Outcome, hold_auction
+from auction.errors import AuctionGone, AuctionUnknown, NotReady
+from auction.experiment import HOLDOUT, Experiment
+from auction.explanation import AuctionReceipt, explain_to_advertiser, explain_to_retailer
+from auction.market import Market
+from auction.metrics import AuctionMetrics
+from auction.receipt import ReceiptLog, Waiting, make_note, time_of
+from auction.request import Disclosure, Fill, PlacementFills, SlotRequest, SlotResponse
+from auction.settings import Settings
+from auction.snapshot import Snapshot
+from auction.spend import SpendView
+from ledger.money import Micros
+from ledger.terms import ChargeOn, ChargeTerms, new_id
+
+PPM = 1_000_000
+NS_PER_MS = 1_000_000
+LABEL = "Sponsored"
+MAIN_PARAMETERS = [
+    "the page you are on",
+    "how likely the product is to be clicked",
+    "what the advertiser bid for the place",
+]
+PERSONAL_PARAMETERS = [*MAIN_PARAMETERS, "what you did on this site"]
+
+BindModel = Callable[[Sequence[str]], BoundModel]
+SealBeacon = Callable[[ChargeTerms], str]
+
+
+class Served(Struct, frozen=True):
+    """A snapshot ready to be read: with its model, and the audiences and patterns visitors are looked at for."""
+
+    market: Market
+    targets: Targets
+
+
+class _Held(Struct, frozen=True):
+    """An auction that was held, as its fills need it."""
+
+    auction_id: str
+    now_ms: int
+    market: Market
+    spend: SpendView
+    visitor: VisitorView
+    variant: str | None
+    is_known: bool  # the visitor consented and has an id, so that what was shown to them is counted
+
+
+class SlotServer:
+    """Fills pages. One thread at a time.
+
+    Args:
+        bind_model: binds the current model to products, such as `AffinityModel.bind` or `neutral_model`.
+        visitors: what is known of them.
+        seal: seals a beacon, such as `BeaconKeys.seal_beacon`.
+        settings: this package's.
+        key: 16 to 64 secret bytes that draw ties and the holdout.
+        receipts: where receipts go; None keeps none.
+        metrics: what is counted.
+        clock_ms: UTC, milliseconds since 1970.
+        clock_ns: monotonic.
+        entropy: 10 bytes of chance for each auction's id.
+    """
+
+    def __init__(
+        self,
+        *,
+        bind_model: BindModel,
+        visitors: VisitorStore,
+        seal: SealBeacon,
+        settings: Settings,
+        key: bytes,
+        receipts: ReceiptLog | None = None,
+        metrics: AuctionMetrics | None = None,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
+        entropy: Callable[[], bytes] = lambda: os.urandom(10),
+    ) -> None:
+        self.visitors = visitors
+        self.settings = settings
+        self.receipts = receipts
+        self.metrics = AuctionMetrics() if metrics is None else metrics
+        self.clock_ms, self.clock_ns = clock_ms, clock_ns
+        self.experiment = Experiment(settings, key)
+        self.paid_pause_reason: str | None = None  # set while charges cannot be recorded: organic fills only
+        self.served: Served | None = None
+        self._spend: SpendView | None = None
+        self._early_spend: list[Callable[[SpendView], None]] = []
+        self._bind_model = bind_model
+        self._seal = seal
+        self._entropy = entropy
+        self._ties = blake2b(digest_size=8, key=key, person=b"endcap ties")
+        self._disclosures: dict[tuple[int, int, bool], Disclosure] = {}
+        self.metrics.snapshot_age_s = self._snapshot_age_s
+
+    # --- what is read ------------------------------------------------------------------------------------------------
+
+    @property
+    def spend(self) -> SpendView:
+        """Return the view of what is spent.
+
+        Raises:
+            NotReady: there is no snapshot yet.
+        """
+        if self._spend is None:
+            raise NotReady("no snapshot is loaded yet")
+        return self._spend
+
+    @property
+    def market(self) -> Market:
+        """Return what auctions read now.
+
+        Raises:
+            NotReady: there is no snapshot yet.
+        """
+        if self.served is None:
+            raise NotReady("no snapshot is loaded yet")
+        return self.served.market
+
+    def prepare(self, snapshot: Snapshot) -> Served:
+        """Return a snapshot made ready. Changes nothing, so it may run beside the thread that fills pages."""
+        before = self.served
+        spec = snapshot.targets_spec
+        is_same = before is not None and before.market.snapshot.targets_spec == spec
+        targets = before.targets if before is not None and is_same else compile_targets(spec.audiences, spec.patterns)
+        return Served(Market(snapshot, self._bind_model(snapshot.product_id)), targets)
+
+    def take(self, served: Served) -> None:
+        """Read from now on what `prepare` made ready."""
+        snapshot = served.market.snapshot
+        if self._spend is None:
+            self._spend = SpendView(self.settings, snapshot)
+            for tell in self._early_spend:
+                tell(self._spend)
+            self._early_spend.clear()
+        else:
+            self._spend.bind(snapshot)
+        self._spend.refresh(self.clock_ms())
+        self.served = served
+        self._disclosures = {}
+        self.metrics.snapshot_version = snapshot.version
+
+    def swap(self, snapshot: Snapshot) -> None:
+        """Read another snapshot from now on."""
+        self.take(self.prepare(snapshot))
+
+    def swap_model(self, bind_model: BindModel) -> None:
+        """Use another model from now on."""
+        self._bind_model = bind_model
+        if self.served is not None:
+            self.swap(self.served.market.snapshot)
+
+    def apply_campaign(self, campaign_id: str, day: str, spent_day_micros: int, spent_total_micros: int) -> None:
+        """Take over what the ledger settled for a campaign; see `SpendView.apply_campaign`."""
+        self._tell_spend(lambda view: view.apply_campaign(campaign_id, day, spent_day_micros, spent_total_micros))
+
+    def apply_funds(self, advertiser_id: str, funds_micros: int) -> None:
+        """Take over what an advertiser can still pay; see `SpendView.apply_funds`."""
+        self._tell_spend(lambda view: view.apply_funds(advertiser_id, funds_micros))
+
+    def forget_spend(self) -> None:
+        """Forget everything settled: a full state follows."""
+        if self._spend is None:
+            self._early_spend.clear()
+        else:
+            self._spend.forget()
+
+    def _tell_spend(self, tell: Callable[[SpendView], None]) -> None:
+        if self._spend is None:
+            self._early_spend.append(tell)
+        else:
+            tell(self._spend)
+
+    # --- filling pages -----------------------------------------------------------------------------------------------
+
+    def fill(self, request: SlotRequest, arrived_ms: int) -> SlotResponse:
+        """Answer a page that asks now; `arrived_ms` is the time of day it asked, UTC milliseconds since 1970.
+
+        Raises:
+            AuctionRefused: the request names placements it may not, or there is no snapshot yet.
+        """
+        return self.fill_since(request, arrived_ms, self.clock_ns())
+
+    def fill_since(self, request: SlotRequest, arrived_ms: int, arrived_ns: int) -> SlotResponse:
+        """Do as `fill`, for a request that arrived at `arrived_ns` on the monotonic clock.
+
+        Raises:
+            AuctionRefused: as there.
+        """
+        served, spend = self.served, self._spend
+        if served is None or spend is None:
+            raise NotReady("no snapshot is loaded yet")
+        market = served.market
+        if arrived_ms >= spend.refresh_at_ms:
+            spend.refresh(arrived_ms)
+        ends_ns = arrived_ns + request.tmax_ms * NS_PER_MS - self.settings.deadline_reserve_us * 1_000
+        deadline = Deadline(arrived_ms, ends_ns, self.clock_ns)
+        visitor = self.visitors.view(
+            request.visitor_id, request.consent, served.targets, market.model, arrived_ms, request.navigation
+        )
+        auction_id = new_id("auc", arrived_ms, self._entropy())
+        is_known = visitor.has_consent and request.visitor_id is not None
+        variant = self.experiment.variant_of(visitor.pseudonym if is_known else auction_id.encode())
+        no_paid_reason = "holdout" if variant == HOLDOUT else self.paid_pause_reason
+        outcome = hold_auction(
+            request,
+            auction_id,
+            market,
+            visitor,
+            spend,
+            deadline,
+            self._tie_seed(auction_id),
+            self.settings,
+            no_paid_reason=no_paid_reason,
+        )
+        held = _Held(auction_id, arrived_ms, market, spend, visitor, variant, is_known)
+        response = self._respond(held, outcome)
+        self._keep_receipt(request, auction_id, arrived_ms, outcome, market, variant)
+        self.metrics.count_auction((self.clock_ns() - arrived_ns) / 1e9, request.tmax_ms, outcome.is_partial)
+        return response
+
+    def receipt(self, auction_id: str, advertiser_id: str | None) -> AuctionReceipt:
+        """Return what an auction's receipt says to an advertiser, or to the retailer (None).
+
+        Raises:
+            AuctionUnknown: there is none, or the advertiser had no candidate in it.
+            AuctionGone: receipts of that time are no longer kept.
+        """
+        found = None
+        if self.receipts is not None and time_of(auction_id) is not None:
+            found = self.receipts.find(auction_id)
+            if found is None and self.receipts.is_gone(auction_id):
+                raise AuctionGone(f"the receipt of {auction_id} is no longer kept")
+        seen = None
+        if found is not None:
+            seen = explain_to_retailer(found) if advertiser_id is None else explain_to_advertiser(found, advertiser_id)
+        if seen is None:
+            raise AuctionUnknown(f"no auction {auction_id!r} is known")
+        return seen
+
+    # --- what an answer is made of -----------------------------------------------------------------------------------
+
+    def _respond(self, held: _Held, outcome: Outcome) -> SlotResponse:
+        places: list[PlacementFills] = []
+        counts = self.metrics.fills
+        for place in outcome.places:
+            fills: list[Fill] = []
+            for decision in place.decisions:
+                if decision.offer_row < 0:
+                    counts["organic"] += 1
+                    fills.append(self._organic_fill(held, place.placement_id, decision))
+                else:
+                    counts["sponsored"] += 1
+                    fills.append(self._paid_fill(held, place.placement_id, decision))
+            if place.no_fill_reason is not None:
+                self.metrics.count_no_fill(place.no_fill_reason)
+            places.append(PlacementFills(place.placement_id, place.no_fill_reason, fills))
+        version = held.market.snapshot.version
+        experiment_id = self.experiment.experiment_id
+        return SlotResponse(held.auction_id, version, experiment_id, held.variant, outcome.is_partial, places)
+
+    def _paid_fill(self, held: _Held, placement_id: str, decision: Decision) -> Fill:
+        snapshot = held.market.snapshot
+        offer = held.market.offer_facts(decision.offer_row)
+        product_id = snapshot.product_id[decision.product_row]
+        price = decision.price_micros
+        token = self._seal(
+            ChargeTerms(
+                held.auction_id,
+                placement_id,
+                decision.slot_position,
+                product_id,
+                True,
+                offer.advertiser_id,
+                offer.campaign_id,
+                offer.bid_id,
+                decision.charge_on,
+                Micros(price),
+                decision.quality_ppm,
+                held.visitor.pseudonym,
+                held.variant,
+                held.now_ms,
+            )
+        )
+        expected = price * decision.quality_ppm / PPM if decision.charge_on is ChargeOn.CLICK else float(price)
+        held.spend.add_pending(offer.campaign_row, expected, price)
+        if offer.has_frequency_cap and held.is_known:
+            self.visitors.note_served(held.visitor.pseudonym, offer.bid_id, held.now_ms)
+        return Fill(
+            decision.slot_position,
+            product_id,
+            True,
+            offer.advertiser_id,
+            offer.campaign_id,
+            offer.bid_id,
+            decision.charge_on,
+            price,
+            snapshot.currency,
+            token,
+            self._disclosure(offer.advertiser_row, decision.product_row, offer.is_personal, held.market),
+        )
+
+    def _organic_fill(self, held: _Held, placement_id: str, decision: Decision) -> Fill:
+        product_id = held.market.snapshot.product_id[decision.product_row]
+        token = self._seal(
+            ChargeTerms(
+                held.auction_id,
+                placement_id,
+                decision.slot_position,
+                product_id,
+                False,
+                None,
+                None,
+                None,
+                None,
+                Micros(0),
+                decision.quality_ppm,
+                held.visitor.pseudonym,
+                held.variant,
+                held.now_ms,
+            )
+        )
+        return Fill(decision.slot_position, product_id, False, None, None, None, None, None, None, token, None)
+
+    def _disclosure(self, advertiser_row: int, product_row: int, is_personal: bool, market: Market) -> Disclosure:
+        key = (advertiser_row, product_row, is_personal)
+        disclosure = self._disclosures.get(key)
+        if disclosure is None:
+            names = market.snapshot.names
+            paid_by = names.advertiser_name[advertiser_row]
+            brand_row = int(market.arrays.brand_code[product_row])
+            on_behalf_of = names.brand[brand_row] if brand_row < len(names.brand) else paid_by
+            parameters = PERSONAL_PARAMETERS if is_personal else MAIN_PARAMETERS
+            disclosure = self._disclosures[key] = Disclosure(LABEL, on_behalf_of, paid_by, parameters)
+        return disclosure
+
+    def _keep_receipt(
+        self,
+        request: SlotRequest,
+        auction_id: str,
+        arrived_ms: int,
+        outcome: Outcome,
+        market: Market,
+        variant: str | None,
+    ) -> None:
+        if self.receipts is None:
+            return
+        is_paid = any(decision.offer_row >= 0 for place in outcome.places for decision in place.decisions)
+        if not is_paid and (outcome.tie_seed * PPM) >> 64 >= self.settings.unbilled_receipt_ppm:
+            return
+        note = make_note(
+            auction_id,
+            arrived_ms,
+            request,
+            outcome,
+            market,
+            self.experiment.experiment_id,
+            variant,
+            self.settings.receipt_rows_max,
+        )
+        self.receipts.queue(Waiting(note, market.snapshot))
+        self.metrics.receipts_dropped = self.receipts.dropped_count
+
+    def _tie_seed(self, auction_id: str) -> int:
+        hashed = self._ties.copy()
+        hashed.update(auction_id.encode())
+        return int.from_bytes(hashed.digest(), "big")
+
+    def _snapshot_age_s(self) -> float:
+        if self.served is None:
+            return 0.0
+        return max(0.0, (self.clock_ms() - self.served.market.snapshot.names.read_at_ms) / 1000)
