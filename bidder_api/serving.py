@@ -26,7 +26,6 @@ from affinity.catalog import Product
 from affinity.metrics import AffinityMetrics
 from affinity.model import AffinityModel, BoundModel, latest_model, load_model, neutral_model
 from affinity.navigation_log import NavigationLog
-from affinity.pseudonym import Pseudonymizer
 from affinity.record import ProductFacts, read_facts
 from affinity.visitors import VisitorStore
 from auction import endpoint as auction_endpoint
@@ -47,6 +46,7 @@ from bidder_api.settings import AllSettings, beacon_keys, for_deployment, master
 from bidder_api.snapshots import SnapshotNews
 from bidder_api.store import Deployment
 from bidder_api.table import OPERATIONS
+from bidder_api.tasks import MODEL_FOLDER, NAVIGATION_FOLDER, pseudonymizer_of
 from ledger import endpoint as ledger_endpoint
 from ledger.beacon import BeaconKeys
 from ledger.metrics import LedgerMetrics
@@ -55,8 +55,6 @@ from ledger.spend import SpendUpdate
 
 T = TypeVar("T")
 
-NAVIGATION_FOLDER = "navigation"
-MODEL_FOLDER = "models"
 RECEIPT_FOLDER = "receipts"
 SWITCH_INTERVAL_S = (
     0.0005  # how long a thread may hold up the event loop; the interpreter's own 5 ms is a page's budget
@@ -437,8 +435,3 @@ def compose(
         )
     )
     return serving
-
-
-def pseudonymizer_of(master: bytes) -> Pseudonymizer:
-    """Return what turns ids of visitors into pseudonyms, in every process and command alike."""
-    return Pseudonymizer(derive_secret(master, "visitors"))

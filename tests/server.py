@@ -15,6 +15,7 @@ import httpx2
 from ledger.beacon import BeaconKeys
 
 READY_WITHIN_S = 60.0
+BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 STOP_WITHIN_S = 20.0
 
 
@@ -54,6 +55,7 @@ class RunningServer:
         self.environment |= variables or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._log = data_dir / "server.log"
+        self._clients: list[httpx2.Client] = []
         data_dir.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> Self:
@@ -64,6 +66,8 @@ class RunningServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for client in self._clients:
+            client.close()
         if self._process is not None and self._process.poll() is None:
             self.stop()
 
@@ -125,8 +129,12 @@ class RunningServer:
 
     def client(self, key: str | None = None) -> httpx2.Client:
         """Return a client that sends a key with every call."""
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        return httpx2.Client(base_url=self.url, headers=headers, timeout=30)
+        headers = {"User-Agent": BROWSER}  # the library's own name is a declared robot's
+        if key is not None:
+            headers["Authorization"] = f"Bearer {key}"
+        client = httpx2.Client(base_url=self.url, headers=headers, timeout=30)
+        self._clients.append(client)
+        return client
 
 
 def ok(answer: Any, status: int | None = None) -> Any:

@@ -1,0 +1,177 @@
+"""What the `endcap` command's tasks do once their settings are read: imports, models, and the books' own tools."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+from msgspec import Struct
+
+from affinity.pseudonym import Pseudonymizer
+from bidder_api.access import derive_secret
+from bidder_api.deployment import open_deployment
+from bidder_api.settings import AllSettings, master_secret
+
+Progress = Callable[[int, int | None], None]
+ShowProgress = Callable[[str], AbstractContextManager[Progress]]  # title to a bar
+
+NAVIGATION_FOLDER = "navigation"
+MODEL_FOLDER = "models"
+
+
+class Outcome(Struct, frozen=True):
+    """What became of a file: lines imported, and (line number, message) of those that were not."""
+
+    good_count: int
+    bad_lines: list[tuple[int, str]]
+
+
+class Findings(Struct, frozen=True):
+    """What a check of the books found, in words."""
+
+    is_sound: bool
+    lines: list[str]
+
+
+def import_file(settings: AllSettings, kind: str, path: Path, show_progress: ShowProgress) -> Outcome:
+    """Import a file: `catalog`, `navigation` or `profiles`."""
+    from affinity import importer
+
+    database, deployment = open_deployment(settings.server)
+    retailer_id, now_ms = deployment.retailer_id, _now_ms()
+    try:
+        with show_progress(f"Importing {path.name}") as progress:
+            if kind == "catalog":
+                done = importer.import_catalog(
+                    path, database.transact, retailer_id, now_ms, progress, deployment.currency
+                )
+            elif kind == "profiles":
+                pseudonymizer = pseudonymizer_of(master_secret(settings.server))
+                done = importer.import_profiles(path, database.transact, retailer_id, now_ms, progress, pseudonymizer)
+            else:
+                pseudonymizer = pseudonymizer_of(master_secret(settings.server))
+                done = importer.import_navigation(
+                    path, _navigation_log(settings), now_ms, progress, pseudonymizer, f"{now_ms:x}"
+                )
+    finally:
+        database.close()
+    return Outcome(done.good_count, done.bad_lines)
+
+
+def train_affinity(settings: AllSettings, show_progress: ShowProgress) -> dict[str, Any]:
+    """Build the model from the navigation log and save it; return its metrics."""
+    from affinity.rank import train
+
+    with show_progress("Training") as progress:
+        path, metrics = train(_navigation_log(settings), _model_folder(settings), _now_ms(), progress)
+    return {"model": str(path), **metrics}
+
+
+def evaluate_affinity(settings: AllSettings, show_progress: ShowProgress) -> dict[str, Any]:
+    """Return how well a model of the earlier sessions foresees the later ones."""
+    from affinity.rank import evaluate
+
+    with show_progress("Evaluating") as progress:
+        return dict(evaluate(_navigation_log(settings), _now_ms(), progress))
+
+
+def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:
+    """Return what answers a line of `endcap affinity rank`.
+
+    Raises:
+        TrainingRefused: there is no model yet.
+    """
+    from affinity.errors import TrainingRefused
+    from affinity.model import latest_model, load_model
+    from affinity.rank import CatalogueRanker
+    from affinity.store import read_products_changed
+    from affinity.visitors import VisitorStore
+    from bidder_api.serving import ProductBook
+
+    path = latest_model(_model_folder(settings))
+    if path is None:
+        raise TrainingRefused("there is no model yet: run endcap affinity train")
+    database, deployment = open_deployment(settings.server)
+    products = database.read(lambda connection: read_products_changed(connection, deployment.retailer_id, -1))
+    database.close()
+
+    def visitors() -> VisitorStore:
+        book = ProductBook()
+        book.apply(products, 0)
+        store = VisitorStore(
+            settings.affinity,
+            pseudonymizer_of(master_secret(settings.server)),
+            _navigation_log(settings),
+            book.facts,
+        )
+        store.load(_now_ms())
+        return store
+
+    return CatalogueRanker(load_model(path), [product.product_id for product in products], visitors).rank
+
+
+def verify_ledger(settings: AllSettings, checkpoint: Path | None, show_progress: ShowProgress) -> Findings:
+    """Check every event, entry and change against the chain, and every figure against the rows."""
+    from bidder_api.changes import CHAIN_KIND, change_leaves
+    from ledger.checkpoint import read_checkpoint
+    from ledger.verify import verify
+
+    database, deployment = open_deployment(settings.server)
+    kept = None if checkpoint is None else read_checkpoint(checkpoint.read_bytes(), None)
+    readers = {CHAIN_KIND: change_leaves}
+    with show_progress("Verifying"):
+        verdict = database.read(lambda connection: verify(connection, deployment.retailer_id, readers, kept))
+    database.close()
+    if verdict.bad is not None:
+        return Findings(False, [f"touched: {verdict.bad.table} {verdict.bad.key}: {verdict.bad.rule}"])
+    counts = f"{verdict.batch_count} batches, {verdict.event_count} events, {verdict.entry_count} entries"
+    unread = [f"not looked at: rows of kind {kind}" for kind in verdict.unread_kinds]
+    if kept is not None:
+        unread.append(f"the checkpoint of batch {kept.batch} is contained; it is signed by {kept.public_key_hex}")
+    return Findings(True, [f"The books are as they were written: {counts}.", *unread])
+
+
+def export_ledger(settings: AllSettings, kind: str, out: TextIO) -> None:
+    """Write the journal as CSV or in hledger's format."""
+    from ledger.export import export_csv, export_hledger
+
+    database, deployment = open_deployment(settings.server)
+    if kind == "csv":
+        database.read(lambda connection: export_csv(connection, out))
+    else:
+        database.read(lambda connection: export_hledger(connection, deployment.retailer_id, out))
+    database.close()
+
+
+def make_checkpoint(settings: AllSettings) -> str:
+    """Return a signed statement of where the chain stands."""
+    from ledger import checkpoint
+
+    database, deployment = open_deployment(settings.server)
+    seed = derive_secret(master_secret(settings.server), "checkpoints")
+    made = database.read(
+        lambda connection: checkpoint.make_checkpoint(connection, deployment.retailer_id, seed, _now_ms())
+    )
+    database.close()
+    return msgspec.json.encode(made).decode()
+
+
+def pseudonymizer_of(master: bytes) -> Pseudonymizer:
+    """Return what turns ids of visitors into pseudonyms, in every process and command alike."""
+    return Pseudonymizer(derive_secret(master, "visitors"))
+
+
+def _navigation_log(settings: AllSettings) -> Any:
+    from affinity.navigation_log import NavigationLog
+
+    return NavigationLog(settings.server.data_dir / NAVIGATION_FOLDER, settings.affinity.navigation_segment_bytes)
+
+
+def _model_folder(settings: AllSettings) -> Path:
+    return settings.server.data_dir / MODEL_FOLDER
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
