@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 Float64s = NDArray[np.float64]
 Int64s = NDArray[np.int64]
@@ -24,6 +23,8 @@ def fit_monotone(score: Float64s, outcome: Float64s) -> tuple[Float64s, Float64s
         score: (C,) of each case.
         outcome: (C,) 0 or 1, or a rate.
     """
+    from scipy.optimize import isotonic_regression  # a second to import, for training alone
+
     if not len(score):
         return np.zeros(1), np.zeros(1)
     order = np.argsort(score, kind="stable")
