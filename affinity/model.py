@@ -257,7 +257,7 @@ def load_model(path: Path) -> AffinityModel:
                 raise ModelRefused(f"{path.name} must be of format {FORMAT}, was {int(file['format'])}: train anew")
             arrays: dict[str, Any] = {name: np.ascontiguousarray(file[name]) for name in file.files if name != "format"}
         arrays["product_id"] = msgspec.json.decode(arrays["product_id"].tobytes(), type=list[str])
-        arrays["trained_at_ms"] = int(arrays["trained_at_ms"])
+        arrays["trained_at_ms"] = int(arrays["trained_at_ms"].item())
         learnt = Learnt(**arrays)
         metrics_path = path.with_suffix(".json")
         metrics = msgspec.json.decode(metrics_path.read_bytes()) if metrics_path.exists() else {}

@@ -133,7 +133,7 @@ class NavigationLog:
         gone = frozenset(pseudonyms)
         marks = [msgspec.json.encode(pseudonym) for pseudonym in gone]
         erased = 0
-        for path in sorted(self.folder.iterdir()):
+        for path in [self.folder / name for name in self.segments()]:
             if path.name == self._name and self._descriptor is not None:
                 continue  # appended to: begun by events that came after the erasure was asked for
             raw = path.read_bytes()

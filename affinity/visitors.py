@@ -67,6 +67,7 @@ class VisitorStore:
         self._served_lines: list[LogLine] = []
         self._read_segments: set[str] = set()
         self._reading: Iterator[LogLine] | None = None
+        self._forgotten: set[bytes] = set()  # while a file is read that may still hold them
 
     def __len__(self) -> int:
         """Return how many visitors' state is kept."""
@@ -312,6 +313,8 @@ class VisitorStore:
             self._customers.pop(pseudonym, None)
             self._profiles.pop(pseudonym, None)
         self._served_lines = [line for line in self._served_lines if line.pseudonym not in gone]
+        if self._reading is not None:
+            self._forgotten |= gone
 
     # --- start-up, and what other processes imported -------------------------------------------------------------
 
@@ -341,8 +344,11 @@ class VisitorStore:
             line = next(self._reading, None)
             if line is None:
                 self._reading = None
+                self._forgotten.clear()
                 continue
             count += 1
+            if line.pseudonym in self._forgotten:
+                continue
             if line.event:
                 if self._has_seen(line.event):
                     continue

@@ -1,0 +1,161 @@
+"""The catalogue, profiles, links, saved audiences and the change sequence, on both databases."""
+
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from affinity import store
+from affinity.audience import Audience, SavedAudience
+from affinity.catalog import Product, ProductChange
+from affinity.errors import AttributeTypeDiffers
+from affinity.pattern import NavigationPattern, PatternStep, SavedPattern
+from affinity.profile import ProfileDraft
+from bidder_api.database import Database
+
+R = "shop"
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+def put(database: Database, *products: Product) -> int:
+    def work(connection: store.Connection) -> int:
+        seq = store.next_change_seq(connection, R)
+        names = {one for product in products for one in product.advertiser_ids}
+        store.ensure_advertisers(connection, R, names, 1)
+        store.upsert_products(connection, R, products, seq)
+        return seq
+
+    return database.transact(work)
+
+
+def test_the_change_sequence_counts_each_retailer_apart(database: Database) -> None:
+    assert database.read(lambda c: store.current_change_seq(c, R)) == 0
+    assert [database.transact(lambda c: store.next_change_seq(c, R)) for _ in range(3)] == [1, 2, 3]
+    assert database.transact(lambda c: store.next_change_seq(c, "other")) == 1
+    assert database.read(lambda c: store.current_change_seq(c, R)) == 3
+
+
+def test_a_product_comes_back_as_it_was_set(database: Database) -> None:
+    product = Product(
+        product_id="p'1\u2028é",
+        title="Ünïcode 🦊",
+        price_micros=10**12,
+        product_type="A > B",
+        advertiser_ids=["a1", "a2"],
+        attributes={"size": "42", "weight": 1.5, "count": 3, "is_vegan": True},
+    )
+    put(database, product)
+    assert database.read(lambda c: store.get_product(c, R, product.product_id)) == product
+    assert database.read(lambda c: store.get_product(c, "other", product.product_id)) is None
+    assert database.read(lambda c: store.known_categories(c, R)) == {"A", "A > B"}
+    assert database.read(lambda c: store.known_categories(c, R, ["A", "C"])) == {"A"}
+
+
+def test_every_entitled_advertiser_may_bid_and_nobody_else(database: Database) -> None:
+    put(database, Product(product_id="p1", advertiser_ids=["brand", "seller"]), Product(product_id="p2"))
+    entitled = lambda who: database.read(lambda c: store.entitled_products(c, R, who, ["p1", "p2", "p3"]))  # noqa: E731
+    assert entitled("brand") == {"p1"} == entitled("seller")
+    assert entitled("stranger") == set()
+    put(database, Product(product_id="p1", advertiser_ids=["seller"]))
+    assert entitled("brand") == set()
+    assert database.read(lambda c: store.list_advertisers(c, R)) == [("brand", "brand"), ("seller", "seller")]
+    found = database.read(lambda c: store.list_entitled_products(c, R, "seller"))
+    assert [product.product_id for product in found] == ["p1"]
+
+
+def test_partial_changes_apply_in_order_and_unknown_products_are_named(database: Database) -> None:
+    put(database, Product(product_id="p1", price_micros=5, sale_price_micros=4, stock=9), Product(product_id="p2"))
+    since = database.read(lambda c: store.current_change_seq(c, R))
+    changes = [
+        ProductChange(product_id="p1", price_micros=7, sale_price_micros=None),
+        ProductChange(product_id="gone", stock=1),
+        ProductChange(product_id="p1", stock=0),
+    ]
+    unknown = database.transact(lambda c: store.apply_product_changes(c, R, changes, store.next_change_seq(c, R)))
+    assert unknown == ["gone"]
+    changed = database.read(lambda c: store.read_products_changed(c, R, since))
+    assert changed == [Product(product_id="p1", price_micros=7, stock=0)]
+    assert len(database.read(lambda c: store.read_products_changed(c, R))) == 2
+
+
+def test_products_are_listed_page_by_page(database: Database) -> None:
+    put(database, *[Product(product_id=f"p{row:03}") for row in range(7)])
+    first = database.read(lambda c: store.list_products(c, R, None, 4))
+    rest = database.read(lambda c: store.list_products(c, R, first[-1].product_id, 4))
+    assert [product.product_id for product in [*first, *rest]] == [f"p{row:03}" for row in range(7)]
+
+
+def test_an_attribute_keeps_the_type_of_its_first_feed(database: Database) -> None:
+    put(database, Product(product_id="p1", attributes={"size": 42, "weight": 1.5}))
+    put(database, Product(product_id="p2", attributes={"weight": 2}))
+    with pytest.raises(AttributeTypeDiffers) as refused:
+        put(database, Product(product_id="p3", attributes={"size": "XL"}))
+    assert refused.value.pointer == "/attributes/size"
+    assert database.read(lambda c: store.get_product(c, R, "p3")) is None
+    assert database.read(lambda c: store.read_attribute_types(c, R, "product")) == {"size": "int", "weight": "float"}
+
+
+def test_profiles_are_read_back_since_a_change(database: Database) -> None:
+    first = ProfileDraft(segments=["vip"], attributes={"age": 40})
+    seq = database.transact(lambda c: store.put_profile(c, R, b"a" * 16, first, 1))
+    second = ProfileDraft(segments=["new"])
+    database.transact(lambda c: store.put_profile(c, R, b"b" * 16, second, 2))
+    assert database.read(lambda c: store.get_profile(c, R, b"a" * 16)) == first
+    assert [row.profile for row in database.read(lambda c: store.read_profiles(c, R, seq))] == [second]
+    assert len(database.read(lambda c: store.read_profiles(c, R))) == 2
+    assert database.read(lambda c: store.known_segments(c, R, ["vip", "none"])) == {"vip"}
+
+
+def test_erasing_takes_profiles_and_links_of_the_whole_person(database: Database) -> None:
+    phone, laptop, customer = b"p" * 16, b"l" * 16, b"c" * 16
+    database.transact(lambda c: store.put_link(c, R, phone, customer, 1))
+    database.transact(lambda c: store.put_link(c, R, laptop, customer, 1))
+    database.transact(lambda c: store.put_profile(c, R, customer, ProfileDraft(), 1))
+    person = database.read(lambda c: store.read_person(c, R, laptop))
+    assert person == {phone, laptop, customer}
+    assert database.transact(lambda c: store.delete_visitor(c, R, person)) == 3
+    assert database.read(lambda c: store.read_links(c, R)) == {}
+    assert database.read(lambda c: store.get_profile(c, R, customer)) is None
+    assert database.read(lambda c: store.read_person(c, R, phone)) == {phone}
+
+
+def test_a_link_is_undone_once(database: Database) -> None:
+    database.transact(lambda c: store.put_link(c, R, b"v" * 16, b"c" * 16, 1))
+    assert database.transact(lambda c: store.delete_link(c, R, b"v" * 16))
+    assert not database.transact(lambda c: store.delete_link(c, R, b"v" * 16))
+
+
+def test_saved_audiences_and_patterns_belong_to_their_advertiser(database: Database) -> None:
+    audience = SavedAudience(
+        audience_id="aud_1",
+        advertiser_id="a1",
+        name="VIPs",
+        audience=Audience(not_=Audience(segment="vip")),
+        status="active",
+        created_at=NOW,
+        updated_at=NOW,
+        change_seq=1,
+    )
+    pattern = SavedPattern(
+        pattern_id="pat_1",
+        advertiser_id="a1",
+        name="Twice",
+        navigation_pattern=NavigationPattern(within="session", steps=[PatternStep(action="view_item", at_least=2)]),  # type: ignore[arg-type]
+        status="active",
+        created_at=NOW,
+        updated_at=NOW,
+        change_seq=1,
+    )
+    database.transact(lambda c: store.insert_audience(c, R, audience))
+    database.transact(lambda c: store.insert_pattern(c, R, pattern))
+    assert database.read(lambda c: store.get_audience(c, R, "aud_1")) == audience
+    assert database.read(lambda c: store.get_audience(c, R, "aud_1", "a2")) is None
+    kept = database.read(lambda c: store.get_pattern(c, R, "pat_1", "a1"))
+    assert msgspec.to_builtins(kept) == msgspec.to_builtins(pattern)
+    assert database.transact(lambda c: store.archive_audience(c, R, "aud_1", 2))
+    assert not database.transact(lambda c: store.archive_audience(c, R, "aud_1", 3))
+    assert database.transact(lambda c: store.archive_pattern(c, R, "pat_1", 2))
+    assert database.read(lambda c: store.list_audiences(c, R)) == []
+    archived = database.read(lambda c: store.list_audiences(c, R, "a1", include_archived=True))
+    assert [one.status for one in archived] == ["archived"]
+    assert database.read(lambda c: store.list_patterns(c, R, "a2", include_archived=True)) == []
