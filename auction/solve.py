@@ -161,8 +161,8 @@ def _plain(number: Decimal) -> Decimal:
 
 def _whole(number: Decimal, decimals: int, least: int, most: int, name: str) -> int:
     """Return the number in units of its last decimal place."""
-    if not (number.is_finite() and Decimal(least).scaleb(-decimals) <= number <= Decimal(most).scaleb(-decimals)):
-        low, high = Decimal(least).scaleb(-decimals), Decimal(most).scaleb(-decimals)
+    low, high = (_plain(Decimal(bound).scaleb(-decimals)) for bound in (least, most))
+    if not (number.is_finite() and low <= number <= high):
         raise ValueError(f"{name} must be from {low:f} to {high:f}, was {number}")
     scaled = number.scaleb(decimals)
     if scaled != scaled.to_integral_value():

@@ -143,74 +143,52 @@ attention_levels = st.one_of(st.sampled_from([1000, 500, 250]), st.integers(1, 1
 
 
 @st.composite
-def pages(  # noqa: PLR0913 - each switches off one part of the mechanism
-    draw: st.DrawFn,
-    *,
-    ads_max: int = 10,
-    slots_max: int = 6,
-    charges: tuple[str, ...] = ("click", "impression"),
-    with_caps: bool = True,
-    with_eligibility: bool = True,
-    with_values: bool = True,
-    with_floors: bool = True,
-    with_organic: bool = True,
-    with_pins: bool = True,
-    with_opportunity_cost: bool = True,
-    with_shared_products: bool = True,
-) -> naive.Page:
-    """Draw a page: some placements of some slots, caps of each and of the page, and candidates for them."""
-    slot_count = draw(st.integers(1, slots_max))
+def pages(draw: st.DrawFn) -> naive.Page:
+    """Draw a page that shrinks well: some slots in two placements, caps of each and of the page, candidates."""
+    slot_count = draw(st.integers(1, 6))
     every = frozenset(range(slot_count))
     some_slots = st.frozensets(st.integers(0, slot_count - 1))
-    ad_count = draw(st.integers(0, ads_max))
+    ad_count = draw(st.integers(0, 10))
     ties = draw(st.permutations(range(ad_count + slot_count)))
+    charges = ("click", "impression")
 
     def draw_ad(number: int, name: str) -> naive.Ad:
-        is_organic = with_organic and draw(st.integers(0, 3)) == 0
+        is_organic = draw(st.integers(0, 3)) == 3
         brand = draw(st.sampled_from("ABCD"))
-        sellers = st.sampled_from([brand, brand, "Z"]) if with_shared_products else st.just(brand)
-        value = draw(values) if with_values else Fraction(0)
+        value = draw(values)
         return naive.Ad(
             name=name,
-            product=draw(st.sampled_from([name, name, "p1", "p2"])) if with_shared_products else name,
+            product=draw(st.sampled_from([name, name, "p1", "p2"])),
             brand=brand,
-            advertiser=None if is_organic else draw(sellers),
+            advertiser=None if is_organic else draw(st.sampled_from([brand, brand, "Z"])),
             charge=draw(st.sampled_from(charges)),
             bid=0 if is_organic else draw(bids),
             weight=draw(weights),
             value=max(value, Fraction(1)) if is_organic else value,
-            floor=draw(st.one_of(st.just(0), bids)) if with_floors and not is_organic else 0,
+            floor=0 if is_organic else draw(st.one_of(st.just(0), bids)),
             tie=ties[number],
-            slots=draw(st.one_of(st.none(), some_slots)) if with_eligibility else None,
-            groups=draw(st.sampled_from([frozenset[str](), frozenset({"new"})])) if with_caps else frozenset(),
+            slots=draw(st.one_of(st.none(), some_slots)),
+            groups=draw(st.sampled_from([frozenset[str](), frozenset({"new"})])),
         )
 
     caps = []
-    if with_caps:
-        first_half = frozenset(range(slot_count // 2))
-        for slots in (every, first_half, every - first_half):
-            if draw(st.booleans()):
-                caps.append(naive.Cap(slots, draw(st.integers(0, 3)), per_brand=True))
-            if draw(st.booleans()):
-                group = draw(st.sampled_from(["paid", "new", None]))
-                caps.append(naive.Cap(slots, draw(st.integers(0, 3)), group, per_brand=draw(st.booleans())))
-    pins = {}
-    if with_pins:
-        for slot in sorted(draw(st.one_of(st.just(frozenset[int]()), some_slots))):
-            pins[slot] = draw_ad(ad_count + slot, f"pin{slot}")
-    costs = {}
-    if with_opportunity_cost:
-        for slot in sorted(draw(st.one_of(st.just(frozenset[int]()), some_slots))):
-            costs[slot] = Fraction(draw(st.one_of(st.integers(0, 12), st.integers(0, 2_000_000))), 2)
+    first_half = frozenset(range(slot_count // 2))
+    for slots in (every, first_half, every - first_half):
+        if draw(st.booleans()):
+            caps.append(naive.Cap(slots, draw(st.integers(0, 3)), per_brand=True))
+        if draw(st.booleans()):
+            group = draw(st.sampled_from(["paid", "new", None]))
+            caps.append(naive.Cap(slots, draw(st.integers(0, 3)), group, per_brand=draw(st.booleans())))
+    pinned = draw(st.one_of(st.just(frozenset[int]()), some_slots))
+    costly = draw(st.one_of(st.just(frozenset[int]()), some_slots))
+    profile = st.lists(attention_levels, min_size=slot_count, max_size=slot_count)
     return naive.Page(
-        attention={
-            charge: draw(st.lists(attention_levels, min_size=slot_count, max_size=slot_count)) for charge in charges
-        },
+        attention={charge: draw(profile) for charge in charges},
         ads=[draw_ad(number, f"a{number}") for number in range(ad_count)],
         caps=caps,
-        pins=pins,
-        opportunity_cost=costs,
-        score_floor=draw(values) if with_floors else Fraction(0),
+        pins={slot: draw_ad(ad_count + slot, f"pin{slot}") for slot in sorted(pinned)},
+        opportunity_cost={slot: Fraction(draw(bids), 2) for slot in sorted(costly)},
+        score_floor=draw(values),
     )
 
 
@@ -269,4 +247,37 @@ def random_page(chance: random.Random, ads_max: int = 12, slots_max: int = 6) ->
         },
         opportunity_cost={slot: Fraction(a_bid(), 2) for slot in every if chance.random() < chance.choice([0, 0, 0.4])},
         score_floor=Fraction(chance.choice([0, 0, a_bid()])) / 3,
+    )
+
+
+crowded_pages = st.integers(0, 2**32 - 1).map(lambda seed: random_page(random.Random(seed)))
+
+
+def separable_page(chance: random.Random, *, with_floors: bool) -> naive.Page:
+    """Return a page of one profile, without slot eligibility, all paid, with caps of the whole page."""
+    slot_count = chance.randint(1, 3)
+    every = frozenset(range(slot_count))
+    ad_count = chance.randint(0, 6)
+    ties = chance.sample(range(ad_count), ad_count)
+    caps = [naive.Cap(every, chance.randint(1, 2), per_brand=True)] if chance.random() < 0.7 else []
+    if chance.random() < 0.4:
+        caps.append(naive.Cap(every, chance.randint(1, 3), "paid"))
+    return naive.Page(
+        attention={"click": sorted((Fraction(chance.randint(1, 20), 20) for _ in every), reverse=True)},
+        ads=[
+            naive.Ad(
+                name=f"a{number}",
+                product=f"a{number}",
+                brand=(brand := chance.choice("ABCD")),
+                advertiser=brand,
+                charge="click",
+                bid=chance.choice([chance.randint(0, 9), chance.randint(0, 3_000_000)]),
+                weight=Fraction(chance.choice([PPM, chance.randint(1, 2 * PPM)]), PPM),
+                value=Fraction(chance.randint(0, 9)) if with_floors else Fraction(0),
+                floor=chance.randint(0, 5) if with_floors else 0,
+                tie=ties[number],
+            )
+            for number in range(ad_count)
+        ],
+        caps=caps,
     )
