@@ -77,4 +77,3 @@ def database(database_url: str) -> Iterator[Database]:
     opened = migrated(database_url)
     yield opened
     opened.close()
-

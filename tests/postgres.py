@@ -22,7 +22,9 @@ def find_binaries() -> Path | None:
     """Return the folder that holds `initdb` and `postgres`: on the PATH, or where Debian keeps them."""
     folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
     if DEBIAN_ROOT.is_dir():
-        versions = sorted((p for p in DEBIAN_ROOT.iterdir() if p.name.isdigit()), key=lambda p: int(p.name), reverse=True)
+        versions = sorted(
+            (p for p in DEBIAN_ROOT.iterdir() if p.name.isdigit()), key=lambda p: int(p.name), reverse=True
+        )
         folders += [version / "bin" for version in versions]
     return next((f for f in folders if (f / "initdb").exists() and (f / "postgres").exists()), None)
 
