@@ -21,7 +21,7 @@ AffinityRefused
 """
 
 
-class AffinityRefused(Exception):  # noqa: N818  # a refusal, not an error of ours
+class AffinityRefused(Exception):  # a refusal, not an error of ours
     """A refusal with a stable code; the message says the rule and what came instead."""
 
     code: str = "refused"

@@ -35,7 +35,7 @@ class BadLine(Struct, frozen=True):
     message: str
 
 
-class _Bad(ValueError):  # noqa: N818  # a line is bad, nothing failed
+class _Bad(ValueError):  # a line is bad, nothing failed
     """A value does not fit its column."""
 
 
@@ -459,7 +459,8 @@ class _XmlReader:
             return
         self._depth -= 1
         if self._depth:
-            return  # inside a group such as g:shipping
+            self._text.clear()  # inside a group such as g:shipping
+            return
         namespace, _, local = name.rpartition(" ")
         text, column = "".join(self._text).strip(), _column(local)
         self._text.clear()

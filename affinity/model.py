@@ -252,7 +252,7 @@ def load_model(path: Path) -> AffinityModel:
         ModelRefused: the file is damaged, or of another version.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             if int(file["format"]) != FORMAT:
                 raise ModelRefused(f"{path.name} must be of format {FORMAT}, was {int(file['format'])}: train anew")
             arrays: dict[str, Any] = {name: np.ascontiguousarray(file[name]) for name in file.files if name != "format"}

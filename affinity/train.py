@@ -38,7 +38,9 @@ Progress = Callable[[int, int | None], None]
 
 SESSION_COUNT_MAX = 500_000
 HELD_OUT_SHARE = 0.05
-HELD_OUT_COUNT_MIN = 50  # sessions; with fewer nothing is tuned
+HELD_OUT_COUNT = 50  # at least so many sessions, if that is at most a fifth of all
+HELD_OUT_COUNT_MIN = 20  # with fewer nothing is tuned
+PRIOR_KNOTS = (np.array([0.0, 1.0]), np.array([0.0, 0.5]))  # until calibrated, a share of the scores is half believed
 CASE_COUNT_MAX = 1_500
 TOP_COUNT = 20
 CALIBRATION_TOP_COUNT = 100
@@ -108,9 +110,9 @@ def train_model(
     """
     if not len(sessions):
         raise TrainingRefused("there is no navigation with products to learn from: import some first")
-    held_out = int(len(sessions) * HELD_OUT_SHARE)
+    held_out = max(int(len(sessions) * HELD_OUT_SHARE), min(HELD_OUT_COUNT, len(sessions) // 5))
     parameter = parameters(START)
-    knots = (np.zeros(1), np.zeros(1))
+    knots = PRIOR_KNOTS
     metrics: dict[str, float] = {}
     if held_out >= HELD_OUT_COUNT_MIN:
         cut = len(sessions) - held_out
@@ -174,7 +176,7 @@ def make_index(
     rarity = np.log(len(sessions) / (counts + 1.0) + 1.0).astype(np.float32)
     popular = np.argsort(-counts, kind="stable")[:POPULAR_COUNT]
     known_clicks = [(clicks or {}).get(product_id, (0, 0)) for product_id in sessions.product_ids]
-    at, rate = knots if knots is not None else (np.zeros(1), np.zeros(1))
+    at, rate = PRIOR_KNOTS if knots is None else knots
     return Learnt(
         event_item=item,
         session_first=sessions.first.astype(np.int64),

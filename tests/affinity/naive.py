@@ -1,9 +1,24 @@
 """Plain twins of compiled things: what one would write on a whiteboard, re-reading everything each time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import exp
 
 from affinity.audience import Audience
+from affinity.kernel import (
+    AGE_DECAY,
+    BACKWARD,
+    DISTANCE_DECAY,
+    HISTORY,
+    LENGTH_POWER,
+    POPULARITY,
+    QUERY_DECAY,
+    RARITY_POWER,
+    REPEAT,
+    SESSIONS_PER_ITEM,
+    TRANSITION,
+)
 from affinity.matching import Happening
+from affinity.model import Learnt
 from affinity.pattern import NavigationPattern, PatternStep, words_of
 
 SESSION_GAP_MS = 30 * 60_000
@@ -87,3 +102,57 @@ def audience_holds(audience: Audience, true_predicates: set[bytes], encode: obje
     if audience.not_ is not None:
         return not audience_holds(audience.not_, true_predicates, encode)
     return encode(audience) in true_predicates
+
+
+def rank_session(learnt: Learnt, query: Sequence[int], history: Mapping[int, float]) -> dict[int, float]:
+    """Return each item's share of all scores, by going through every session."""
+    parameter = learnt.parameter
+    sessions = [
+        learnt.event_item[a:b].tolist()
+        for a, b in zip(learnt.session_first[:-1], learnt.session_first[1:], strict=True)
+    ]
+    item_sessions: dict[int, list[tuple[int, int]]] = {}
+    for number, session in enumerate(sessions):
+        for place, item in enumerate(session):
+            item_sessions.setdefault(item, []).append((number, place))
+    alike: dict[int, float] = {}
+    match: dict[int, int] = {}
+    for back, item in enumerate(query):
+        if item in query[:back]:
+            continue
+        youngest = sorted(item_sessions[item], reverse=True)[: int(parameter[SESSIONS_PER_ITEM])]
+        for number in dict.fromkeys(number for number, _ in youngest):
+            alike[number] = alike.get(number, 0.0) + exp(-back / parameter[QUERY_DECAY]) * float(learnt.rarity[item])
+            match.setdefault(number, max(place for one, place in youngest if one == number))
+    for number in alike:
+        age = (len(sessions) - number) / len(sessions)
+        alike[number] *= exp(-age / parameter[AGE_DECAY]) / len(sessions[number]) ** parameter[LENGTH_POWER]
+    scores: dict[int, float] = {}
+    for number, value in alike.items():
+        for place, item in enumerate(sessions[number]):
+            distance = place - match[number]
+            nearness = parameter[REPEAT]
+            if distance > 0:
+                nearness = exp(-(distance - 1) / parameter[DISTANCE_DECAY])
+            elif distance < 0:
+                nearness = parameter[BACKWARD] * exp((distance + 1) / parameter[DISTANCE_DECAY])
+            gain = value * nearness * float(learnt.rarity[item]) ** parameter[RARITY_POWER]
+            if gain:
+                scores[item] = scores.get(item, 0.0) + gain
+    total = sum(scores.values())
+    scores = {item: score / total for item, score in scores.items()}
+    if query:
+        youngest = sorted(item_sessions[query[0]], reverse=True)[: int(parameter[SESSIONS_PER_ITEM])]
+        for number, place in youngest:
+            for distance, item in enumerate(sessions[number][place + 1 : place + 4], 1):
+                gain = parameter[TRANSITION] / (distance * len(youngest))
+                scores[item] = scores.get(item, 0.0) + gain
+    for item, weight in history.items():
+        gain = parameter[HISTORY] * weight / sum(history.values())
+        if gain:
+            scores[item] = scores.get(item, 0.0) + gain
+    for item, share in zip(learnt.popular_item.tolist(), learnt.popular_share.tolist(), strict=True):
+        if parameter[POPULARITY] * share:
+            scores[item] = scores.get(item, 0.0) + parameter[POPULARITY] * share
+    total = sum(scores.values())
+    return {item: score / total for item, score in scores.items()}

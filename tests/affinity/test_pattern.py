@@ -1,0 +1,85 @@
+"""Navigation patterns: what is refused when saved."""
+
+import msgspec
+import pytest
+
+from affinity.audience import Vocabulary
+from affinity.errors import PatternRefused
+from affinity.navigation import Action
+from affinity.pattern import NavigationPattern, PatternStep, covers, validate_pattern
+
+KNOWN = Vocabulary(categories=frozenset({"A", "A > B"}))
+VIEW, BUY = Action.VIEW_ITEM, Action.PURCHASE
+
+
+def pattern(*steps: PatternStep, without: list[PatternStep] | None = None) -> NavigationPattern:
+    return NavigationPattern(within="session", steps=list(steps), without=without or [])
+
+
+def test_a_pattern_of_known_things_can_be_saved() -> None:
+    steps = (
+        PatternStep(action=VIEW, category_id="A > B", at_least=2),
+        PatternStep(action=Action.SEARCH, query_contains="trail"),
+    )
+    validate_pattern(pattern(*steps, without=[PatternStep(action=BUY, category_id="A")]), KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("refused_pattern", "code", "pointer"),
+    [
+        (pattern(PatternStep(action=VIEW, category_id="C")), "category_unknown", "/p/steps/0/category_id"),
+        (
+            pattern(PatternStep(action=VIEW), without=[PatternStep(action=BUY, category_id="C")]),
+            "category_unknown",
+            "/p/without/0/category_id",
+        ),
+        (
+            pattern(PatternStep(action=VIEW, price_at_least_micros=2, price_at_most_micros=1)),
+            "pattern_contradictory",
+            "/p/steps/0",
+        ),
+        (pattern(PatternStep(action=VIEW, query_contains="--")), "pattern_contradictory", "/p/steps/0/query_contains"),
+        (
+            pattern(PatternStep(action=VIEW), without=[PatternStep(action=BUY, at_least=2)]),
+            "pattern_contradictory",
+            "/p/without/0/at_least",
+        ),
+        (
+            pattern(PatternStep(action=VIEW, category_id="A > B", at_least=2), without=[PatternStep(action=VIEW)]),
+            "pattern_unsatisfiable",
+            "/p/steps/0",
+        ),
+        (
+            pattern(
+                PatternStep(action=VIEW),
+                PatternStep(action=BUY, category_id="A > B"),
+                without=[PatternStep(action=BUY, category_id="A")],
+            ),
+            "pattern_unsatisfiable",
+            "/p/steps/1",
+        ),
+    ],
+)
+def test_a_pattern_that_can_never_hold_is_refused_where_it_stands(
+    refused_pattern: NavigationPattern, code: str, pointer: str
+) -> None:
+    with pytest.raises(PatternRefused) as refused:
+        validate_pattern(refused_pattern, KNOWN, "/p")
+    assert (refused.value.code, refused.value.pointer) == (code, pointer)
+
+
+@pytest.mark.parametrize("steps", [0, 9, 50])
+def test_a_pattern_has_one_to_eight_steps(steps: int) -> None:
+    body = {"within": "session", "steps": [{"action": "view_item"}] * steps}
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(body, NavigationPattern)
+
+
+def test_a_condition_covers_narrower_ones_only() -> None:
+    cheap = PatternStep(action=VIEW, price_at_most_micros=10)
+    assert covers(cheap, PatternStep(action=VIEW, price_at_most_micros=9))
+    assert not covers(cheap, PatternStep(action=VIEW, price_at_most_micros=11))
+    assert not covers(cheap, PatternStep(action=VIEW))
+    words = PatternStep(action=Action.SEARCH, query_contains="trail")
+    assert covers(words, PatternStep(action=Action.SEARCH, query_contains="trail shoe"))
+    assert not covers(words, PatternStep(action=Action.SEARCH, query_contains="shoe"))

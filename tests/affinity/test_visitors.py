@@ -1,0 +1,322 @@
+"""Visitors: bounded, replayed from the log, linked and unlinked exactly, erased wholly."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from affinity.audience import Audience
+from affinity.catalog import Product
+from affinity.errors import EventInFuture, EventTooOld, LinkRefused
+from affinity.model import neutral_model
+from affinity.navigation import Action, Consent, NavigationBatch, NavigationEvent
+from affinity.navigation_log import NavigationLog
+from affinity.pattern import NavigationPattern, PatternStep
+from affinity.profile import ProfileDraft
+from affinity.pseudonym import NO_VISITOR, Pseudonymizer
+from affinity.record import VisitorRecord, read_facts
+from affinity.settings import Settings
+from affinity.targets import compile_targets, has_bit
+from affinity.visitors import VisitorStore
+
+NOW_MS = 1_700_000_000_000
+KEY = b"k" * 32
+CONSENT = Consent(personalised=True)
+PRODUCTS = [
+    Product(product_id=f"p{row}", brand=f"B{row % 2}", product_type="A > B", price_micros=5) for row in range(9)
+]
+TWICE = NavigationPattern(within="session", steps=[PatternStep(action=Action.VIEW_ITEM, category_id="A", at_least=2)])
+TARGETS = compile_targets([Audience(segment="vip")], [TWICE])
+MODEL = neutral_model([product.product_id for product in PRODUCTS])
+
+
+def store(folder: Path | None = None, **settings: int) -> VisitorStore:
+    log = None if folder is None else NavigationLog(folder, 500)
+    return VisitorStore(Settings(**settings), Pseudonymizer(KEY), log, read_facts(PRODUCTS))
+
+
+def event(visitor_id: str, seconds: float = 0, action: Action = Action.VIEW_ITEM, **more: object) -> NavigationEvent:
+    at = datetime.fromtimestamp(NOW_MS / 1000, UTC) + timedelta(seconds=seconds)
+    return NavigationEvent(
+        visitor_id=visitor_id,
+        action=action,
+        occurred_at=at,
+        **{"product_id": "p1", **more},  # type: ignore[arg-type]
+    )
+
+
+def post(visitors: VisitorStore, *events: NavigationEvent, consent: Consent = CONSENT) -> tuple[int, int]:
+    recorded = visitors.post(NavigationBatch(events=list(events), consent=consent), NOW_MS)
+    return recorded.recorded, recorded.duplicates
+
+
+def state(record: VisitorRecord | None) -> object:
+    """Return what must be equal between two records of the same past."""
+    assert record is not None
+    purchases = record.purchases
+    return (
+        list(record.events),
+        record.session_began_ms,
+        {name: round(weight / record.category_total, 9) for name, weight in sorted(record.category_weight.items())},
+        sorted(record.brand_weight),
+        record.bought_product,
+        record.bought_category,
+        (purchases.order_count, purchases.first_at_ms, purchases.last_at_ms, purchases.amount_micros),
+        sorted(record.dismissed),
+        record.served_at_ms,
+    )
+
+
+def test_an_events_effect_is_in_the_next_view() -> None:
+    visitors = store()
+    assert post(visitors, event("v"), event("v", 1)) == (2, 0)
+    view = visitors.view("v", CONSENT, TARGETS, MODEL, NOW_MS + 1000)
+    assert has_bit(view.pattern_bits, 0)
+    assert view.pseudonym == visitors.pseudonym("v")
+    other = visitors.view("w", CONSENT, TARGETS, MODEL, NOW_MS + 1000)
+    assert not has_bit(other.pattern_bits, 0)
+
+
+def test_an_event_takes_category_and_brand_from_the_catalogue() -> None:
+    visitors = store()
+    post(visitors, event("v"), event("v", 1, product_id="unknown", category_id="C"))
+    record = visitors.record(visitors.pseudonym("v"))
+    assert record is not None
+    assert [(one.category_id, one.brand) for one in record.events] == [("A > B", "B1"), ("C", None)]
+
+
+def test_without_consent_nothing_is_kept_and_the_view_is_anonymous(tmp_path: Path) -> None:
+    visitors = store(tmp_path)
+    assert post(visitors, event("v"), consent=Consent()) == (0, 0)
+    assert len(visitors) == 0
+    assert list(tmp_path.iterdir()) == []
+    post(visitors, event("v"), event("v", 1))
+    view = visitors.view("v", Consent(), TARGETS, MODEL, NOW_MS)
+    assert view.pseudonym == NO_VISITOR
+    assert not view.has_consent
+    assert not view.pattern_bits.any()
+
+
+def test_an_event_sent_twice_counts_once() -> None:
+    visitors = store()
+    same = event("v", event_id="e1")
+    assert post(visitors, same, same) == (1, 1)
+    assert post(visitors, same) == (0, 1)
+    assert post(visitors, event("w", event_id="e1")) == (1, 0)
+
+
+def test_the_window_of_event_ids_is_bounded() -> None:
+    visitors = store(event_id_window=20)
+    for number in range(100):
+        post(visitors, event("v", event_id=f"e{number}"))
+    assert sum(len(half) for half in visitors._events_seen) <= 20
+    assert post(visitors, event("v", event_id="e99")) == (0, 1)
+
+
+@pytest.mark.parametrize(("seconds", "refusal"), [(301, EventInFuture), (-86_401, EventTooOld)])
+def test_an_event_of_another_day_refuses_the_batch_whole(
+    tmp_path: Path, seconds: int, refusal: type[Exception]
+) -> None:
+    visitors = store(tmp_path)
+    with pytest.raises(refusal) as refused:
+        post(visitors, event("v"), event("v", seconds))
+    assert refused.value.pointer == "/events/1/occurred_at"  # type: ignore[attr-defined]
+    assert len(visitors) == 0
+    assert list(tmp_path.iterdir()) == []
+    assert post(visitors, event("v", 300), event("v", -86_400)) == (2, 0)
+
+
+def test_a_killed_process_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    visitors = store(tmp_path)
+    for number in range(60):
+        post(
+            visitors,
+            event(
+                f"v{number % 4}",
+                rng.randrange(-5_000, 200),
+                rng.choice([Action.VIEW_ITEM, Action.PURCHASE, Action.DISMISS]),
+                product_id=f"p{rng.randrange(9)}",
+                event_id=f"e{number}",
+            ),
+        )
+    visitors.note_served(visitors.pseudonym("v1"), "bid_1", NOW_MS)
+    visitors.flush(NOW_MS)
+    again = store(tmp_path)  # the first one is not closed: it was killed
+    assert again.load(NOW_MS) == 61
+    for name in ("v0", "v1", "v2", "v3"):
+        pseudonym = visitors.pseudonym(name)
+        assert state(again.record(pseudonym)) == state(visitors.record(pseudonym))
+    assert post(again, event("v0", event_id="e0")) == (0, 1)
+    assert post(again, event("v0", event_id="e60")) == (1, 0)
+    assert store(tmp_path).load(NOW_MS) == 62
+
+
+def test_no_raw_id_reaches_the_disk(tmp_path: Path) -> None:
+    visitors = store(tmp_path)
+    post(visitors, event("visitor-secret-7", event_id="event-secret-7"))
+    raw = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"view_item" in raw
+    assert b"secret" not in raw
+
+
+def test_a_running_server_picks_up_what_is_imported(tmp_path: Path) -> None:
+    visitors = store(tmp_path)
+    post(visitors, event("v"))
+    other = store()
+    lines = [other.line_of(event("w", -number * 100_000), NOW_MS - number * 100_000_000) for number in range(10)]
+    assert visitors.follow(100, NOW_MS) == 0
+    assert visitors.log is not None
+    visitors.log.write_import(lines, NOW_MS, "x")
+    assert visitors.follow(4, NOW_MS) == 4
+    assert visitors.follow(100, NOW_MS) == 6
+    record = visitors.record(visitors.pseudonym("w"))
+    assert record is not None
+    assert [one.at_ms for one in record.events] == sorted(line.at_ms for line in lines)
+
+
+def test_the_least_recently_seen_visitor_goes_first() -> None:
+    visitors = store(visitor_count_max=3)
+    for name in ("a", "b", "c", "a", "d"):
+        post(visitors, event(name))
+    assert len(visitors) == 3
+    assert visitors.record(visitors.pseudonym("b")) is None
+    assert visitors.record(visitors.pseudonym("a")) is not None
+
+
+def test_one_visitors_state_is_bounded_however_much_they_do() -> None:
+    visitors = store(visitor_event_count_max=20)
+    for number in range(3_000):
+        post(
+            visitors,
+            event("v", number / 100, Action.PURCHASE, product_id=f"x{number}", category_id=f"C{number}"),
+            event("v", number / 100, Action.DISMISS, product_id=f"x{number}"),
+        )
+        visitors.note_served(visitors.pseudonym("v"), f"bid_{number}", NOW_MS + number)
+    record = visitors.record(visitors.pseudonym("v"))
+    assert record is not None
+    assert len(record.events) == 20
+    assert max(map(len, (record.category_weight, record.bought_product, record.dismissed, record.served_at_ms))) <= 256
+
+
+# --- one customer, several devices -------------------------------------------------------------------------------
+
+
+def test_linked_devices_are_known_together_and_parted_again_exactly() -> None:
+    visitors = store()
+    phone, laptop, customer = (visitors.pseudonym(name) for name in ("phone", "laptop", "c-1"))
+    post(visitors, event("phone", 0), event("laptop", 1, Action.PURCHASE, product_id="p2"))
+    alone = state(visitors.record(phone))
+    visitors.link(phone, customer)
+    visitors.link(laptop, customer)
+    post(visitors, event("phone", 2))
+    together = visitors.record(laptop)
+    assert together is visitors.record(phone) is visitors.record(customer)
+    assert together is not None
+    assert len(together.events) == 3
+    assert has_bit(visitors.view("laptop", CONSENT, TARGETS, MODEL, NOW_MS + 2000).pattern_bits, 0)
+    assert visitors.view("laptop", CONSENT, TARGETS, MODEL, NOW_MS).person_pseudonym == customer
+    assert visitors.unlink(phone)
+    post(visitors, event("laptop", 3, product_id="p3"))
+    only_phone = store()
+    post(only_phone, event("phone", 0), event("phone", 2))
+    assert state(visitors.record(phone)) == state(only_phone.record(phone)) != alone
+    parted = visitors.record(customer)
+    assert parted is not None
+    assert [one.product_id for one in parted.events] == ["p2", "p3"]
+    assert not visitors.unlink(phone)
+
+
+def test_devices_of_a_customer_share_profile_and_counters() -> None:
+    visitors = store()
+    phone, laptop, customer = (visitors.pseudonym(name) for name in ("phone", "laptop", "c-1"))
+    visitors.put_profile(customer, ProfileDraft(segments=["vip"]))
+    visitors.link(phone, customer)
+    visitors.link(laptop, customer)
+    assert has_bit(visitors.view("phone", CONSENT, TARGETS, MODEL, NOW_MS).audience_bits, 0)
+    visitors.note_served(phone, "bid_1", NOW_MS)
+    assert visitors.view("laptop", CONSENT, TARGETS, MODEL, NOW_MS).seen_at_ms == {"bid_1": [NOW_MS]}
+    visitors.put_profile(laptop, ProfileDraft(segments=["other"]))
+    assert visitors.view("phone", CONSENT, TARGETS, MODEL, NOW_MS).segments == {"other"}
+    visitors.unlink(phone)
+    assert visitors.view("phone", CONSENT, TARGETS, MODEL, NOW_MS).segments == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("links", "code"),
+    [
+        ([("v", "v")], "link_to_itself"),
+        ([("v", "c"), ("v", "d")], "link_exists"),
+        ([("v", "c"), ("c", "d")], "link_chained"),
+        ([("v", "c"), ("w", "v")], "link_chained"),
+    ],
+)
+def test_links_do_not_chain(links: list[tuple[str, str]], code: str) -> None:
+    visitors = store()
+    *earlier, (last, last_customer) = links
+    for visitor_id, customer_id in earlier:
+        visitors.link(visitors.pseudonym(visitor_id), visitors.pseudonym(customer_id))
+    with pytest.raises(LinkRefused) as refused:
+        visitors.link(visitors.pseudonym(last), visitors.pseudonym(last_customer))
+    assert refused.value.code == code
+
+
+def test_forgetting_takes_every_device() -> None:
+    visitors = store()
+    phone, customer = visitors.pseudonym("phone"), visitors.pseudonym("c-1")
+    post(visitors, event("phone"))
+    visitors.put_profile(customer, ProfileDraft(segments=["vip"]))
+    visitors.link(phone, customer)
+    visitors.forget(visitors.devices(phone))
+    assert visitors.record(phone) is None
+    assert visitors.profile(phone) is None
+    assert visitors.devices(phone) == [phone]
+    assert len(visitors) == 0
+
+
+def test_an_import_under_way_does_not_bring_a_forgotten_visitor_back(tmp_path: Path) -> None:
+    visitors = store(tmp_path)
+    lines = [visitors.line_of(event("v", number), NOW_MS + number) for number in range(10)]
+    assert visitors.log is not None
+    visitors.log.write_import(lines, NOW_MS, "x")
+    visitors.follow(5, NOW_MS)
+    visitors.forget([visitors.pseudonym("v")])
+    visitors.follow(100, NOW_MS)
+    assert visitors.record(visitors.pseudonym("v")) is None
+
+
+# --- what a caller sends along; counting -------------------------------------------------------------------------
+
+
+def test_navigation_sent_along_counts_for_one_auction_only() -> None:
+    visitors = store()
+    post(visitors, event("v"))
+    sent = [event("v"), event("v", 1)]
+    view = visitors.view("v", CONSENT, TARGETS, MODEL, NOW_MS + 1000, sent)
+    assert has_bit(view.pattern_bits, 0)
+    assert not has_bit(visitors.view("v", CONSENT, TARGETS, MODEL, NOW_MS + 1000).pattern_bits, 0)
+    nobody = visitors.view(None, CONSENT, TARGETS, MODEL, NOW_MS + 1000, sent)
+    assert has_bit(nobody.pattern_bits, 0)
+    assert len(visitors) == 1
+
+
+def test_fewer_than_fifty_visitors_are_not_counted_out() -> None:
+    visitors = store()
+    for number in range(60):
+        visitors.put_profile(visitors.pseudonym(f"v{number}"), ProfileDraft(segments=["vip"] if number < 50 else []))
+    assert visitors.count_matching(Audience(segment="vip"), None, NOW_MS) == 50
+    assert visitors.count_matching(Audience(not_=Audience(segment="vip")), None, NOW_MS) is None
+    for number in range(55):
+        post(visitors, event(f"v{number}"), event(f"v{number}", 1))
+    assert visitors.count_matching(None, TWICE, NOW_MS + 1000) == 55
+    assert visitors.count_matching(Audience(segment="vip"), TWICE, NOW_MS + 1000) == 50
+
+
+def test_a_count_is_scaled_up_from_a_sample() -> None:
+    visitors = store(audience_sample_size=500)
+    for number in range(2_000):
+        visitors.put_profile(visitors.pseudonym(f"v{number}"), ProfileDraft(segments=["vip"] if number % 2 else []))
+    count = visitors.count_matching(Audience(segment="vip"), None, NOW_MS)
+    assert count is not None
+    assert 850 < count < 1150
