@@ -36,6 +36,11 @@ NO_ADVERTISER = -1  # in advertiser_code: an organic candidate
 NO_PIN = -1  # in pinned_row: the slot is sold
 UNATTAINABLE = 2**62  # in threshold_micros: no bid wins this slot
 
+# What `say_why_lost_nb` says; 0 for a winner.
+LOST_NOT_ELIGIBLE, LOST_BELOW_FLOOR, LOST_TO_BETTER, LOST_TO_SAME_PRODUCT, LOST_TO_CAP, LOST_TO_OPPORTUNITY_COST = (
+    range(1, 7)
+)
+
 GROUP_EVERYONE = 1  # bit of group_bits that the kernel sets for everybody
 GROUP_PAID = 2  # bit of group_bits that the kernel sets for candidates with an advertiser
 GROUP_FIRST_FREE = 4  # the caller's own groups (rule quotas) start at this bit
@@ -1014,6 +1019,116 @@ def allocate_and_price_nb(
     """
     nothing = np.empty((0, 5), np.int64)
     return int(_allocate_and_price(candidates, candidate_count, page, nothing, shortlist_count, outcome))
+
+
+@njit(cache=True)
+def _stood_first(
+    candidates: CandidateArrays,
+    page: PageArrays,
+    outcome: OutcomeArrays,
+    standing_value: Int64s,
+    taken_slot: Int,
+    row: Int,
+    slot: Int,
+    value: Int,
+) -> bool:
+    """Say whether what stands in `taken_slot` was placed before the turn of this pair."""
+    winner = outcome.winner_row[taken_slot]
+    if page.pinned_row[taken_slot] >= 0 or standing_value[taken_slot] != value:
+        return bool(page.pinned_row[taken_slot] >= 0 or standing_value[taken_slot] > value)
+    if taken_slot != slot:
+        return bool(taken_slot < slot)
+    tie, other = candidates.tie_key[winner], candidates.tie_key[row]
+    return bool(tie < other or (tie == other and winner < row))
+
+
+@njit(
+    types.void(_CandidateArrays, types.int64, _PageArrays, _OutcomeArrays, types.int64[::1], types.int64[::1]),
+    cache=True,
+)
+def say_why_lost_nb(
+    candidates: CandidateArrays,
+    candidate_count: int,
+    page: PageArrays,
+    outcome: OutcomeArrays,
+    reason: Int64s,
+    cap: Int64s,
+) -> None:
+    """Say of every candidate why it has no slot; not on the slot path, but whenever somebody asks.
+
+    A candidate lost to a cap (or to the product's other entry) if there is a slot it would have had by its value alone,
+    that is, one that stayed empty or went to a pair visited later than its own; otherwise it was outbid.
+
+    Args:
+        candidates: as decided.
+        candidate_count: C.
+        page: as decided.
+        outcome: what `allocate_and_price_nb` made of them.
+        reason: (C,) out: LOST_*, or 0 for a winner or a pin.
+        cap: (C,) out: the first cap that was full when its turn came for LOST_TO_CAP, else -1.
+    """
+    slot_count = page.pinned_row.size
+    sold = _sold_slots(page.pinned_row)[0]
+    standing_brand = np.zeros(slot_count, np.int64)
+    standing_groups = np.zeros(slot_count, np.int64)
+    standing_value = np.zeros(slot_count, np.int64)
+    for slot in range(slot_count):
+        row = outcome.winner_row[slot]
+        if row >= 0:
+            standing_brand[slot] = candidates.brand_code[row]
+            standing_groups[slot] = _groups_of(candidates.group_bits[row], candidates.advertiser_code[row])
+            standing_value[slot] = page.attention_permille[candidates.charge_code[row], slot] * (
+                candidates.weight_ppm[row] * candidates.bid_micros[row] + candidates.value_micros[row] * 1_000_000
+            )
+    for row in range(candidate_count):
+        reason[row] = LOST_TO_BETTER
+        cap[row] = -1
+        for slot in range(slot_count):
+            winner = outcome.winner_row[slot]
+            if winner == row:
+                reason[row] = 0
+            elif winner >= 0 and candidates.product_code[winner] == candidates.product_code[row] and reason[row]:
+                reason[row] = LOST_TO_SAME_PRODUCT
+        if reason[row] != LOST_TO_BETTER:
+            continue
+        is_paid = candidates.advertiser_code[row] >= 0
+        if is_paid and candidates.bid_micros[row] < candidates.floor_micros[row]:
+            reason[row] = LOST_BELOW_FLOOR
+            continue
+        score = candidates.weight_ppm[row] * candidates.bid_micros[row] + candidates.value_micros[row] * 1_000_000
+        groups = _groups_of(candidates.group_bits[row], candidates.advertiser_code[row])
+        reason[row] = LOST_NOT_ELIGIBLE
+        for slot in range(slot_count):
+            value = page.attention_permille[candidates.charge_code[row], slot] * score
+            if (np.int64(candidates.eligible_slots[row]) & sold) >> slot & 1 == 0 or value == 0:
+                continue
+            if is_paid and value < page.opportunity_cost[slot]:
+                if reason[row] == LOST_NOT_ELIGIBLE:
+                    reason[row] = LOST_TO_OPPORTUNITY_COST
+                continue
+            winner = outcome.winner_row[slot]
+            if winner >= 0 and _stood_first(candidates, page, outcome, standing_value, slot, row, slot, value):
+                reason[row] = LOST_TO_BETTER
+                continue
+            for number in range(page.cap_max.size):
+                where, counted = np.int64(page.cap_slots[number]), np.int64(page.cap_bits[number])
+                if where >> slot & 1 == 0 or counted & groups == 0:
+                    continue
+                count = 0
+                for other in range(slot_count):
+                    if (
+                        where >> other & 1
+                        and counted & standing_groups[other]
+                        and (page.cap_per_brand[number] == 0 or standing_brand[other] == candidates.brand_code[row])
+                        and _stood_first(candidates, page, outcome, standing_value, other, row, slot, value)
+                    ):
+                        count += 1
+                if count >= page.cap_max[number]:
+                    reason[row] = LOST_TO_CAP
+                    cap[row] = number
+                    break
+            if reason[row] == LOST_TO_CAP:
+                break
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -13,6 +13,12 @@ from hypothesis import strategies as st
 from auction.kernel import (
     ATTENTION_PERMILLE_MAX,
     BID_MICROS_MAX,
+    LOST_BELOW_FLOOR,
+    LOST_NOT_ELIGIBLE,
+    LOST_TO_BETTER,
+    LOST_TO_CAP,
+    LOST_TO_OPPORTUNITY_COST,
+    LOST_TO_SAME_PRODUCT,
     PAIR_VALUE_MAX,
     SHORTLIST_COUNT,
     SLOT_COUNT_MAX,
@@ -21,6 +27,7 @@ from auction.kernel import (
     CandidateArrays,
     allocate_and_price_nb,
     fill_page_nb,
+    say_why_lost_nb,
 )
 from tests.auction import naive
 from tests.auction.pages import (
@@ -74,7 +81,7 @@ def without_later_ones(page: naive.Page, decision: Decision, name: str) -> naive
     )
 
 
-@settings(max_examples=400)
+@always
 @given(pages(), st.sampled_from([SHORTLIST_COUNT, 1, 2]))
 def test_the_kernel_decides_as_the_whiteboard_does(page: naive.Page, shortlist_count: int) -> None:
     assert decide(page, shortlist_count) == decide_naively(page)
@@ -417,3 +424,46 @@ def test_an_array_of_another_type_is_refused(array: str) -> None:
     wrong = candidates._replace(**{array: getattr(candidates, array).astype(np.float64)})
     with pytest.raises(TypeError, match="No matching definition"):
         allocate_and_price_nb(wrong, count, arrays, SHORTLIST_COUNT, outcome)
+
+
+@dataclass(frozen=True)
+class CapWithExemption(naive.Cap):
+    """A cap that lets one ad in always."""
+
+    exempt: str = ""
+
+    def binds(self, ad: naive.Ad, slot: int) -> bool:
+        return ad.name != self.exempt and super().binds(ad, slot)
+
+
+@always
+@given(crowded_pages)
+def test_who_lost_to_a_cap_would_have_had_a_slot_without_it_and_who_was_outbid_would_not(page: naive.Page) -> None:
+    candidates, count, arrays, outcome = to_arrays(page)
+    allocate_and_price_nb(candidates, count, arrays, SHORTLIST_COUNT, outcome)
+    reasons, caps = np.full(count, -77, np.int64), np.full(count, -77, np.int64)
+    say_why_lost_nb(candidates, count, arrays, outcome, reasons, caps)
+    standing = [pick.ad for pick in naive.allocate(page)]
+    placed = {ad.product for ad in [*standing, *page.pins.values()]}
+    for row, ad in enumerate(page.ads):
+        reason = int(reasons[row])
+        exempted = replace(page, caps=[CapWithExemption(**vars(cap), exempt=ad.name) for cap in page.caps])
+        wins_exempted = any(pick.ad == ad for pick in naive.allocate(exempted))
+        free_slots = [slot for slot in range(page.slot_count) if slot not in page.pins]
+        assert (caps[row] >= 0) == (reason == LOST_TO_CAP)
+        if ad in standing:
+            assert reason == 0
+        elif ad.product in placed:
+            assert reason == LOST_TO_SAME_PRODUCT
+        elif ad not in naive.taking_part(page):
+            assert reason == LOST_BELOW_FLOOR
+        elif not any(naive.may_stand(replace(page, opportunity_cost={}), ad, slot) for slot in free_slots):
+            assert reason == LOST_NOT_ELIGIBLE
+        elif not any(naive.may_stand(page, ad, slot) for slot in free_slots):
+            assert reason == LOST_TO_OPPORTUNITY_COST
+        else:
+            assert reason == (LOST_TO_CAP if wins_exempted else LOST_TO_BETTER)
+        if reason == LOST_TO_CAP:
+            without_others = [cap for number, cap in enumerate(page.caps) if number == caps[row]]
+            assert any(cap.counts(ad) for cap in without_others)
+    assert (reasons[len(page.ads) :] == 0).all()  # pins
