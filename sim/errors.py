@@ -7,7 +7,7 @@ SimRefused
 """
 
 
-class SimRefused(ValueError):  # noqa: N818  # a refusal is an answer, not an error of ours
+class SimRefused(ValueError):  # a refusal is an answer, not an error of ours
     """A refusal; its message is meant for the analyst as it stands."""
 
     exit_code = 2

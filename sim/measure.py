@@ -120,11 +120,11 @@ def measure(worlds: Sequence[Int64s], resamples: int, seed: int) -> list[Measure
     """
     totals = sum_up([world.sum(axis=0, dtype=np.int64) for world in worlds])
     if len(worlds) >= WORLDS_FOR_INTERVALS:
-        resampled = _resample(
+        resampled = resample(
             np.stack([world.sum(axis=0, dtype=np.int64) for world in worlds]), resamples, seed, "worlds"
         )
     else:
-        parts = [_resample(world, resamples, seed, f"sessions {row}") for row, world in enumerate(worlds)]
+        parts = [resample(world, resamples, seed, f"sessions {row}") for row, world in enumerate(worlds)]
         resampled = sum_up(parts)
     return [_one(definition, totals, resampled, len(worlds)) for definition in DEFINITIONS]
 
@@ -162,7 +162,7 @@ def _columns(totals: Int64s, names: tuple[str, ...]) -> int:
     return sum(int(totals[COLUMN[name]]) for name in names)
 
 
-def _resample(rows: Int64s, resamples: int, seed: int, name: str) -> Int64s:
+def resample(rows: Int64s, resamples: int, seed: int, name: str) -> Int64s:
     """Return (resamples, columns): totals of as many rows drawn with replacement, each time anew."""
     count = rows.shape[0]
     drawn = np.empty((resamples, rows.shape[1]), dtype=np.int64)

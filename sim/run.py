@@ -1,5 +1,6 @@
 """Run a scenario: its worlds one after another, their measures, and the files a run leaves behind."""
 
+import shutil
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
@@ -35,8 +36,10 @@ def run(scenario: Scenario, progress: Progress | None = None) -> RunResult:
     return run_timed(scenario, progress)[0]
 
 
-def run_timed(scenario: Scenario, progress: Progress | None = None) -> tuple[RunResult, Timing]:
-    """Run the scenario and also say where the time went."""
+def run_timed(
+    scenario: Scenario, progress: Progress | None = None, receipts: Path | None = None
+) -> tuple[RunResult, Timing]:
+    """Run the scenario and also say where the time went; keep every auction's receipt in a folder, if one is given."""
     started = perf_counter()
     watch = Stopwatch()
     worlds: list[WorldResult] = []
@@ -47,7 +50,7 @@ def run_timed(scenario: Scenario, progress: Progress | None = None) -> tuple[Run
             if progress is not None:
                 progress(before + finished, visits * scenario.run.repeats)
 
-        worlds.append(Market(scenario, world_seed(scenario.seed, row), watch).run(tell))
+        worlds.append(Market(scenario, world_seed(scenario.seed, row), watch, receipts).run(tell))
         _check_books(worlds[-1].books)
     with watch.part("measures"):
         measures = measure([world.sessions for world in worlds], scenario.run.bootstrap, scenario.seed)
@@ -76,7 +79,12 @@ def world_seed(seed: int, row: int) -> int:
 
 
 def run_scenario(
-    path: str | Path, out_dir: str | Path, seed: int | None = None, console: "Console | None" = None
+    path: str | Path,
+    out_dir: str | Path,
+    seed: int | None = None,
+    console: "Console | None" = None,
+    *,
+    keep_receipts: bool = False,
 ) -> int:
     """Run a scenario from the command line: progress, a summary, `measures.json`, `report.html` and `runs.jsonl`.
 
@@ -85,22 +93,31 @@ def run_scenario(
         out_dir: gets a folder `<name>-<seed>` and the line in `runs.jsonl`.
         seed: instead of the scenario's own.
         console: where to print; a new one by default.
+        keep_receipts: also keep every auction's receipt, in `receipts` beside the report, for replay.
 
     Returns:
-        The command's exit code: 0, or 2 where something was refused and nothing written.
+        The command's exit code: 0, or 2 where something was refused and no result written.
     """
     from rich.console import Console
+    from rich.markup import escape
 
     console = console or Console()
+    partial = Path(out_dir) / ".receipts.partial"
+    shutil.rmtree(partial, ignore_errors=True)
     try:
         scenario = read_scenario(path)
         if seed is not None:
             scenario = msgspec.structs.replace(scenario, seed=seed)
-        result, timing = _with_progress(scenario, console)
+        result, timing = _with_progress(scenario, console, partial if keep_receipts else None)
     except SimRefused as refusal:
-        console.print(f"[red]refused:[/] {refusal}", highlight=False, markup=True, soft_wrap=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        console.print(f"[red]refused:[/] {escape(str(refusal))}", highlight=False, soft_wrap=True)
         return refusal.exit_code
     folder = Path(out_dir) / f"{scenario.name}-{scenario.seed}"
+    if keep_receipts:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / "receipts", ignore_errors=True)
+        partial.replace(folder / "receipts")
     write_whole(folder / "measures.json", encode_result(result))
     write_whole(folder / "report.html", render_report(result, CURRENCY).encode())
     append_run(Path(out_dir) / "runs.jsonl", result)
@@ -127,13 +144,13 @@ def _all_books(books: list[Books]) -> Books:
     )
 
 
-def _with_progress(scenario: Scenario, console: "Console") -> tuple[RunResult, Timing]:
+def _with_progress(scenario: Scenario, console: "Console", receipts: Path | None) -> tuple[RunResult, Timing]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(f"{scenario.name}: visits", total=None)
-        return run_timed(scenario, lambda done, total: bar.update(task, completed=done, total=total))
+        return run_timed(scenario, lambda done, total: bar.update(task, completed=done, total=total), receipts)
 
 
 def _summarise(result: RunResult, timing: Timing, folder: Path, console: "Console") -> None:
