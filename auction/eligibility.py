@@ -23,12 +23,11 @@ from auction.kernel import (
     FACT_PAGE,
     FACT_QUESTION,
     FACT_RANK_VALUE,
-    FROM_LISTS,
-    FROM_OWN,
-    FROM_PAGE,
     GROUP_EVERYONE,
     GROUP_PAID,
     IMPRESSION,
+    LEFT_IN_LISTS,
+    LEFT_OF_OWN,
     PPM,
     TERM_BASE_COUNT,
     TERM_BOOST_MAX,
@@ -75,8 +74,9 @@ class Place(Struct):
         has_candidates: the request says which products may stand here.
         arrays: what the gate reads; its lists and cursor move.
         organic: products for organic candidates.
-        unseen_score: what the best offer not looked at may be worth, 0 when all were.
-        unseen_organic_score: the same of organic candidates.
+        is_searched: offers are looked at for it.
+        is_unfinished: it was left off in the midst of its offers.
+        unseen_organic_score: what the best organic candidate not looked at may be worth, 0 when all were.
     """
 
     placement: Placement
@@ -87,8 +87,19 @@ class Place(Struct):
     has_candidates: bool
     arrays: PlaceArrays
     organic: PlaceArrays | None = None
-    unseen_score: int = 0
+    is_searched: bool = False
+    is_unfinished: bool = False
     unseen_organic_score: int = 0
+
+    @property
+    def unseen_score(self) -> int:
+        """Return what the best offer not looked at may be worth, 0 when all were."""
+        if not self.is_searched:
+            return 0
+        if self.is_unfinished:
+            return SCORE_MAX
+        cursor = self.arrays.cursor
+        return max(int(cursor[LEFT_IN_LISTS]), int(cursor[LEFT_OF_OWN]))
 
     @property
     def slot_bits(self) -> int:
@@ -161,6 +172,7 @@ def lay_place(
     plan: RulePlan,
     candidates: Sequence[RequestCandidate | str] | None,
     context: Context,
+    visitor: VisitorView,
     market: Market,
     tie_seed: int,
     *,
@@ -178,12 +190,15 @@ def lay_place(
     term[TERM_MEAN_QUALITY] = market.mean_quality_ppm
     term[TERM_BOOST_MAX] = plan.boost_ppm_max
     term[TERM_BASE_COUNT] = context.base_count
-    product_rows, relevance_ppm, organic_rank = _NO_INT32S, NO_INT64S, NO_INT64S
+    relevance_ppm, organic_rank, own_score = NO_INT64S, NO_INT64S, NO_INT64S
+    product_rows = _NO_INT32S
     if candidates is not None:
         wants_relevance = placement.relevance_floor_ppm > 0
         product_rows, relevance_ppm, organic_rank = _read_candidates(
             candidates, market.snapshot.product_row, wants_relevance, is_merchandised
         )
+    elif len(visitor.product_row):
+        product_rows, own_score = market.own_order(visitor.product_row, visitor.quality_ppm, context)
     arrays = PlaceArrays(
         plan.is_excluded,
         plan.boost_ppm,
@@ -198,31 +213,23 @@ def lay_place(
         product_rows,
         relevance_ppm,
         organic_rank,
-        np.zeros(2, np.int64),
+        own_score,
+        np.array([0, 0, candidates is None, 0], np.int64),
     )
     return Place(placement, number, first_slot, slot_count, plan, candidates is not None, arrays)
 
 
 def find_candidates(place: Place, asker: AskerArrays, market: Market, wanted: int, row_count_max: int) -> bool:
-    """Look at up to `row_count_max` more offers for a placement; say whether there is more to look at and wanted.
+    """Look at up to `row_count_max` more offers for a placement; say whether to go on at once.
 
-    Stops as soon as `wanted` more candidates are found. `place.unseen_score` then says what is still possible.
+    Stops as soon as `wanted` more candidates are found in the context's lists; those of products with a quality of
+    the visitor's own are looked at as far down as the lists. `place.unseen_score` says what is still possible.
     """
-    scratch = market.scratch
-    found = scratch.make_room(row_count_max + 1)
-    before = int(found.counts[0])
-    source = FROM_PAGE if place.has_candidates else FROM_LISTS
-    rest = find_candidates_nb(market.arrays, asker, place.arrays, source, wanted, row_count_max, found)
-    place.unseen_score = SCORE_MAX if place.has_candidates and rest else rest
-    return rest > 0 and int(found.counts[0]) - before < wanted
-
-
-def find_own(place: Place, own_rows: Int32s, asker: AskerArrays, market: Market, row_count_max: int) -> bool:
-    """Look at the offers of the products with a quality of the visitor's own; say whether there are more of them."""
     found = market.scratch.make_room(row_count_max + 1)
-    if not len(place.arrays.product_row):
-        place.arrays = place.arrays._replace(product_row=np.array(own_rows, np.int32), cursor=np.zeros(2, np.int64))
-    return find_candidates_nb(market.arrays, asker, place.arrays, FROM_OWN, WANTED_ALL, row_count_max, found) > 0
+    place.is_unfinished = find_candidates_nb(
+        market.arrays, asker, place.arrays, place.has_candidates, wanted, row_count_max, found
+    )
+    return place.is_unfinished
 
 
 def find_organic(
@@ -235,10 +242,10 @@ def find_organic(
         if not place.has_candidates:
             own = market.in_context(context, own_rows)
             if len(own):
-                first = place.arrays._replace(product_row=own, organic_rank=NO_INT64S, cursor=np.zeros(2, np.int64))
+                first = place.arrays._replace(product_row=own, organic_rank=NO_INT64S, cursor=np.zeros(4, np.int64))
                 add_organic_nb(market.arrays, asker, first, len(own), False, scratch.make_room(len(own)))
             rows, rank = market.organic_order(context), NO_INT64S
-        place.organic = place.arrays._replace(product_row=rows, organic_rank=rank, cursor=np.zeros(2, np.int64))
+        place.organic = place.arrays._replace(product_row=rows, organic_rank=rank, cursor=np.zeros(4, np.int64))
     if place.has_candidates:
         wanted = len(place.organic.product_row)
     rest = add_organic_nb(
@@ -260,10 +267,11 @@ def unseen_kinds(places: Sequence[Place], market: Market) -> tuple[Int64s, Int64
         slots = place.slot_bits
         if slots >= 1 << 63:
             slots -= 1 << 64  # the bit pattern, in a signed number
-        if place.unseen_score:
-            kinds.append((CLICK, slots, GROUP_EVERYONE | GROUP_PAID, place.unseen_score))
+        unseen_score = place.unseen_score
+        if unseen_score:
+            kinds.append((CLICK, slots, GROUP_EVERYONE | GROUP_PAID, unseen_score))
             if market.has_impression_bids:
-                kinds.append((IMPRESSION, slots, GROUP_EVERYONE | GROUP_PAID, place.unseen_score))
+                kinds.append((IMPRESSION, slots, GROUP_EVERYONE | GROUP_PAID, unseen_score))
         if place.unseen_organic_score:
             kinds.append((CLICK, slots, GROUP_EVERYONE, place.unseen_organic_score))
     if not kinds:

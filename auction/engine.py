@@ -11,13 +11,11 @@ from msgspec import Struct
 
 from affinity.view import VisitorView
 from auction.eligibility import (
-    SCORE_MAX,
     WANTED_ALL,
     Place,
     asking,
     find_candidates,
     find_organic,
-    find_own,
     lay_place,
     unseen_kinds,
 )
@@ -42,7 +40,6 @@ from auction.quality import clear_own_quality, set_own_quality
 from auction.request import SlotRequest
 from auction.rules import NO_RULES
 from auction.settings import Settings
-from auction.snapshot import Int32s
 from auction.spend import SpendView
 from ledger.terms import ChargeOn
 
@@ -172,7 +169,7 @@ def hold_auction(
             with asking(request, context, market, visitor, spend, deadline.arrived_ms, settings) as asker:
                 pins = _place_pins(places, asker, market, page)
                 is_partial = _decide(
-                    request, context, places, page, own_rows, asker, market, deadline, settings, no_paid_reason, arrays
+                    request, context, places, page, visitor, asker, market, deadline, settings, no_paid_reason, arrays
                 )
         finally:
             clear_own_quality(own_rows, market)
@@ -236,6 +233,7 @@ def lay_out(
                 plan,
                 asked.candidates,
                 context,
+                visitor,
                 market,
                 tie_seed,
                 is_merchandised=request.mode == "merchandised",
@@ -250,7 +248,7 @@ def _decide(
     context: Context,
     places: Sequence[Place],
     page: PageArrays,
-    own_rows: Int32s,
+    visitor: VisitorView,
     asker: AskerArrays,
     market: Market,
     deadline: Deadline,
@@ -264,37 +262,30 @@ def _decide(
     found = market.scratch.found
     if is_merchandised:
         for place in places:
-            find_organic(place, context, own_rows, asker, market, wanted)
+            find_organic(place, context, visitor.product_row, asker, market, wanted)
     is_late = deadline.is_past
-    searched: list[Place] = []
-    if no_paid_reason is None:
-        searched = [place for place in places if place.has_candidates or len(place.arrays.list_start)]
-    for place in searched:
-        place.unseen_score = SCORE_MAX
-        while len(own_rows) and not place.has_candidates and not is_late:
-            if not find_own(place, own_rows, asker, market, chunk):
-                break
-            is_late = deadline.is_past
+    for place in places:
+        place.is_searched = no_paid_reason is None
+        place.is_unfinished = is_late
     while True:
-        for place in searched:
-            # On a merchandised page the lists are not in the order of the offers' value there: look at all of them.
-            more = WANTED_ALL if is_merchandised or place.has_candidates else wanted
-            while place.unseen_score and not is_late:
-                if not find_candidates(place, asker, market, more, chunk):
-                    break
+        # On a merchandised page the lists are not in the order of the offers' value there: look at all of them.
+        for place in places:
+            more = WANTED_ALL if is_merchandised else wanted
+            while place.unseen_score and not is_late and find_candidates(place, asker, market, more, chunk):
                 is_late = deadline.is_past
         found = market.scratch.found
         if fill_page_nb(found.candidate, found.counts[0], page, *unseen_kinds(places, market), arrays) >= 0:
             return False
         if is_late or deadline.is_past:
             for place in places:
-                place.unseen_score = place.unseen_organic_score = 0
+                place.is_searched = False
+                place.unseen_organic_score = 0
             fill_page_nb(found.candidate, found.counts[0], page, *unseen_kinds(places, market), arrays)
             return True
         wanted *= 4
         for place in places:
             if place.unseen_organic_score:
-                find_organic(place, context, own_rows, asker, market, wanted)
+                find_organic(place, context, visitor.product_row, asker, market, wanted)
 
 
 def _place_pins(places: Sequence[Place], asker: AskerArrays, market: Market, page: PageArrays) -> dict[int, int]:

@@ -19,7 +19,7 @@ A page that cannot be filled is not a refusal: it is an answer with a `no_fill_r
 from typing import ClassVar
 
 
-class AuctionRefused(Exception):  # noqa: N818  # a refusal is an answer, not an error
+class AuctionRefused(Exception):  # a refusal is an answer, not an error
     """A refusal with a stable code; the message says the rule and what came instead."""
 
     code: ClassVar[str] = "refused"

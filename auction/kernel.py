@@ -1263,7 +1263,9 @@ class PlaceArrays(NamedTuple):
         product_row: (V,) products whose offers are looked at instead: the visitor's own, or the page's candidates; -1
             for one nobody knows, and of equal ones the first counts.
         relevance_ppm, organic_rank: (V,) of each, -1 and 0 where not said; or empty.
-        cursor: (2,) where to go on among the products: product, offer.
+        own_score: (V,) with the visitor's own: most any offer of the product can be worth, greatest first; else empty.
+        cursor: (4,) where to go on among the products: product, offer; then what offers not looked at may be worth: in
+            the lists, and of the visitor's own products.
     """
 
     is_excluded: UInt8s
@@ -1279,6 +1281,7 @@ class PlaceArrays(NamedTuple):
     product_row: Int32s
     relevance_ppm: Int64s
     organic_rank: Int64s
+    own_score: Int64s
     cursor: Int64s
 
 
@@ -1287,6 +1290,7 @@ TERM_RELEVANCE_FLOOR, TERM_SQUASHING, TERM_MEAN_QUALITY, TERM_BOOST_MAX, TERM_BA
 TERM_COUNT = 10
 
 FROM_LISTS, FROM_OWN, FROM_PAGE = 0, 1, 2  # where `find_candidates_nb` takes offers from
+AT_PRODUCT, AT_OFFER, LEFT_IN_LISTS, LEFT_OF_OWN = 0, 1, 2, 3  # in a place's cursor
 
 
 class FoundArrays(NamedTuple):
@@ -1362,6 +1366,7 @@ _PlaceArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
         types.int64[::1],
         types.int64[::1],
         types.int32[::1],
+        types.int64[::1],
         types.int64[::1],
         types.int64[::1],
         types.int64[::1],
@@ -1521,23 +1526,24 @@ def _most_unseen(score: Int, term: Int64s) -> Int:
 
 
 @njit(
-    types.int64(_MarketArrays, _AskerArrays, _PlaceArrays, types.int64, types.int64, types.int64, _FoundArrays),
+    types.boolean(_MarketArrays, _AskerArrays, _PlaceArrays, types.boolean, types.int64, types.int64, _FoundArrays),
     cache=True,
 )
 def find_candidates_nb(
     market: MarketArrays,
     asker: AskerArrays,
     place: PlaceArrays,
-    source: int,
+    has_page_candidates: bool,
     wanted: int,
     row_count_max: int,
     found: FoundArrays,
-) -> int:
+) -> bool:
     """Look at offers, and write those that take part as candidates and the others with the first reason they do not.
 
-    From the context's lists offers come most valuable first; the call returns what the best one not looked at may be
-    worth, 0 when all were looked at. Offers of products with a quality of the visitor's own are left out there: they
-    are looked at first, from the list of these products. Call it again to go on where it stopped.
+    From the context's lists offers come most valuable first. Offers of products with a quality of the visitor's own
+    are left out there; they are looked at after the lists, product by product, as far down as the lists were. The
+    cursor then says what the best offer not looked at may be worth in each, 0 when all were looked at. Call it again
+    to go on where it stopped. With the page's own candidates, the offers of these products are looked at instead.
 
     The reasons are looked for in this order: context; campaign, bid and stock; page type; product (request, dismissed);
     rules; filters; relevance; conditions; negative keywords; consent, audience, pattern; frequency; multiplier; floors.
@@ -1546,24 +1552,26 @@ def find_candidates_nb(
         market: as its docstring says.
         asker: as its docstring says.
         place: as its docstring says; lists and cursor move.
-        source: FROM_LISTS, or the place's products: FROM_OWN leaves out in silence what is not of this context.
-        wanted: further candidates after which to stop.
+        has_page_candidates: the place's products are those the page would show.
+        wanted: further candidates from the lists after which to stop there.
         row_count_max: offers after which to stop.
         found: where to write; must have room for `row_count_max` more of each kind.
 
     Returns:
-        From the lists, the bound; from products, how many are still to be gone through.
+        Whether it stopped because of `row_count_max`, so that it should be called again at once.
     """
-    fact, term, count = asker.fact, place.term, found.counts
-    candidate = found.candidate
+    fact, term, counts = asker.fact, place.term, found.counts
+    candidate, cursor = found.candidate, place.cursor
     posting_row, list_start, list_end = market.posting_row, place.list_start, place.list_end
     list_count, base_count = list_start.size, term[TERM_BASE_COUNT]
     asked = fact[FACT_QUESTION] + term[TERM_PLACE]
-    goal = count[0] + wanted
+    goal = counts[0] + wanted
     relevance_ppm, organic_rank = np.int64(-1), np.int64(0)
-    product_at, offer_at = place.cursor[0], place.cursor[1]
-    offer_end = np.int64(0)
+    product_at, offer_at = cursor[AT_PRODUCT], cursor[AT_OFFER]
     base_row: Int = np.int64(NO_ROW)
+    source = FROM_PAGE
+    if not has_page_candidates:
+        source = FROM_LISTS if cursor[LEFT_IN_LISTS] > 0 else FROM_OWN
     if source == FROM_LISTS:
         base_row = _next_common(posting_row, list_start, list_end, base_count)
     looked_at = 0
@@ -1574,10 +1582,12 @@ def find_candidates_nb(
             for number in range(base_count, list_count):
                 if list_start[number] < list_end[number]:
                     row = min(row, np.int64(posting_row[list_start[number]]))
-            if row == NO_ROW:
-                return 0
-            if count[0] >= goal or looked_at >= row_count_max:
-                return int(_most_unseen(market.best_score_from[row], term))
+            if row == NO_ROW or counts[0] >= goal or looked_at >= row_count_max:
+                cursor[LEFT_IN_LISTS] = 0 if row == NO_ROW else _most_unseen(market.best_score_from[row], term)
+                if row != NO_ROW and counts[0] < goal:
+                    return True
+                source = FROM_OWN
+                continue
             for number in range(base_count, list_count):
                 if list_start[number] < list_end[number] and posting_row[list_start[number]] == row:
                     list_start[number] += 1
@@ -1588,16 +1598,22 @@ def find_candidates_nb(
                 looked_at += 1
                 continue
         else:
-            if product_at >= place.product_row.size or count[0] >= goal or looked_at >= row_count_max:
-                place.cursor[0], place.cursor[1] = product_at, offer_at
-                return int(place.product_row.size - product_at)
+            if source == FROM_OWN and offer_at == 0:
+                most = np.int64(0)
+                if product_at < place.product_row.size:
+                    most = np.int64(_most_unseen(place.own_score[product_at], term))
+                if most <= cursor[LEFT_IN_LISTS]:
+                    cursor[AT_PRODUCT], cursor[AT_OFFER], cursor[LEFT_OF_OWN] = product_at, 0, most
+                    return False
+            if product_at >= place.product_row.size or looked_at >= row_count_max:
+                cursor[AT_PRODUCT], cursor[AT_OFFER] = product_at, offer_at
+                return bool(product_at < place.product_row.size)
             product = place.product_row[product_at]
             if offer_at == 0 and (product < 0 or asker.last_asked[product] == asked):
                 product_at += 1
                 continue
             asker.last_asked[product] = asked
-            offer_end = market.product_start[product + 1] - market.product_start[product]
-            if offer_at >= offer_end:
+            if offer_at >= market.product_start[product + 1] - market.product_start[product]:
                 product_at, offer_at = product_at + 1, np.int64(0)
                 continue
             row = np.int64(posting_row[market.product_start[product] + offer_at])
@@ -1666,7 +1682,7 @@ def find_candidates_nb(
             if bid == 0:
                 reason = np.int64(_MULTIPLIER_ZERO)
             bid = bid * asker.pacing_ppm[offer.campaign_row] // PPM
-            quality = asker.own_quality_ppm[product_row]
+            quality = min(asker.own_quality_ppm[product_row], np.int64(PPM))
             if quality == 0:
                 quality = market.base_quality_ppm[product_row]
             rule_floor = place.floor_click if offer.charge == CLICK else place.floor_impression
@@ -1684,13 +1700,13 @@ def find_candidates_nb(
                 reason = np.int64(_BELOW_SCORE_FLOOR)
 
         if reason != 0:
-            at = count[1]
+            at = counts[1]
             found.lost_row[at] = row
             found.lost_reason[at] = reason
             found.lost_place[at] = term[TERM_PLACE]
-            count[1] = at + 1
+            counts[1] = at + 1
             continue
-        at = count[0]
+        at = counts[0]
         candidate.bid_micros[at] = bid
         candidate.weight_ppm[at] = weight
         candidate.value_micros[at] = value
@@ -1705,7 +1721,7 @@ def find_candidates_nb(
         found.offer_row[at] = row
         found.quality_ppm[at] = quality
         found.place[at] = term[TERM_PLACE]
-        count[0] = at + 1
+        counts[0] = at + 1
 
 
 @njit(

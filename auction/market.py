@@ -17,6 +17,7 @@ from auction.kernel import (
     BID_MICROS_MAX,
     CLICK,
     FACT_COUNT,
+    IMPRESSION,
     PPM,
     CandidateArrays,
     FoundArrays,
@@ -26,7 +27,7 @@ from auction.kernel import (
 )
 from auction.request import Page
 from auction.rules import RuleBook
-from auction.snapshot import NONE_ROW, Bytes, Int32s, Int64s, Snapshot
+from auction.snapshot import NONE_ROW, Bytes, Columns, Int32s, Int64s, Snapshot
 from auction.words import QUERY_WORD_COUNT_MAX, words_of
 
 CONTEXT_COUNT_MAX = 4_096
@@ -120,6 +121,7 @@ class Market:
         )
         is_available = columns.product_is_available == 1
         mean = base_quality_ppm[is_available].mean() if is_available.any() else PPM
+        self._best_click_micros, self._best_impression_micros = _best_bids(columns, best, base_quality_ppm)
         self.mean_quality_ppm = max(1, round(float(mean)))
         self.scratch = Scratch(snapshot)
         self.pages: dict[tuple[object, ...], PageArrays] = {}
@@ -145,6 +147,16 @@ class Market:
                 bool(offer["audience_row"] >= 0 or offer["pattern_row"] >= 0),
             )
         return facts
+
+    def own_order(self, product_rows: Int32s, quality_ppm: Int64s, context: Context) -> tuple[Int32s, Int64s]:
+        """Return products, those whose offers can be worth most first, and what any offer of each can be worth."""
+        score = np.maximum(
+            self._best_click_micros[product_rows] * quality_ppm, self._best_impression_micros[product_rows] * PPM
+        )
+        if len(context.list_start) == context.base_count:  # no restricted offer belongs here
+            score[~self._is_in_context(context, product_rows)] = 0
+        best_first = np.argsort(-score, kind="stable")
+        return product_rows[best_first].astype(np.int32), score[best_first]
 
     # --- where a page is ---------------------------------------------------------------------------------------------
 
@@ -226,16 +238,20 @@ class Market:
 
     def in_context(self, context: Context, product_rows: NDArray[np.integer[Any]]) -> Int32s:
         """Return those of the products that belong to the context, in their order."""
-        if context.is_nowhere or not len(product_rows):
-            return np.zeros(0, np.int32)
         rows = np.array(product_rows, np.int32)
+        return rows[self._is_in_context(context, rows)]
+
+    def _is_in_context(self, context: Context, rows: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+        is_in = np.full(len(rows), not context.is_nowhere)
         if context.category_row != NONE_ROW:
             category = self.snapshot.columns.product_category[rows]
-            end = self.snapshot.columns.category_end[context.category_row]
-            rows = rows[(category >= context.category_row) & (category < end)]
+            is_in &= category >= context.category_row
+            is_in &= category < self.snapshot.columns.category_end[context.category_row]
         for word in context.word_rows:
-            rows = rows[np.isin(rows, self.snapshot.products_with_word(word))]
-        return rows
+            with_word = self.snapshot.products_with_word(word)
+            place = np.minimum(np.searchsorted(with_word, rows), len(with_word) - 1)
+            is_in &= with_word[place] == rows
+        return is_in
 
     def _products_in(self, context: Context) -> Int32s:
         snapshot = self.snapshot
@@ -386,6 +402,20 @@ def new_found(capacity: int) -> FoundArrays:
         lost_place=np.zeros(capacity, np.int8),
         counts=np.zeros(2, np.int64),
     )
+
+
+def _best_bids(columns: Columns, score: Int64s, quality_ppm: Int64s) -> tuple[Int64s, Int64s]:
+    """Return per product the most bid for a click and for an impression, multipliers included; 0 for none."""
+    offer, count = columns.offer, len(columns.product_price)
+    weight = np.where(offer["charge"] == CLICK, quality_ppm[offer["product_row"]], PPM)
+    bid = score // weight  # a whole number: the score is this bid times this weight
+    best: list[Int64s] = []
+    for charge in (CLICK, IMPRESSION):
+        most = np.zeros(count, np.int64)
+        is_charged = offer["charge"] == charge
+        np.maximum.at(most, offer["product_row"][is_charged], bid[is_charged])
+        best.append(most)
+    return best[0], best[1]
 
 
 def highest_score(offer: NDArray[np.void], multiplier_max_ppm: Int64s, quality_ppm: Int64s) -> Int64s:

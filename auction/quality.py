@@ -1,12 +1,8 @@
 """Quality: predicted clicks per million impressions, the model's for every product and the visitor's own for some."""
 
-import numpy as np
-
 from affinity.view import VisitorView
 from auction.market import Market
 from auction.snapshot import Int32s
-
-PPM = 1_000_000
 
 
 def set_own_quality(visitor: VisitorView, market: Market) -> Int32s:
@@ -16,7 +12,7 @@ def set_own_quality(visitor: VisitorView, market: Market) -> Int32s:
     """
     rows = visitor.product_row
     if len(rows):
-        market.scratch.own_quality_ppm[rows] = np.clip(visitor.quality_ppm, 1, PPM)
+        market.scratch.own_quality_ppm[rows] = visitor.quality_ppm
     return rows
 
 
