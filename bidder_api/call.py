@@ -7,7 +7,7 @@ chain: all of it or nothing.
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -62,6 +62,8 @@ class Call(Struct, kw_only=True):
         self.changes.append(Change(action, kind, resource_id, before, after))
 
 
+T = TypeVar("T")
+
 Work = Callable[[Connection, Call], Answer]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -98,7 +100,7 @@ class Desk:
         async def endpoint(request: Request) -> Response:
             call = self._call(request)
             operation: Operation = request.scope["operation"]
-            return await self._in_thread(
+            return await self.in_thread(
                 operation, lambda: _respond(operation, self.database.read(lambda connection: work(connection, call)))
             )
 
@@ -149,11 +151,12 @@ class Desk:
                     )
                 return response
 
-            return await self._in_thread(operation, lambda: self.database.transact(transaction))
+            return await self.in_thread(operation, lambda: self.database.transact(transaction))
 
         return endpoint
 
-    async def _in_thread(self, operation: Operation, work: Callable[[], Response]) -> Response:
+    async def in_thread(self, operation: Operation, work: Callable[[], T]) -> T:
+        """Run something in one of the management threads, and count how long it took."""
         if self._threads is None:
             self._threads = anyio.CapacityLimiter(self._thread_count)
         began = time.perf_counter()

@@ -38,6 +38,20 @@ class Errand(Struct, frozen=True, kw_only=True):
     socket_path: str
 
 
+class SnapshotNews(Struct, frozen=True):
+    """What the builder tells those who serve: there is a snapshot, or there is none of a version.
+
+    Attributes:
+        version: change sequence it shows, or was to show.
+        path: file it is in; None where it could not be built.
+        failure: why not.
+    """
+
+    version: int
+    path: str | None = None
+    failure: str | None = None
+
+
 class Child:
     """A process of ours that lives no longer than we do.
 
@@ -103,7 +117,7 @@ def parent_is_gone(wait_s: float) -> bool:
 def build_snapshots(errand: Errand) -> int:
     """Build a snapshot whenever the change sequence moved, until the parent is gone; return the status to end with."""
     from bidder_api.deployment import open_configured
-    from bidder_api.snapshots import FOLDER, SnapshotBuilder, SnapshotNews
+    from bidder_api.snapshots import FOLDER, SnapshotBuilder
 
     log = structlog.get_logger("builder")
     database = open_configured(errand.settings.server)

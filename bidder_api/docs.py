@@ -1,5 +1,6 @@
 """`/docs` and `/openapi.json`: the API, readable without a network (Swagger UI is vendored, with its licence)."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,14 @@ POLICY = (
 )
 
 
-def routes(document: dict[str, Any]) -> list[Route]:
-    """Return the routes of the documentation."""
-    encoded = msgspec.json.encode(document)
+def routes(write_document: Callable[[], dict[str, Any]]) -> list[Route]:
+    """Return the routes of the documentation; the document is written when it is first asked for."""
+    encoded: list[bytes] = []
 
     async def openapi(_request: Request) -> Response:
-        return Response(encoded, media_type="application/json", headers={"Access-Control-Allow-Origin": "*"})
+        if not encoded:
+            encoded.append(msgspec.json.encode(write_document()))
+        return Response(encoded[0], media_type="application/json", headers={"Access-Control-Allow-Origin": "*"})
 
     async def page(_request: Request) -> Response:
         return HTMLResponse(PAGE, headers={"Content-Security-Policy": POLICY})

@@ -17,12 +17,11 @@ import msgspec
 import structlog
 from starlette.routing import Route
 
-from bidder_api.children import SOCKET_NAME, Child, Errand
+from bidder_api.children import SOCKET_NAME, Child, Errand, SnapshotNews
 from bidder_api.deployment import NotServable, open_deployment
 from bidder_api.http import DrainingServer, server_of
 from bidder_api.logs import set_up_logs
 from bidder_api.settings import AllSettings, beacon_keys, for_deployment, master_secret
-from bidder_api.snapshots import SnapshotNews
 
 LOCK_FILE = "serving.lock"
 PREDECESSOR_WITHIN_S = 10.0  # a process that was killed a moment ago may still be on its way out

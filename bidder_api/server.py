@@ -52,7 +52,9 @@ class Parts(Struct, frozen=True, kw_only=True):
 
 def build_app(parts: Parts) -> Guard:
     """Return the application, as ASGI."""
-    document = openapi_document(parts.operations, version("endcap"))
+
+    def write_document() -> dict[str, Any]:
+        return openapi_document(parts.operations, version("endcap"))
 
     @asynccontextmanager
     async def lifespan(_app: Any) -> AsyncIterator[None]:
@@ -66,7 +68,7 @@ def build_app(parts: Parts) -> Guard:
         routes=[
             *readiness.routes(parts.readiness),
             *figures.routes(parts.metrics, parts.keyring, parts.settings.metrics),
-            *docs.routes(document),
+            *docs.routes(write_document),
             *parts.pages,
         ],
         redirect_slashes=False,

@@ -35,15 +35,16 @@ from auction.serving import BindModel, SlotServer
 from auction.snapshot import Snapshot
 from bidder_api.access import REFRESH_INTERVAL_S, Keyring, derive_secret
 from bidder_api.call import Desk
+from bidder_api.children import SnapshotNews
 from bidder_api.database import Database
 from bidder_api.deployment import is_current
 from bidder_api.guard import Guard
 from bidder_api.idempotency import forget_old
 from bidder_api.metrics import ServerMetrics
+from bidder_api.preview import preview_endpoint
 from bidder_api.readiness import Readiness
 from bidder_api.server import Parts, build_app, management_routes
 from bidder_api.settings import AllSettings, beacon_keys, for_deployment, master_secret
-from bidder_api.snapshots import SnapshotNews
 from bidder_api.store import Deployment
 from bidder_api.table import OPERATIONS
 from bidder_api.tasks import MODEL_FOLDER, NAVIGATION_FOLDER, pseudonymizer_of
@@ -421,6 +422,7 @@ def compose(
             hash_key,
             lambda audience, pattern: visitors.count_matching(audience, pattern, clock_ms()),
         ),
+        Route("/v1/rules/preview", preview_endpoint(desk, slot_server), methods=["POST"]),
     ]
     serving.app = build_app(
         Parts(

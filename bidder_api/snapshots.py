@@ -6,33 +6,18 @@ swaps. A restart finds the file of the current version and serves from it before
 
 from pathlib import Path
 
-from msgspec import Struct
-
 from affinity.store import current_change_seq
 from auction.builder import QualityOf, SnapshotSource, build_snapshot, same_quality
 from auction.errors import SnapshotRefused
 from auction.snapshot import Snapshot
 from auction.store import read_source, refresh_source
+from bidder_api.children import SnapshotNews
 from bidder_api.database import Database
 from bidder_api.store import Deployment
 
 FOLDER = "snapshots"
 KEPT_COUNT = 3  # the newest, and those a serving process may still be about to map
 SUFFIX = ".snapshot"
-
-
-class SnapshotNews(Struct, frozen=True):
-    """What the builder tells those who serve: there is a snapshot, or there is none of a version.
-
-    Attributes:
-        version: change sequence it shows, or was to show.
-        path: file it is in; None where it could not be built.
-        failure: why not.
-    """
-
-    version: int
-    path: str | None = None
-    failure: str | None = None
 
 
 class SnapshotBuilder:

@@ -16,7 +16,7 @@ from auction.explanation import AuctionReceipt
 from auction.placement import PageCaps, Placement
 from auction.request import SlotRequest, SlotResponse
 from auction.retailer_rule import RetailerRule, RuleDraft
-from bidder_api import audiences, bids, campaigns, history, keys, patterns, placements, products, rules
+from bidder_api import audiences, bids, campaigns, history, keys, patterns, placements, preview, products, rules
 from bidder_api.access import Role
 from bidder_api.operations import ANYBODY, KIB, Operation
 from bidder_api.resources import PageQuery
@@ -228,6 +228,11 @@ MANAGEMENT: list[Operation] = [
     *_resource(
         "rule", "/v1/rules", "rules", MERCHANT, RuleDraft, rules.RulePatch, RetailerRule, rules.RulePage,
         rules.RuleQuery,
+    ),
+    Operation(
+        method="POST", path="/v1/rules/preview", name="preview_rules", tag="rules", roles=MERCHANT,
+        summary="A page before and after a change of the rules, with the reason for every tile",
+        body=preview.PreviewRequest, answer=preview.PreviewAnswer,
     ),
     Operation(
         method="PUT", path="/v1/products/{product_id}", name="put_product", summary="Set a product, whole",

@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from bidder_api.database import Database
-from bidder_api.table import MANAGEMENT
+from bidder_api.table import OPERATIONS
 from tests.bidder_api.world import World, world_over
 
 CHECKS = [
@@ -67,7 +67,7 @@ def operations_of(world: World) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["good", "bad"])
-@pytest.mark.parametrize("name", [operation.name for operation in MANAGEMENT])
+@pytest.mark.parametrize("name", [operation.name for operation in OPERATIONS])
 def test_calls_made_from_the_document_get_what_it_promises(
     name: str, mode: GenerationMode, schema_world: World
 ) -> None:

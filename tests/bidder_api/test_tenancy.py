@@ -6,7 +6,7 @@ import pytest
 
 from bidder_api.access import Role
 from bidder_api.operations import Operation
-from bidder_api.table import MANAGEMENT
+from bidder_api.table import OPERATIONS
 from tests.bidder_api.world import World
 
 TENANT_RESOURCES: dict[str, dict[str, Any]] = {
@@ -32,7 +32,7 @@ def filled(operation: Operation) -> str:
     return "/".join("nothing" if part.startswith("{") else part for part in ("", *operation.segments))
 
 
-@pytest.mark.parametrize("operation", MANAGEMENT, ids=lambda operation: operation.name)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 def test_a_role_is_let_in_exactly_where_the_table_says(world: World, operation: Operation) -> None:
     headers = {"If-Match": "*"} if operation.needs_if_match else {}
     for role in Role:
@@ -42,7 +42,7 @@ def test_a_role_is_let_in_exactly_where_the_table_says(world: World, operation: 
         assert (answer.status_code == 403) != is_admitted, (role, answer.text)
 
 
-@pytest.mark.parametrize("operation", MANAGEMENT, ids=lambda operation: operation.name)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 def test_nobody_is_let_in_without_a_key(world: World, operation: Operation) -> None:
     answer = world.client.request(operation.method, filled(operation))
     assert answer.status_code == 401

@@ -1,26 +1,29 @@
 """A small deployment for tests: a migrated database, a clock one can move, a key for every role, an application."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry
 from sqlalchemy.engine import Connection
 from starlette.testclient import TestClient
 
-from bidder_api.access import Keyring, Role
-from bidder_api.call import Desk
+from bidder_api.access import Role, derive_secret
 from bidder_api.database import Database
 from bidder_api.keys import KeyDraft, make_key
-from bidder_api.metrics import ServerMetrics
-from bidder_api.readiness import Readiness
-from bidder_api.server import Parts, build_app, management_routes
-from bidder_api.settings import Settings
+from bidder_api.serving import Serving, compose
+from bidder_api.settings import AllSettings, Settings, beacon_keys
+from bidder_api.snapshots import SnapshotBuilder
 from bidder_api.store import Deployment, insert_deployment
-from bidder_api.table import MANAGEMENT
+from bidder_api.table import OPERATIONS
+from ledger.beacon import BeaconKeys
+from ledger.pipe import Intake, LocalIntake
+from ledger.spend import OnSpend
+from ledger.writer import LedgerWriter
 
 RETAILER = "retailer"
-HASH_KEY = b"h" * 32
+HASH_KEY = derive_secret(bytes.fromhex("5e" * 32), "access keys")
 NOW_MS = 1_795_000_000_000
 ORIGIN = "https://shop.example"
 
@@ -38,12 +41,16 @@ class FakeClock:
 class World:
     """An application over a database, and callers of it."""
 
-    def __init__(self, database: Database, client: TestClient, clock: FakeClock, keyring: Keyring) -> None:
+    def __init__(
+        self, database: Database, client: TestClient, clock: FakeClock, serving: Serving, builder: SnapshotBuilder
+    ) -> None:
         self.database = database
         self.client = client
         self.clock = clock
-        self.keyring = keyring
-        self.operations = MANAGEMENT
+        self.serving = serving
+        self.keyring = serving.keyring
+        self.operations = OPERATIONS
+        self._builder = builder
         self._keys: dict[tuple[str, tuple[str, ...]], str] = {}
 
     def key(self, role: str, *advertiser_ids: str, **draft: Any) -> str:
@@ -73,6 +80,13 @@ class World:
         named = {"json": body} if body is not None else {}
         return self.client.request(method, path, headers=headers, **named, **more)
 
+    def publish(self) -> None:
+        """Build a snapshot of what there is and serve from it."""
+        news = self._builder.build_if_changed()
+        if news is not None:
+            assert self.client.portal is not None
+            self.client.portal.call(self.serving.hear, news)
+
     def read(self, work: Callable[[Connection], Any]) -> Any:
         """Look at the database."""
         return self.database.read(work)
@@ -80,20 +94,24 @@ class World:
 
 @contextmanager
 def world_over(database: Database, **settings: Any) -> Iterator[World]:
-    """Yield the management API over a migrated database."""
+    """Yield everything of a serving process over a migrated database, the ledger's writer beside it in a thread."""
     clock = FakeClock()
-    database.transact(lambda connection: insert_deployment(connection, Deployment(RETAILER, "EUR", "UTC", NOW_MS)))
-    keyring = Keyring(database, RETAILER, HASH_KEY, clock)
-    desk = Desk(database, RETAILER, clock)
-    app = build_app(
-        Parts(
-            settings=Settings(**settings),
-            operations=MANAGEMENT,
-            surfaces=management_routes(desk, keyring, HASH_KEY, lambda audience, pattern: None),
-            keyring=keyring,
-            metrics=ServerMetrics(CollectorRegistry()),
-            readiness=Readiness(),
+    deployment = Deployment(RETAILER, "EUR", "UTC", NOW_MS)
+    database.transact(lambda connection: insert_deployment(connection, deployment))
+    with tempfile.TemporaryDirectory() as folder:
+        everything = AllSettings(
+            server=Settings(data_dir=Path(folder), secret_key="5e" * 32, beacon_keys=BeaconKeys.generate(), **settings)
         )
-    )
-    with TestClient(app, base_url="http://endcap.test", raise_server_exceptions=False) as client:
-        yield World(database, client, clock, keyring)
+
+        @asynccontextmanager
+        async def intake_of(on_spend: OnSpend) -> AsyncIterator[Intake]:
+            keys = BeaconKeys.parse(beacon_keys(everything.server))
+            writer = LedgerWriter(database.transact, database.read, RETAILER, keys, everything.ledger, clock)
+            async with LocalIntake(writer, everything.ledger, on_spend, lambda failure: None) as intake:
+                yield intake
+
+        serving = compose(everything, database, deployment, intake_of, clock_ms=clock)
+        builder = SnapshotBuilder(database, deployment, Path(folder) / "snapshots")
+        assert serving.app is not None
+        with TestClient(serving.app, base_url="http://endcap.test", raise_server_exceptions=False) as client:
+            yield World(database, client, clock, serving, builder)
