@@ -309,7 +309,7 @@ def test_two_writers_on_one_database_make_one_sequence(world: World) -> None:
     world.must_be_sound()
 
 
-class Broken(Exception):  # noqa: N818  # stands in for a driver's error
+class Broken(Exception):  # stands in for a driver's error
     def __init__(self, name: str | None = None, sqlstate: str | None = None) -> None:
         super().__init__(name)
         self.sqlite_errorname = name

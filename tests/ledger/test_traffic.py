@@ -1,0 +1,35 @@
+"""Robots that say so are told from browsers, and from a telephone called Cubot."""
+
+import pytest
+
+from ledger.traffic import declares_robot
+
+ROBOTS = [
+    "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+    "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; bingbot/2.0) Chrome/116.0 Safari/537.36",
+    "facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)",
+    "Mozilla/5.0 (compatible; YandexBot/3.0; +http://yandex.com/bots)",
+    "Scrapy/2.11 (+https://scrapy.org)",
+    "Mozilla/5.0 (compatible; Baiduspider/2.0)",
+    "DuckDuckBot-Https/1.1",
+    "AhrefsSiteAudit/6.1",
+]
+PEOPLE = [
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36",
+    "Mozilla/5.0 (Linux; Android 9; CUBOT_NOTE_S) AppleWebKit/537.36 Chrome/96.0 Mobile Safari/537.36",
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 Version/18.1 Safari/604.1",
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/131.0 Safari/537.36",
+    "python-httpx/0.28.1",
+    "curl/8.5.0",
+    "",
+]
+
+
+@pytest.mark.parametrize("user_agent", ROBOTS)
+def test_a_declared_robot_is_one(user_agent: str) -> None:
+    assert declares_robot(user_agent)
+
+
+@pytest.mark.parametrize("user_agent", PEOPLE)
+def test_browsers_and_the_shops_own_server_are_not(user_agent: str) -> None:
+    assert not declares_robot(user_agent)
