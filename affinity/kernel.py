@@ -34,6 +34,7 @@ NODE_LEAF, NODE_NOT, NODE_ALL, NODE_ANY = 0, 1, 2, 3
     POPULARITY,
 ) = range(12)
 PARAMETER_COUNT = 12
+SESSION_LENGTH_MAX = 50  # of what a model learns from
 TRANSITION_REACH = 3  # how many of the next items count as following an item
 
 
@@ -74,8 +75,8 @@ def evaluate_nodes_nb(
 
 
 @njit(
-    "i8(i4[::1], i4[::1], f4[::1], i4[::1], i8[::1], i8[::1], i4[::1], i4[::1], f4[::1], i4[::1], f4[::1], f8[::1],"
-    " f4[::1], i4[::1], i4[::1], f4[::1], i4[::1], i4[::1], f4[::1])",
+    "i8(i4[::1], i4[::1], f4[::1], i4[::1], i8[::1], f4[::1], i8[::1], i4[::1], i4[::1], f4[::1], f4[::1], i4[::1],"
+    " f4[::1], f8[::1], f4[::1], i4[::1], i4[::1], f4[::1], i4[::1], i4[::1], f4[::1])",
     cache=True,
 )
 def rank_session_nb(
@@ -84,10 +85,12 @@ def rank_session_nb(
     history_weight: Float32s,
     event_item: Int32s,
     session_first: Int64s,
+    session_weight: Float32s,
     item_first: Int64s,
     item_event: Int32s,
     event_session: Int32s,
     rarity: Float32s,
+    item_weight: Float32s,
     popular_item: Int32s,
     popular_share: Float32s,
     parameter: Float64s,
@@ -110,10 +113,12 @@ def rank_session_nb(
         history_weight: (H,) of each.
         event_item: (E,) items of the sessions, in order, session after session.
         session_first: (S + 1,) where a session begins in `event_item`; later sessions are younger.
+        session_weight: (S,) what a session counts by its age and length.
         item_first: (I + 1,) where an item's events begin in `item_event`.
         item_event: (E,) events of each item, the youngest first.
         event_session: (E,) session of each event.
         rarity: (I,) how telling it is to share the item.
+        item_weight: (I,) what a score of the item counts.
         popular_item: items most looked at, the most first.
         popular_share: of each, its share of all events.
         parameter: (PARAMETER_COUNT,) see the names above.
@@ -131,7 +136,6 @@ def rank_session_nb(
     Source: Ludewig, Mauro, Latifi, Jannach, "Empirical analysis of session-based recommendation algorithms" (V-SKNN,
         VSTAN); Kersbergen, Sprangers, Schelter, "Serenade" (VMIS-kNN's index of an item's youngest sessions).
     """
-    session_count = session_first.shape[0] - 1
     reach = int(parameter[SESSIONS_PER_ITEM])
     touched_count = 0
     for place in range(query.shape[0]):
@@ -160,9 +164,13 @@ def rank_session_nb(
             session_score[session] += weight
     for at in range(touched_count):
         session = session_touched[at]
-        length = session_first[session + 1] - session_first[session]
-        age = (session_count - session) / session_count
-        session_score[session] *= np.exp(-age / parameter[AGE_DECAY]) / length ** parameter[LENGTH_POWER]
+        session_score[session] *= session_weight[session]
+    nearness = np.empty(2 * SESSION_LENGTH_MAX + 1)
+    nearness[SESSION_LENGTH_MAX] = parameter[REPEAT]
+    for distance in range(SESSION_LENGTH_MAX):
+        value = np.exp(-distance / parameter[DISTANCE_DECAY])
+        nearness[SESSION_LENGTH_MAX + 1 + distance] = value
+        nearness[SESSION_LENGTH_MAX - 1 - distance] = value * parameter[BACKWARD]
     least = np.float32(0.0)
     neighbour_count = int(parameter[NEIGHBOUR_COUNT])
     if touched_count > neighbour_count:
@@ -179,15 +187,8 @@ def rank_session_nb(
             continue
         match = session_match[session]
         for event in range(session_first[session], session_first[session + 1]):
-            distance = event - match
-            if distance == 0:
-                nearness = parameter[REPEAT]
-            elif distance > 0:
-                nearness = np.exp(-(distance - 1) / parameter[DISTANCE_DECAY])
-            else:
-                nearness = parameter[BACKWARD] * np.exp((distance + 1) / parameter[DISTANCE_DECAY])
             item = event_item[event]
-            gain = np.float32(score * nearness * rarity[item] ** parameter[RARITY_POWER])
+            gain = np.float32(score * nearness[event - match + SESSION_LENGTH_MAX] * item_weight[item])
             if gain > 0.0:
                 if item_score[item] == 0.0:
                     item_touched[item_count] = item
@@ -260,8 +261,8 @@ def rank_session_nb(
 
 
 @njit(
-    "void(i4[::1], i8[::1], i4[::1], f4[::1], i8[::1], i4[::1], i4[::1], i8[::1], i8[::1], i4[::1], i4[::1],"
-    " f4[::1], i4[::1], f4[::1], f8[::1], i4[:,::1], f4[:,::1], i8[::1])",
+    "void(i4[::1], i8[::1], i4[::1], f4[::1], i8[::1], i4[::1], i4[::1], i8[::1], f4[::1], i8[::1], i4[::1], i4[::1],"
+    " f4[::1], f4[::1], i4[::1], f4[::1], f8[::1], i4[:,::1], f4[:,::1], i8[::1])",
     cache=True,
 )
 def rank_sessions_nb(
@@ -273,10 +274,12 @@ def rank_sessions_nb(
     target: Int32s,
     event_item: Int32s,
     session_first: Int64s,
+    session_weight: Float32s,
     item_first: Int64s,
     item_event: Int32s,
     event_session: Int32s,
     rarity: Float32s,
+    item_weight: Float32s,
     popular_item: Int32s,
     popular_share: Float32s,
     parameter: Float64s,
@@ -295,10 +298,12 @@ def rank_sessions_nb(
         target: (C,) the true next item of each; -1 where the model does not know it.
         event_item: see `rank_session_nb`, as what follows it.
         session_first: same.
+        session_weight: same.
         item_first: same.
         item_event: same.
         event_session: same.
         rarity: same.
+        item_weight: same.
         popular_item: same.
         popular_share: same.
         parameter: same.
@@ -320,10 +325,12 @@ def rank_sessions_nb(
             history_weight[history_first[case] : history_first[case + 1]],
             event_item,
             session_first,
+            session_weight,
             item_first,
             item_event,
             event_session,
             rarity,
+            item_weight,
             popular_item,
             popular_share,
             parameter,

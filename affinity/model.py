@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from affinity.calibration import apply_monotone, back_off
 from affinity.errors import ModelRefused
-from affinity.kernel import PARAMETER_COUNT, rank_session_nb
+from affinity.kernel import AGE_DECAY, LENGTH_POWER, PARAMETER_COUNT, RARITY_POWER, rank_session_nb
 from affinity.matching import Happening
 from affinity.sessions import current_session, weigh_history
 from affinity.targets import frozen
@@ -59,7 +59,7 @@ NOTHING_RANKED = Ranked(NO_ROWS, NO_PPMS, NO_AFFINITY)
 
 
 class Learnt(Struct, frozen=True, eq=False, kw_only=True):
-    """The arrays of a model; see `kernel.rank_session_nb` for the first eight.
+    """The arrays of a model; see `kernel.rank_session_nb` for most of them.
 
     Attributes:
         product_id: (I,) of each item.
@@ -202,6 +202,7 @@ class Ranker:
         learnt = model.learnt
         self._item_of = model.item_of
         self._learnt = learnt
+        self._session_weight, self._item_weight = weigh(learnt, learnt.parameter)
         self._lock = threading.Lock()
         session_count, item_count = len(learnt.session_first) - 1, len(learnt.item_first) - 1
         self._room = (
@@ -226,10 +227,12 @@ class Ranker:
                 np.fromiter(history.values(), np.float32, len(history)),
                 learnt.event_item,
                 learnt.session_first,
+                self._session_weight,
                 learnt.item_first,
                 learnt.item_event,
                 learnt.event_session,
                 learnt.rarity,
+                self._item_weight,
                 learnt.popular_item,
                 learnt.popular_share,
                 learnt.parameter,
@@ -238,6 +241,15 @@ class Ranker:
                 self._top_share,
             )
             return self._top_item[:count].copy(), self._top_share[:count].copy()
+
+
+def weigh(learnt: Learnt, parameter: Float64s) -> tuple[Float32s, Float32s]:
+    """Return what each session counts by its age and length, and each item by its rarity, under the parameters."""
+    session_count = len(learnt.session_first) - 1
+    age = (session_count - np.arange(session_count)) / max(session_count, 1)
+    length = np.diff(learnt.session_first)
+    of_session = np.exp(-age / parameter[AGE_DECAY]) / length ** parameter[LENGTH_POWER]
+    return of_session.astype(np.float32), (learnt.rarity ** parameter[RARITY_POWER]).astype(np.float32)
 
 
 def neutral_model(product_ids: Sequence[str]) -> BoundModel:

@@ -8,6 +8,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from affinity.kernel import SESSION_LENGTH_MAX
 from affinity.matching import Happening
 from affinity.navigation import Action
 from affinity.navigation_log import LogLine
@@ -17,7 +18,6 @@ Int64s = NDArray[np.int64]
 Float32s = NDArray[np.float32]
 
 SESSION_GAP_MS = 1_800_000
-SESSION_LENGTH_MAX = 50
 HISTORY_HALF_LIFE_MS = 8_171_000_000  # 0.95 a week
 LOOKS = frozenset({Action.VIEW_ITEM, Action.SELECT_ITEM})
 HISTORY_WEIGHT = {

@@ -28,7 +28,7 @@ from affinity.kernel import (
     TRANSITION,
     rank_sessions_nb,
 )
-from affinity.model import POPULAR_COUNT, QUERY_LENGTH_MAX, AffinityModel, Learnt
+from affinity.model import POPULAR_COUNT, QUERY_LENGTH_MAX, AffinityModel, Learnt, weigh
 from affinity.sessions import HISTORY_HALF_LIFE_MS, Sessions
 
 Float64s = NDArray[np.float64]
@@ -272,6 +272,7 @@ def rank_cases(
     top_item = np.zeros((len(cases), top_count), np.int32)
     top_share = np.zeros((len(cases), top_count), np.float32)
     place = np.full(len(cases), -1, np.int64)
+    session_weight, item_weight = weigh(index, parameter)
     rank_sessions_nb(
         cases.query,
         cases.query_first,
@@ -281,10 +282,12 @@ def rank_cases(
         cases.target,
         index.event_item,
         index.session_first,
+        session_weight,
         index.item_first,
         index.item_event,
         index.event_session,
         index.rarity,
+        item_weight,
         index.popular_item,
         index.popular_share,
         parameter,

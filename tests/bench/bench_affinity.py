@@ -1,0 +1,186 @@
+"""What an event of a visitor costs, however many patterns are live; and what it costs to rank for a visitor.
+
+Run as `python -m tests.bench.bench_affinity`. Contestants are interleaved, round by round, so that a busy machine
+slows them alike; figures are medians over rounds.
+
+- *event*: one event taken in, and the visitor's patterns brought up to date, as the next auction would.
+- *view*: that, and everything else an auction reads of the visitor.
+- *batch*: 100 events as they come in over HTTP: decoded, hashed, appended to the log, applied.
+- *rank*: the model's scores of one visitor, on first use after an event.
+"""
+
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from affinity.audience import Audience
+from affinity.catalog import Product
+from affinity.matching import Happening
+from affinity.model import AffinityModel, neutral_model
+from affinity.navigation import Action, Consent, NavigationBatch
+from affinity.navigation_log import NavigationLog
+from affinity.pattern import NavigationPattern, PatternStep
+from affinity.pseudonym import Pseudonymizer
+from affinity.record import read_facts
+from affinity.sessions import Sessions
+from affinity.settings import Settings
+from affinity.targets import Targets, compile_targets
+from affinity.train import make_index
+from affinity.visitors import VisitorStore
+
+NOW_MS = 1_700_000_000_000
+FEW, MANY = 10, 100_000
+PRODUCT_COUNT, SESSION_COUNT = 50_000, 500_000
+ROUND_COUNT, EVENTS_PER_ROUND = 15, 2_000
+PRODUCTS = [
+    Product(product_id=f"p{row}", brand=f"b{row % 500}", product_type=f"C{row % 20} > D{row % 300}", price_micros=5)
+    for row in range(PRODUCT_COUNT)
+]
+DECODER = msgspec.json.Decoder(NavigationBatch)
+
+
+def patterns(count: int) -> list[NavigationPattern]:
+    """Return patterns of every kind, none of which mentions the events below."""
+    kinds: list[Callable[[int], PatternStep]] = [
+        lambda row: PatternStep(action=Action.VIEW_ITEM, product_id=f"q{row}", at_least=2),
+        lambda row: PatternStep(action=Action.VIEW_ITEM, category_id=f"E{row}", at_least=3),
+        lambda row: PatternStep(action=Action.ADD_TO_CART, brand=f"x{row}"),
+        lambda row: PatternStep(action=Action.SEARCH, query_contains=f"word{row}"),
+    ]
+    return [
+        NavigationPattern(
+            within="session" if row % 2 else 3600,
+            steps=[kinds[row % 4](row), kinds[(row + 1) % 4](row)],
+            without=[PatternStep(action=Action.PURCHASE, product_id=f"q{row}")],
+        )
+        for row in range(count)
+    ]
+
+
+def store(folder: Path | None = None) -> VisitorStore:
+    log = None if folder is None else NavigationLog(folder, 64_000_000)
+    return VisitorStore(Settings(), Pseudonymizer(b"k" * 32), log, read_facts(PRODUCTS))
+
+
+def bodies(chance: random.Random, count: int, size: int) -> list[bytes]:
+    """Return bodies of `POST /v1/navigation`."""
+    at = datetime.fromtimestamp(NOW_MS / 1000, UTC).isoformat()
+    actions = ["view_item"] * 6 + ["add_to_cart", "search", "view_item_list", "purchase"]
+
+    def event(number: int) -> dict[str, object]:
+        action = chance.choice(actions)
+        what: dict[str, object] = {"product_id": f"p{int(PRODUCT_COUNT * chance.random() ** 2)}"}
+        if action == "search":
+            what = {"query": f"red shoe {chance.randrange(1000)}"}
+        visitor_id = f"visitor-{chance.randrange(20_000)}"
+        return {"event_id": f"e{number}", "visitor_id": visitor_id, "action": action, "occurred_at": at, **what}
+
+    events = [event(number) for number in range(count)]
+    return [msgspec.json.encode({"events": events[first : first + size]}) for first in range(0, count, size)]
+
+
+def pattern_rounds(*, with_view: bool) -> tuple[float, float]:
+    """Return microseconds an event costs with few and with many patterns live."""
+    chance = random.Random(1)
+    model = neutral_model([product.product_id for product in PRODUCTS])
+    audiences = [Audience(segment="vip")]
+    lanes: list[tuple[Targets, VisitorStore]] = [
+        (compile_targets(audiences, patterns(count)), store()) for count in (FEW, MANY)
+    ]
+    taken: tuple[list[float], list[float]] = ([], [])
+    for batches in [bodies(chance, EVENTS_PER_ROUND, 1) for _ in range(ROUND_COUNT)]:
+        decoded = [DECODER.decode(body) for body in batches]
+        for lane, (targets, visitors) in enumerate(lanes):
+            began = time.perf_counter()
+            for batch in decoded:
+                visitors.post(batch, NOW_MS)
+                visitor_id = batch.events[0].visitor_id
+                if with_view:
+                    visitors.view(visitor_id, Consent(personalised=True), targets, model, NOW_MS)
+                else:
+                    record = visitors.record(visitors.pseudonym(visitor_id))
+                    assert record is not None
+                    record.advance(targets)
+            taken[lane].append((time.perf_counter() - began) / len(decoded) * 1e6)
+    few, many = (statistics.median(one) for one in taken)
+    return few, many
+
+
+def batch_rate() -> float:
+    """Return events a second, in batches of 100, decoded, logged and applied."""
+    chance = random.Random(2)
+    with tempfile.TemporaryDirectory() as folder:
+        visitors = store(Path(folder))
+        rates = []
+        for round_number in range(ROUND_COUNT):
+            raw = [
+                body.replace(b'"event_id":"e', b'"event_id":"r%d-' % round_number)
+                for body in bodies(chance, 5 * EVENTS_PER_ROUND, 100)
+            ]
+            began = time.perf_counter()
+            for body in raw:
+                visitors.post(DECODER.decode(body), NOW_MS)
+            rates.append(5 * EVENTS_PER_ROUND / (time.perf_counter() - began))
+    return statistics.median(rates)
+
+
+def synthetic_model() -> AffinityModel:
+    """Return a model of half a million sessions over fifty thousand products, a few of them looked at by everybody."""
+    chance = np.random.default_rng(3)
+    lengths = np.clip(chance.geometric(0.25, SESSION_COUNT), 2, 30)
+    first = np.zeros(SESSION_COUNT + 1, np.int64)
+    first[1:] = np.cumsum(lengths)
+    item = (PRODUCT_COUNT * chance.random(first[-1]) ** 2.5).astype(np.int32)
+    sessions = Sessions(
+        [product.product_id for product in PRODUCTS],
+        item,
+        np.full(len(item), 0.1, np.float32),
+        first,
+        np.arange(SESSION_COUNT, dtype=np.int64),
+        np.arange(SESSION_COUNT, dtype=np.int64),
+    )
+    return AffinityModel(make_index(sessions, NOW_MS), {})
+
+
+def rank_times() -> tuple[float, float]:
+    """Return the median and the 99th percentile of microseconds to rank one visitor."""
+    chance = random.Random(4)
+    bound = synthetic_model().bind([product.product_id for product in PRODUCTS])
+    taken = []
+    for _ in range(3_000):
+        count = min(1 + int(chance.expovariate(0.2)), 40)
+        events = [
+            Happening(NOW_MS + place, Action.VIEW_ITEM, f"p{int(PRODUCT_COUNT * chance.random() ** 2.5)}")
+            for place in range(count)
+        ]
+        began = time.perf_counter()
+        bound.rank_visitor(events, NOW_MS)
+        taken.append((time.perf_counter() - began) * 1e6)
+    return statistics.median(taken), statistics.quantiles(taken, n=100)[98]
+
+
+def main() -> int:
+    """Print the figures."""
+    few, many = pattern_rounds(with_view=False)
+    print(f"event: {few:.1f} µs with {FEW} patterns, {many:.1f} µs with {MANY}: ratio {many / few:.2f} (≤ 1.5)")
+    few, many = pattern_rounds(with_view=True)
+    print(f"event and view: {few:.1f} µs with {FEW} patterns, {many:.1f} µs with {MANY}: ratio {many / few:.2f}")
+    print(f"batches of 100: {batch_rate():,.0f} events/s (≥ 20,000)")
+    middle, slow = rank_times()
+    print(
+        f"rank one visitor, {PRODUCT_COUNT:,} products, {SESSION_COUNT:,} sessions: "
+        f"p50 {middle:.0f} µs (≤ 300), p99 {slow:.0f} µs (≤ 1,500)"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
