@@ -15,7 +15,7 @@
 """
 
 
-class LedgerRefused(Exception):  # noqa: N818  # a refusal is an answer, not an error
+class LedgerRefused(Exception):  # a refusal is an answer, not an error
     """A request the ledger does not carry out; nothing of it was written.
 
     Attributes:
@@ -78,7 +78,7 @@ class LedgerUnavailable(LedgerRefused):
     retry_after_s = 1
 
 
-class LedgerBroken(Exception):  # noqa: N818  # named for what it says
+class LedgerBroken(Exception):  # named for what it says
     """The books would stop being right: an unbalanced transaction, a budget passed, a chain that does not fit."""
 
 

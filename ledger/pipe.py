@@ -208,7 +208,7 @@ class LocalIntake:
         self._running: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._on_spend(await self._in_thread(self._writer.state))
+        _tell(self._on_spend, await self._in_thread(self._writer.state))
         self._running = asyncio.create_task(self._run())
         return self
 
@@ -289,7 +289,7 @@ class LocalIntake:
                 _settle(answered, LedgerUnavailable("storage_failed", "the database file failed"))
             raise
         for update in updates:
-            self._on_spend(update)
+            _tell(self._on_spend, update)
         self._health.note(bool(updates) or not any(isinstance(answer, LedgerUnavailable) for answer in answers))
         for (_, answered), answer in zip(group, answers, strict=True):
             _settle(answered, answer)
@@ -305,7 +305,7 @@ class LocalIntake:
             _settle(answered, failure)
             return
         self._health.note(True)
-        self._on_spend(update)
+        _tell(self._on_spend, update)
         _settle(answered, answer)
 
     async def _probe(self) -> None:
@@ -320,6 +320,14 @@ class LocalIntake:
         while self._waiting:
             _, answered = self._waiting.popleft()
             _settle(answered, LedgerUnavailable("storage_failed", "the database file failed"))
+
+
+def _tell(on_spend: OnSpend, update: SpendUpdate) -> None:
+    """Tell a listener; one that fails must not keep anybody from their answer."""
+    try:
+        on_spend(update)
+    except Exception:
+        log.exception("a listener to what was spent failed")
 
 
 def _settle(answered: asyncio.Future[Any], answer: Any) -> None:
@@ -692,7 +700,7 @@ class WriterClient:
             if isinstance(said, Moved):
                 self._health.note(said.is_writable)
                 if said.update is not None:
-                    self._on_spend(said.update)
+                    _tell(self._on_spend, said.update)
                     if said.update.is_full:
                         self._connected.set()
                 continue

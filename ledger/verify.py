@@ -56,7 +56,7 @@ class Verdict(Struct, frozen=True):
         return self.bad is None
 
 
-class _Found(Exception):  # noqa: N818  # carries the answer out of the loops
+class _Found(Exception):  # carries the answer out of the loops
     def __init__(self, table: str, key: object, rule: str) -> None:
         super().__init__(rule)
         self.bad = BadRow(table, str(key), rule)
