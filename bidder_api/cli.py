@@ -397,6 +397,55 @@ def sim() -> None:
     """Simulated markets, and yesterday under other rules."""
 
 
+OUT_DIR = click.option(
+    "--out",
+    "out_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("sim-runs"),
+    show_default=True,
+    help="Folder the report is written to.",
+)
+
+
+@sim.command("run")
+@click.argument("scenario")
+@OUT_DIR
+@click.option("--seed", type=click.IntRange(0, 2**53), help="Instead of the scenario's own.")
+@click.option("--receipts", "keep_receipts", is_flag=True, help="Also keep every auction's receipt, for replay.")
+def sim_run(scenario: str, out_dir: Path, seed: int | None, keep_receipts: bool) -> None:
+    """Run a market of invented visitors and bidders on the server's own engine.
+
+    SCENARIO is a TOML file, or the name of a shipped one: grocer, sale-week, undecided-visitors.
+    """
+    sys.exit(_simulation("run").run_scenario(scenario, out_dir, seed, keep_receipts=keep_receipts))
+
+
+@sim.command("replay")
+@click.argument("receipts", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@OUT_DIR
+@click.option("--floor", "floors", multiple=True, metavar="[PLACEMENT[:impression]=]MICROS", help="Another floor.")
+@click.option("--rules", type=click.Choice(["on", "off"]), default="on", help="Off: pins and quotas are lifted.")
+@click.option("--pricing", type=click.Choice(["critical", "vcg", "first"]), help="Another price for the same fills.")
+@click.option("--brand-max", type=int, help="Most fills of one brand in a placement.")
+@click.option("--sponsored-max", type=int, help="Most paid fills in a placement.")
+@click.option("--bid-factor", type=float, help="On every bid.")
+@click.option("--without", multiple=True, metavar="ADVERTISER_ID", help="An advertiser who stays away.")
+def sim_replay(receipts: Path, out_dir: Path, **asked: Any) -> None:
+    """Run recorded auctions again: bit for bit as they were, then under what the options change.
+
+    RECEIPTS is the folder of a server's receipts, or of those that `sim run --receipts` keeps.
+    """
+    replay = _simulation("replay")
+    sys.exit(replay.replay_asked(receipts, asked, out_dir))
+
+
+def _simulation(module: str) -> Any:
+    """Return a module of the simulation, by name: it stands above this package, which must not depend on it."""
+    from importlib import import_module
+
+    return import_module(f"sim.{module}")
+
+
 # --- settings ------------------------------------------------------------------------------------------------------
 
 

@@ -5,10 +5,10 @@ at the top of every report, with numbers.
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -242,6 +242,20 @@ def replay_receipts(path: str | Path, changes: Changes, out_dir: str | Path, con
     summarise(result, console)
     console.print(f"report: {Path(out_dir) / 'replay.html'}", soft_wrap=True)
     return 1 if result.different else 0
+
+
+def replay_asked(path: Path, asked: Mapping[str, Any], out_dir: Path, console: "Console | None" = None) -> int:
+    """Replay under what a command line asks for (see `read_changes`); return the command's exit code, as above."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = console or Console()
+    try:
+        changes = read_changes(**asked)
+    except SimRefused as refusal:
+        console.print(f"[red]refused:[/] {escape(str(refusal))}", highlight=False, soft_wrap=True)
+        return refusal.exit_code
+    return replay_receipts(path, changes, out_dir, console)
 
 
 def apply_changes(receipt: Receipt, changes: Changes, own_floor: dict[tuple[str, int], int]) -> Receipt:

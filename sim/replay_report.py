@@ -78,17 +78,11 @@ def _verdict(result: ReplayResult) -> str:
 
 def _differences(result: ReplayResult, currency: str) -> str:
     rows = [[escape(in_words(one.name)), *_cells(one, currency), _reading(one)] for one in result.differences]
-    heads = [
-        ("Expected", False),
-        ("Recorded", True),
-        ("Changed", True),
-        ("Difference", True),
-        ("Low", True),
-        ("High", True),
-    ]
+    numbers = ("Recorded", "Changed", "Difference", "Low", "High")
+    heads = [("Expected", False), *((name, True) for name in numbers)]
     return (
-        f"<section><h2>Under the change</h2><p>{result.changed_count:,} of {result.receipt_count:,} auctions have another "
-        "fill or price. Low and high hold 90 % of what resampling the auctions makes of the difference.</p>"
+        f"<section><h2>Under the change</h2><p>{result.changed_count:,} of {result.receipt_count:,} auctions have "
+        "another fill or price. Low and high hold 90 % of what resampling the auctions makes of the difference.</p>"
         f"{table([*heads, ('', False)], rows)}</section>"
     )
 
