@@ -18,6 +18,7 @@ from sim.scenario import Bidders, Scenario
 from sim.world import World
 
 FUNDS_MICROS = 10**12  # more than can be spent, where a scenario says nothing
+BRANDS_PER_BIDDER = 2  # of twice as many wanted brands as there are bidders, half bid
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -123,8 +124,8 @@ class Agent:
 def make_agents(scenario: Scenario, world: World, seed: int) -> list[Agent]:
     """Give each bidder of the scenario a brand and its most wanted products.
 
-    Brands are dealt out by chance, so that no policy has the popular ones; with more bidders than brands, several
-    sellers bid for one brand's products.
+    The most wanted brands bid, dealt out by chance, so that no policy has the best of them; with more bidders than
+    brands, several sellers bid for one brand's products.
 
     Raises:
         ScenarioRefused: nothing in the catalogue can be bid on.
@@ -134,7 +135,11 @@ def make_agents(scenario: Scenario, world: World, seed: int) -> list[Agent]:
         if scenario.bidders:
             raise ScenarioRefused("world: every product is the retailer's own brand; nobody can bid")
         return []
-    brands = sorted(products_of)
+    bidder_count = sum(group.count for group in scenario.bidders)
+    by_weight = sorted(
+        products_of, key=lambda brand: (-sum(int(world.appeal_ppm[row]) for row in products_of[brand]), brand)
+    )
+    brands = by_weight[: max(1, bidder_count * BRANDS_PER_BIDDER)]
     draws = bits(key_of(seed, "brands dealt"), len(brands))
     dealt = [brands[int(row)] for row in np.argsort(draws, kind="stable")]
     agents: list[Agent] = []

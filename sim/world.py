@@ -225,17 +225,21 @@ def _synthetic_products(scenario: Scenario, seed: int) -> tuple[list[Product], I
 
 def _fed_products(catalogue: str) -> tuple[list[Product], Int64s]:
     """Read a feed by the importer's own reader; `lines_sold`, where there is one, says how popular a product is."""
+    from affinity.errors import FeedRefused
     from affinity.feed import BadLine, read_feed
 
     path = shipped_catalogue() if catalogue == "shipped" else Path(catalogue)
     if path is None:
         raise ScenarioRefused("world.catalogue: the demo's catalogue is not installed; use synthetic")
     products: list[Product] = []
-    for product in read_feed(path):
-        if isinstance(product, BadLine):
-            raise ScenarioRefused(f"world.catalogue: {path}: line {product.line_number}: {product.message}")
-        if product.product_type and product.brand and product.price_micros > 0:
-            products.append(product)
+    try:
+        for product in read_feed(path):
+            if isinstance(product, BadLine):
+                raise ScenarioRefused(f"world.catalogue: {path}: line {product.line_number}: {product.message}")
+            if product.product_type and product.brand and product.price_micros > 0:
+                products.append(product)
+    except FeedRefused as refusal:
+        raise ScenarioRefused(f"world.catalogue: {path}: {refusal}") from refusal
     if len(products) < 2:
         raise ScenarioRefused(f"world.catalogue: {path} has no two products with a brand, a category and a price")
     sold = np.array([int(product.attributes.get("lines_sold") or 0) for product in products], dtype=np.int64)

@@ -1,11 +1,14 @@
 """A world is what its seed says, and its visitors have tastes one can see."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
+import pytest
 
+from sim.errors import ScenarioRefused
 from sim.scenario import Scenario, convert_scenario
-from sim.world import build_world, local_midnights_ms, session_starts
+from sim.world import build_world, local_midnights_ms, session_starts, shipped_catalogue
 from tests.sim.test_scenario import smallest
 
 SMALL = {"product_count": 300, "category_count": 6, "brand_count": 12, "visitor_count": 50}
@@ -64,3 +67,24 @@ def test_a_day_with_a_clock_change_has_its_own_length() -> None:
     assert second - first == 23 * 3_600_000
     assert third - second == 24 * 3_600_000
     assert all(first <= start.at_ms < third for start in session_starts(spring.traffic, 5, 1))
+
+
+def test_a_feed_of_ones_own_is_a_catalogue_and_a_bad_one_is_refused_by_line(tmp_path: Path) -> None:
+    feed = tmp_path / "feed.tsv"
+    head = "id\ttitle\tprice\tbrand\tproduct_type\n"
+    feed.write_text(head + "a\tMilk\t1.20 EUR\tDale\tDairy > Milk\nb\tOat\t2.00 EUR\tMoor\tDairy > Milk > Oat\n")
+    raw = smallest(world={"catalogue": "feed.tsv", "visitor_count": 5})
+    world = build_world(convert_scenario(raw, "here", tmp_path), 1)
+    assert [product.product_id for product in world.products] == ["a", "b"]
+    assert world.category_id == ["Dairy > Milk"]
+    feed.write_text(head + "a\tMilk\tfree\tDale\tDairy > Milk\n")
+    with pytest.raises(ScenarioRefused, match=r"feed\.tsv: line 2: "):
+        build_world(convert_scenario(raw, "here", tmp_path), 1)
+
+
+@pytest.mark.skipif(shipped_catalogue() is None, reason="the demo's catalogue is not installed")
+def test_the_shipped_catalogue_is_a_world_with_popular_products() -> None:
+    world = build_world(scenario(world={"catalogue": "shipped", "visitor_count": 5}), 1)
+    assert len(world.products) > 1000
+    sold = [int(product.attributes["lines_sold"]) for product in world.products]
+    assert world.appeal_ppm[int(np.argmax(sold))] == world.appeal_ppm.max()
