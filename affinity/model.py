@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 from affinity.calibration import apply_monotone, back_off
 from affinity.errors import ModelRefused
-from affinity.kernel import AGE_DECAY, LENGTH_POWER, PARAMETER_COUNT, RARITY_POWER, rank_session_nb
+from affinity.kernel import (
+    AGE_DECAY,
+    LENGTH_POWER,
+    PARAMETER_COUNT,
+    RARITY_POWER,
+    SESSION_LENGTH_MAX,
+    rank_session_nb,
+)
 from affinity.matching import Happening
 from affinity.sessions import current_session, weigh_history
 from affinity.targets import frozen
@@ -275,9 +282,37 @@ def load_model(path: Path) -> AffinityModel:
         metrics = msgspec.json.decode(metrics_path.read_bytes()) if metrics_path.exists() else {}
     except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as damage:
         raise ModelRefused(f"{path.name} cannot be read: {damage}") from damage
-    if len(learnt.parameter) != PARAMETER_COUNT or len(learnt.item_first) != len(learnt.product_id) + 1:
+    if not _fits_together(learnt):
         raise ModelRefused(f"{path.name} does not fit together: train anew")
     return AffinityModel(learnt, metrics)
+
+
+def _fits_together(learnt: Learnt) -> bool:
+    """Say whether compiled code, which checks nothing, stays within the arrays."""
+    item_count, event_count = len(learnt.product_id), len(learnt.event_item)
+    session_count = len(learnt.session_first) - 1
+    lengths = np.diff(learnt.session_first)
+    return bool(
+        len(learnt.parameter) == PARAMETER_COUNT
+        and len(learnt.rarity) == len(learnt.clicks) == len(learnt.seen) == item_count
+        and len(learnt.item_first) == item_count + 1
+        and len(learnt.item_event) == len(learnt.event_session) == event_count
+        and len(learnt.popular_item) == len(learnt.popular_share)
+        and len(learnt.knot_score) == len(learnt.knot_rate) > 0
+        and learnt.session_first[0] == learnt.item_first[0] == 0
+        and learnt.session_first[-1] == learnt.item_first[-1] == event_count
+        and (lengths >= 0).all()
+        and (lengths <= SESSION_LENGTH_MAX).all()
+        and (np.diff(learnt.item_first) >= 0).all()
+        and _are_rows(learnt.event_item, item_count)
+        and _are_rows(learnt.item_event, event_count)
+        and _are_rows(learnt.event_session, session_count)
+        and _are_rows(learnt.popular_item, item_count)
+    )
+
+
+def _are_rows(rows: Int32s, count: int) -> bool:
+    return bool(((rows >= 0) & (rows < count)).all())
 
 
 def latest_model(folder: Path) -> Path | None:

@@ -55,7 +55,7 @@ class VisitorStore:
         self.settings = settings
         self.pseudonymizer = pseudonymizer
         self.log = log
-        self.facts: Mapping[str, ProductFacts] = facts or {}
+        self.facts: Mapping[str, ProductFacts] = {} if facts is None else facts  # may be filled later
         self.scale = CustomerScale()
         self.profile_seq = -1
         self._records: OrderedDict[bytes, VisitorRecord] = OrderedDict()
