@@ -266,7 +266,7 @@ def _decide(
     is_late = deadline.is_past
     for place in places:
         place.is_searched = no_paid_reason is None
-        place.is_unfinished = is_late
+        place.is_unfinished = True  # nothing was looked at yet
     while True:
         # On a merchandised page the lists are not in the order of the offers' value there: look at all of them.
         for place in places:

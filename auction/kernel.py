@@ -159,8 +159,9 @@ _SORT_COUNT_MAX = 16
 _NOBODY = -2  # an advertiser code nobody has
 _SIGN_BIT = np.uint64(1 << 63)
 
-# Rows of a pool (8, P): copies of the candidates a run looks at, best first within each charge type.
-_ROW, _SCORE, _TIE, _SLOTS, _GROUPS, _BRAND, _PRODUCT, _ADVERTISER = range(8)
+# Rows of a pool (10, P): copies of the candidates a run looks at, best first within each charge type; whether another
+# one has the same product; and whether it stands on the page now.
+_ROW, _SCORE, _TIE, _SLOTS, _GROUPS, _BRAND, _PRODUCT, _ADVERTISER, _HAS_TWIN, _IS_TAKEN = range(10)
 
 # Columns of `absent` (kinds, 5): candidates that are not in the pool: their charge type, the slots they may take, the
 # groups they are in, and the score and tie that none of them is better than.
@@ -233,6 +234,24 @@ def _sort_best_first(order: Int64s, spare: Int64s, begin: Int, end: Int, keys: I
 
 
 @njit(cache=True)
+def _find_twins(pool: Int64s) -> None:
+    """Mark the candidates whose product another one has too."""
+    table_size = 16
+    while table_size < 2 * pool.shape[1]:
+        table_size *= 2
+    table = np.full(table_size, -1, np.int32)  # hash → the first candidate with a product
+    for at in range(pool.shape[1]):
+        place = (pool[_PRODUCT, at] * 0x9E3779B1 >> 8) & (table_size - 1)
+        while table[place] >= 0 and pool[_PRODUCT, table[place]] != pool[_PRODUCT, at]:
+            place = (place + 1) & (table_size - 1)
+        if table[place] >= 0:
+            pool[_HAS_TWIN, table[place]] = 1
+            pool[_HAS_TWIN, at] = 1
+        else:
+            table[place] = at
+
+
+@njit(cache=True)
 def _make_pool(candidates: CandidateArrays, kept: Int64s, count: Int, charge_count: Int) -> tuple[Int64s, Int64s]:
     """Return the pool of the rows kept[:count], and (K+1,) where each charge type begins in it and ends."""
     first = np.zeros(charge_count + 1, np.int64)
@@ -254,7 +273,7 @@ def _make_pool(candidates: CandidateArrays, kept: Int64s, count: Int, charge_cou
     spare = np.empty(count, np.int64)
     for charge in range(charge_count):
         _sort_best_first(order, spare, first[charge], first[charge + 1], keys)
-    pool = np.empty((8, count), np.int64)
+    pool = np.empty((10, count), np.int64)
     for at in range(count):
         row = keys[order[at], 2]
         pool[_ROW, at] = row
@@ -265,6 +284,9 @@ def _make_pool(candidates: CandidateArrays, kept: Int64s, count: Int, charge_cou
         pool[_BRAND, at] = candidates.brand_code[row]
         pool[_PRODUCT, at] = candidates.product_code[row]
         pool[_ADVERTISER, at] = candidates.advertiser_code[row]
+        pool[_HAS_TWIN, at] = 0
+        pool[_IS_TAKEN, at] = 0
+    _find_twins(pool)
     return pool, first
 
 
@@ -504,10 +526,15 @@ def _find_blocks(pool: Int64s, page: PageArrays) -> tuple[Int64s, Int]:
     for cap in range(page.cap_slots.size):
         count = _split(blocks, count, np.int64(page.cap_slots[cap]))
     charge_count, slot_count = page.attention_permille.shape
+    for charge in range(charge_count):
+        unseen = np.int64(0)
+        for slot in range(slot_count):
+            if page.attention_permille[charge, slot] == 0:
+                unseen |= np.int64(1) << slot
+        count = _split(blocks, count, unseen)
     for slot in range(slot_count):
-        for charge in range(charge_count):
-            if page.attention_permille[charge, slot] == 0 or page.opportunity_cost[slot] > 0:
-                count = _split(blocks, count, np.int64(1) << slot)
+        if page.opportunity_cost[slot] > 0:
+            count = _split(blocks, count, np.int64(1) << slot)
     last = np.int64(-1)
     for at in range(pool.shape[1]):
         if pool[_SLOTS, at] != last:
@@ -561,6 +588,7 @@ def _seek(
         advertiser = pool[_ADVERTISER, at]
         if (
             pool[_SLOTS, at] & slots
+            and pool[_IS_TAKEN, at] == 0
             and advertiser != without
             and (pool[_SCORE, at] >= least_score or advertiser < 0)
             and not _is_shut_out(closed, 0, closure_count, pool, at, slots)
@@ -745,6 +773,7 @@ def _finish(
 
         free &= ~(np.int64(1) << at_slot)
         brand, groups = pool[_BRAND, at], pool[_GROUPS, at]
+        pool[_IS_TAKEN, at] = 1
         fill[_FILL_AT, at_slot] = at
         fill[_FILL_VALUE, at_slot] = value
         fill[_FILL_BRAND, at_slot] = brand
@@ -757,7 +786,8 @@ def _finish(
             break  # whom it shuts out can beat it nowhere without beating the filled slots too
 
         before = closure_count
-        closure_count = _close(closed, closure_count, _ONE_PRODUCT, pool[_PRODUCT, at], -1, -1, value, at_slot, tie)
+        if pool[_HAS_TWIN, at]:
+            closure_count = _close(closed, closure_count, _ONE_PRODUCT, pool[_PRODUCT, at], -1, -1, value, at_slot, tie)
         for cap in range(page.cap_max.size):
             counted, where = np.int64(page.cap_bits[cap]), np.int64(page.cap_slots[cap])
             if (where >> at_slot) & 1 and counted & groups:
@@ -771,7 +801,7 @@ def _finish(
                 if (
                     other < first[charge + 1]
                     and slots & free
-                    and _is_shut_out(closed, before, closure_count, pool, other, slots)
+                    and (other == at or _is_shut_out(closed, before, closure_count, pool, other, slots))
                 ):
                     next_at[charge, block] = _seek(
                         pool,
@@ -895,6 +925,7 @@ def _decide(
         if not is_main:
             at, at_slot = step[_STEP_AT, last], step[_STEP_SLOT, last]
             free |= np.int64(1) << at_slot
+            pool[_IS_TAKEN, at] = 0
             outcome.winner_row[at_slot] = pool[_ROW, at]
             outcome.pick_order[at_slot] = last
             advertiser = pool[_ADVERTISER, at]
@@ -937,6 +968,9 @@ def _decide(
                 free, last = unfilled, pick_count
             else:
                 _price(candidates, page, order, pool, closed, closure_count, fill, unfilled, at, at_slot, outcome)
+                for slot in range(slot_count):
+                    if (free & ~unfilled) >> slot & 1:
+                        pool[_IS_TAKEN, fill[_FILL_AT, slot]] = 0
         last -= 1
     return np.int64(-1)
 
@@ -1258,8 +1292,9 @@ class PlaceArrays(NamedTuple):
             floor, squashing, mean quality, greatest boost, how many of the lists are base lists.
         slots: (1,) the placement's slots as bits.
         tie_seed: (1,) what exact ties are drawn with.
-        list_start, list_end: (L,) lists of this context in `posting_row`: first `base_count` whose common offers are
-            in, then those each of whose offers is in. The starts move as the lists are read.
+        list_begin, list_end: (L,) lists of this context in `posting_row`: first `base_count` whose common offers are
+            in, then those each of whose offers is in.
+        list_start: (L,) how far each was read.
         product_row: (V,) products whose offers are looked at instead: the visitor's own, or the page's candidates; -1
             for one nobody knows, and of equal ones the first counts.
         relevance_ppm, organic_rank: (V,) of each, -1 and 0 where not said; or empty.
@@ -1276,8 +1311,9 @@ class PlaceArrays(NamedTuple):
     term: Int64s
     slots: UInt64s
     tie_seed: UInt64s
-    list_start: Int64s
+    list_begin: Int64s
     list_end: Int64s
+    list_start: Int64s
     product_row: Int32s
     relevance_ppm: Int64s
     organic_rank: Int64s
@@ -1365,6 +1401,7 @@ _PlaceArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
         types.uint64[::1],
         types.int64[::1],
         types.int64[::1],
+        types.int64[::1],
         types.int32[::1],
         types.int64[::1],
         types.int64[::1],
@@ -1433,12 +1470,12 @@ def _is_any_hit(start: Int64s, keyword: Int32s, is_hit: UInt8s, negative_row: In
 
 @njit(cache=True)
 def _is_in_context(
-    posting_row: Int32s, list_start: Int64s, list_end: Int64s, base_count: Int, is_restricted: bool, row: Int
+    posting_row: Int32s, list_begin: Int64s, list_end: Int64s, base_count: Int, is_restricted: bool, row: Int
 ) -> bool:
     """Say whether an offer belongs to the context: is in every base list if it is open, else in one of the others."""
     is_open = not is_restricted and base_count > 0
-    for number in range(0 if is_open else base_count, base_count if is_open else list_start.size):
-        begin, end = list_start[number], list_end[number]
+    for number in range(0 if is_open else base_count, base_count if is_open else list_begin.size):
+        begin, end = list_begin[number], list_end[number]
         while begin < end:
             middle = (begin + end) >> 1
             if posting_row[middle] < row:
@@ -1624,7 +1661,7 @@ def find_candidates_nb(
             offer_at += 1
             is_restricted = market.offer[row].is_restricted == 1
             if source == FROM_OWN or is_restricted:
-                is_in_context = _is_in_context(posting_row, list_start, list_end, base_count, is_restricted, row)
+                is_in_context = _is_in_context(posting_row, place.list_begin, list_end, base_count, is_restricted, row)
                 if source == FROM_OWN and not is_in_context:
                     looked_at += 1
                     continue

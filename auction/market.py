@@ -43,7 +43,7 @@ class Context(Struct, frozen=True):
     """Which offers and products belong to a page.
 
     Attributes:
-        list_start, list_end: lists in `posting_row`: `base_count` whose common offers are in, then others.
+        list_begin, list_end: lists in `posting_row`: `base_count` whose common offers are in, then others.
         keyword_rows: keywords the page's search matches.
         category_row: the category organic products come from, NONE_ROW for any.
         word_rows: words all organic products must have.
@@ -52,7 +52,7 @@ class Context(Struct, frozen=True):
         product_row: product the page is about, NONE_ROW for none.
     """
 
-    list_start: Int64s
+    list_begin: Int64s
     list_end: Int64s
     base_count: int
     keyword_rows: tuple[int, ...]
@@ -153,7 +153,7 @@ class Market:
         score = np.maximum(
             self._best_click_micros[product_rows] * quality_ppm, self._best_impression_micros[product_rows] * PPM
         )
-        if len(context.list_start) == context.base_count:  # no restricted offer belongs here
+        if len(context.list_begin) == context.base_count:  # no restricted offer belongs here
             score[~self._is_in_context(context, product_rows)] = 0
         best_first = np.argsort(-score, kind="stable")
         return product_rows[best_first].astype(np.int32), score[best_first]
@@ -209,7 +209,7 @@ class Market:
         others += [(columns.keyword_start, row) for row in keyword_rows]
         lists = base + [one for one in others if one[0][one[1]] < one[0][one[1] + 1]]
         return Context(
-            list_start=np.array([start[row] for start, row in lists], np.int64),
+            list_begin=np.array([start[row] for start, row in lists], np.int64),
             list_end=np.array([start[row + 1] for start, row in lists], np.int64),
             base_count=len(base),
             keyword_rows=keyword_rows,
