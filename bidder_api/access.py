@@ -5,10 +5,10 @@ is kept, so neither the database nor a log can give it back. The tenant of a cal
 else.
 """
 
-import asyncio
 import hashlib
 import hmac
 import secrets
+import threading
 import zlib
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -120,7 +120,7 @@ class Keyring:
         self._version = -1
         self._records: dict[str, KeyRecord] = {}
         self._known: dict[bytes, tuple[Caller, int]] = {}  # digest of the header: whom, and until when
-        self._refreshing = asyncio.Lock()
+        self._refreshing = threading.Lock()
 
     def known_caller(self, authorization: bytes) -> Caller | None:
         """Return whom an `Authorization` header that was checked before is from, without any waiting."""
@@ -154,8 +154,7 @@ class Keyring:
 
     async def refresh(self) -> None:
         """Read the keys again if any changed."""
-        async with self._refreshing:
-            await run_in_threadpool(self.refresh_now)
+        await run_in_threadpool(self.refresh_now)
 
     def refresh_now(self) -> None:
         """Read the keys again if any changed; blocks."""
@@ -166,11 +165,12 @@ class Keyring:
                 return None
             return version, read_live_keys(connection, self._retailer_id)
 
-        fresh = self._database.read(work)
-        if fresh is not None:
-            self._version, records = fresh
-            self._records = {record.key_id: record for record in records}
-            self._known = {}
+        with self._refreshing:
+            fresh = self._database.read(work)
+            if fresh is not None:
+                self._version, records = fresh
+                self._records = {record.key_id: record for record in records}
+                self._known = {}
 
 
 def caller_of(record: KeyRecord) -> Caller:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bidder_api.demo import move_dates, whole_weeks_to
-from bidder_api.demo_client import ApiClient, CallFailedError
+from bidder_api.demonstration.client import ApiClient, CallFailedError
+from bidder_api.demonstration.load import move_dates, whole_weeks_to
 from tests.demo_process import LAST_LINE, DemoProcess
 
 WHAT_A_ROLE_MAY = {

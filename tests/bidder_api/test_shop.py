@@ -58,7 +58,7 @@ class FakeEngine:
         placements = [PlacementFills(placement.placement_id, None, fills) for placement in request.placements]
         return SlotResponse("auc_1", 7, None, None, False, placements)
 
-    def explain(self, auction_id: str) -> Explanation:
+    def explain(self, request: SlotRequest, response: SlotResponse) -> Explanation:
         return Explanation(
             candidate_count=1234,
             reasons={
@@ -85,7 +85,7 @@ def client(engine: FakeEngine) -> TestClient:
         explain=engine.explain,
         catalogue=ShopCatalogue([MILK, CHIPS]),
         visitors=Visitors(telling, {"household-1": profile}, KNOWN.__getitem__),
-        site_key="site-key",
+        site_keys={"http://testserver": "site-key"},
         currency="USD",
     )
     return TestClient(Starlette(routes=list(routes(shop))))
