@@ -21,7 +21,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         audience_sample_size: visitors looked at to estimate how many match.
     """
 
-    visitor_count_max: int = 500_000
+    visitor_count_max: int = 200_000
     visitor_event_count_max: int = 128
     session_gap_s: int = 1_800
     event_lateness_s: int = 86_400
