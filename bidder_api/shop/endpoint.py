@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter_ns, time_ns
 from typing import Any
@@ -52,15 +52,15 @@ class Shop(Struct, frozen=True, kw_only=True):
 
     Attributes:
         fill: fills a page's slots; the milliseconds are when the request arrived, since 1970.
-        explain: what the receipt of an auction says, None where there is none.
-        site_key: publishable key the pages send navigation with.
+        explain: what the receipt of an answer says, None where there is none.
+        site_keys: publishable keys the pages send navigation with, by the origin each is bound to.
     """
 
     fill: Callable[[SlotRequest, int], SlotResponse]
-    explain: Callable[[str], Explanation | None]
+    explain: Callable[[SlotRequest, SlotResponse], Explanation | None]
     catalogue: ShopCatalogue
     visitors: Visitors
-    site_key: str
+    site_keys: Mapping[str, str]
     currency: str
 
 
@@ -170,7 +170,7 @@ class _Pages:
         began = perf_counter_ns()
         response = self._shop.fill(request, time_ns() // 1_000_000)
         duration_us = (perf_counter_ns() - began) // 1_000
-        explanation = self._shop.explain(response.auction_id)
+        explanation = self._shop.explain(request, response)
         words, formats = self._words[visit.language], self._formats[visit.language]
         return lay_out(response, plans, explanation, duration_us, self._shop.catalogue, words, formats)
 
@@ -182,7 +182,7 @@ class _Pages:
             words=words,
             language=visit.language,
             static_version=self._static_version,
-            site_key=self._shop.site_key,
+            site_key=visit.site_key,
             who=self._shop.visitors.describe(visit.visitor_id, words),
             choices=self._shop.visitors.everybody(words),
             aisles=self._shop.catalogue.aisles,
@@ -206,6 +206,8 @@ class _Visit:
     def __init__(self, shop: Shop, request: Request) -> None:
         self.path = request.url.path
         self.language = choose_language(request.headers.get("accept-language", ""))
+        origin = f"{request.url.scheme}://{request.url.netloc}"
+        self.site_key = shop.site_keys.get(origin, "")
         self.visitor_id = shop.visitors.chosen(request.cookies.get("visitor"))
         asked = request.query_params.get("tab")
         self.is_tab_new = asked in GENERATIONS

@@ -39,7 +39,7 @@
   };
 
   const navigate = (action, more) => {
-    if (!visitor) return;
+    if (!visitor || !siteKey) return;
     const event = { event_id: newId(), visitor_id: visitor, action, occurred_at: new Date().toISOString(), ...more };
     fetch("/v1/navigation", {
       method: "POST", keepalive: true,

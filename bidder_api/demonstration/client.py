@@ -56,9 +56,12 @@ class ApiClient:
                 self._connection.request(method, path, body, self._headers | (headers or {}))
                 response = self._connection.getresponse()
                 return response.status, response.read()
-            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+            except (http.client.HTTPException, OSError) as failure:
                 self._connection.close()
-                if attempt == 2:
+                was_closed = isinstance(
+                    failure, http.client.RemoteDisconnected | BrokenPipeError | ConnectionResetError
+                )
+                if attempt == 2 or not was_closed:
                     raise
         raise AssertionError("unreachable")
 
@@ -76,7 +79,7 @@ class ApiClient:
                 if status == 200:
                     return
                 last = f"{status} {raw[:200].decode('utf-8', 'replace')}"
-            except OSError as failure:
+            except (http.client.HTTPException, OSError) as failure:
                 last = str(failure)
             time.sleep(0.05)
         raise TimeoutError(f"the server was not ready after {deadline_s:g} s: {last}")

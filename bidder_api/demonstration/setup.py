@@ -9,9 +9,9 @@ import msgspec
 from msgspec import Struct
 
 from affinity.catalog import CATEGORY_SEPARATOR, Product
-from bidder_api import demo_market
-from bidder_api.demo_client import ApiClient
-from bidder_api.demo_shoppers import Takings, choose_page
+from bidder_api.demonstration import market
+from bidder_api.demonstration.client import ApiClient
+from bidder_api.demonstration.shoppers import Takings, choose_page
 from bidder_api.shop.shelves import HOME_END_CAP
 
 Progress = Callable[[int, int | None], None]
@@ -37,9 +37,9 @@ def set_up(
         end_caps: (aisle, product id) of what stood on physical end caps.
         progress: told how many calls are done, and of how many.
     """
-    placements = demo_market.placements()
-    rules = demo_market.merchant_rules(products, end_caps)
-    brands = demo_market.brands(products)
+    placements = market.placements()
+    rules = market.merchant_rules(products, end_caps)
+    brands = market.brands(products)
     total = len(placements) + len(rules) + sum(2 + len(brand.offers) for brand in brands)
     done = 0
 
@@ -55,7 +55,7 @@ def set_up(
         send("POST", "/v1/rules", rule, f"rule {number}")
     for brand in brands:
         name = brand.advertiser_id
-        top_up = {"advertiser_id": name, "amount_micros": demo_market.TOP_UP_MICROS, "reference": "demo"}
+        top_up = {"advertiser_id": name, "amount_micros": market.TOP_UP_MICROS, "reference": f"demo {name}"}
         send("POST", "/v1/ledger/top-ups", top_up, f"top-up {name}")
         campaign_id = send("POST", "/v1/campaigns", brand.campaign, f"campaign {name}")["campaign_id"]
         for number, offer in enumerate(brand.offers):
@@ -119,3 +119,12 @@ def describe_takings(takings: Takings) -> str:
     )
     refused = ", ".join(f"{count} {reason}" for reason, count in sorted(takings.refused.items()))
     return f"{text}; {refused}." if refused else f"{text}."
+
+
+def describe_balance(balance: dict[str, Any]) -> str:
+    """Return the books' trial balance in a sentence."""
+    difference, account_count = balance["difference_micros"], len(balance["accounts"])
+    text = (
+        f"trial balance {difference} over {account_count} accounts, ${balance['debit_micros'] / 1_000_000:,.2f} a side"
+    )
+    return f"{text}." if difference == 0 else f"{text}: THE BOOKS DO NOT BALANCE."

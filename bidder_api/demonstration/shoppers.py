@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from bidder_api.demo_client import ApiClient
+from bidder_api.demonstration.client import ApiClient
 from bidder_api.shop.shelves import CATEGORY_SHELF, HOME_END_CAP, HOME_MORE
 
 SEEN_PER_PAGE = 12
@@ -104,7 +104,7 @@ def _report(site: ApiClient, events: list[dict[str, Any]]) -> list[dict[str, Any
 
 
 def _count(takings: Takings, kind: str, result: dict[str, Any]) -> None:
-    if result["result"] != "accepted":
+    if result["result"] not in ("accepted", "unbilled"):
         reason = f"{result['result']}:{result['code']}"
         takings.refused[reason] = takings.refused.get(reason, 0) + 1
         return
