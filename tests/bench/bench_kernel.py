@@ -1,0 +1,108 @@
+"""What allocating and pricing a page costs, against numpy finding only its best scores.
+
+Run as `python -m tests.bench.bench_kernel`. The rounds of the contestants are interleaved, so that a busy machine slows
+them alike; figures are medians over rounds.
+
+- *kernel*: eligible candidates in, winners, thresholds and both prices out (two charge types, a cap per brand).
+- *numpy*: the same candidates' scores and the 8 best of them by `argpartition`; no rule, no price.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from auction.kernel import (
+    GROUP_EVERYONE,
+    NO_PIN,
+    SHORTLIST_COUNT,
+    CandidateArrays,
+    OutcomeArrays,
+    PageArrays,
+    allocate_and_price_nb,
+)
+
+ROUND_COUNT = 400
+
+
+def candidates(count: int, brand_count: int) -> CandidateArrays:
+    """Return candidates of random brands, half paying per impression; the first brand bids four times as much."""
+    chance = np.random.default_rng(7)
+    brand = chance.integers(0, brand_count, count).astype(np.int32)
+    per_impression = chance.integers(0, 2, count)
+    bid = chance.lognormal(12, 0.6, count).astype(np.int64) * np.where(brand == 0, 4, 1)
+    return CandidateArrays(
+        bid_micros=np.where(per_impression, bid // 20, bid),
+        weight_ppm=np.where(per_impression, 1_000_000, chance.integers(5_000, 80_000, count)),
+        value_micros=np.zeros(count, np.int64),
+        floor_micros=np.full(count, 1_000, np.int64),
+        advertiser_code=brand.copy(),
+        brand_code=brand,
+        product_code=np.arange(count, dtype=np.int32),
+        charge_code=per_impression.astype(np.int8),
+        tie_key=chance.permutation(count).astype(np.uint64),
+        eligible_slots=np.full(count, 2**64 - 1, np.uint64),
+        group_bits=np.zeros(count, np.uint64),
+    )
+
+
+def page(slot_count: int, brand_max: int) -> tuple[PageArrays, OutcomeArrays]:
+    """Return a page of one placement, and where its outcome goes."""
+    attention = [[int(1000 * falls**slot) for slot in range(slot_count)] for falls in (0.85, 0.95)]
+    every = np.uint64((1 << slot_count) - 1)
+    return PageArrays(
+        attention_permille=np.array(attention, np.int64),
+        opportunity_cost=np.zeros(slot_count, np.int64),
+        pinned_row=np.full(slot_count, NO_PIN, np.int64),
+        cap_bits=np.array([GROUP_EVERYONE], np.uint64),
+        cap_per_brand=np.ones(1, np.int8),
+        cap_slots=np.array([every]),
+        cap_max=np.array([brand_max], np.int64),
+    ), OutcomeArrays(
+        *[np.empty(slot_count, np.int64) for _ in range(3)],
+        np.empty((slot_count, slot_count), np.int64),
+        np.empty(slot_count, np.int64),
+    )
+
+
+def best_scores(these: CandidateArrays) -> object:
+    return np.argpartition(these.weight_ppm * these.bid_micros + these.value_micros * 1_000_000, -8)[-8:]
+
+
+def time_us(work: Callable[[], object]) -> float:
+    started = time.perf_counter_ns()
+    work()
+    return (time.perf_counter_ns() - started) / 1_000
+
+
+def main() -> None:
+    """Print the table."""
+    print("| candidates | brands | slots | kernel p50 µs | p99 µs | numpy p50 µs | kernel / numpy |")
+    print("|---|---|---|---|---|---|---|")
+    for count, brand_count, slot_count in (
+        (20, 5, 8),
+        (200, 40, 8),
+        (2_000, 200, 8),
+        (20_000, 2_000, 8),
+        (20_000, 200, 8),
+        (20_000, 3, 8),
+        (50_000, 2_000, 8),
+        (2_000, 200, 50),
+    ):
+        these, (this_page, outcome) = candidates(count, brand_count), page(slot_count, 2)
+        ours: list[float] = []
+        theirs: list[float] = []
+        for _ in range(ROUND_COUNT):
+            ours.append(
+                time_us(lambda: allocate_and_price_nb(these, count, this_page, SHORTLIST_COUNT, outcome))  # noqa: B023
+            )
+            theirs.append(time_us(lambda: best_scores(these)))  # noqa: B023
+        p50, p99, other = statistics.median(ours), statistics.quantiles(ours, n=100)[98], statistics.median(theirs)
+        print(
+            f"| {count:,} | {brand_count:,} | {slot_count} | {p50:.0f} | {p99:.0f} | {other:.0f} | {p50 / other:.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
