@@ -46,7 +46,7 @@ def sentence_of(failure: Exception) -> str | None:
     code = getattr(failure, "code", None)
     if isinstance(code, str) and hasattr(failure, "retryable"):
         return f"{failure} ({code})"
-    if type(failure).__name__ in ("SettingsRefused", "DatabaseRefused", "NotServable"):
+    if type(failure).__name__ in ("SettingsRefused", "DatabaseRefused", "NotServable", "DemoRefusedError"):
         return str(failure)
     if type(failure).__module__.startswith("sqlalchemy") and hasattr(failure, "orig"):
         return f"the database refuses: {str(failure.orig).strip().splitlines()[0]}"
@@ -395,16 +395,6 @@ def ledger_checkpoint(output: Path | None, data_dir: Path | None) -> None:
 @endcap.group()
 def sim() -> None:
     """Simulated markets, and yesterday under other rules."""
-
-
-OUT_DIR = click.option(
-    "--out",
-    "out_dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("sim-runs"),
-    show_default=True,
-    help="Folder the report is written to.",
-)
 
 
 @sim.command("run")
