@@ -397,6 +397,16 @@ def sim() -> None:
     """Simulated markets, and yesterday under other rules."""
 
 
+OUT_DIR = click.option(
+    "--out",
+    "out_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("sim-runs"),
+    show_default=True,
+    help="Folder the report is written to.",
+)
+
+
 @sim.command("run")
 @click.argument("scenario")
 @OUT_DIR
