@@ -1,6 +1,6 @@
 """What `endcap affinity rank`, `train` and `evaluate` do: functions of files and lines, without a server."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -118,13 +118,17 @@ def read_log(log: NavigationLog) -> Iterator[LogLine]:
             yield line
 
 
-def train(log: NavigationLog, folder: Path, now_ms: int, progress: Progress) -> tuple[Path, dict[str, float]]:
+def train(
+    log: NavigationLog, folder: Path, now_ms: int, progress: Progress, tuned: Mapping[int, float] | None = None
+) -> tuple[Path, dict[str, float]]:
     """Learn a model from the log and save it with its metrics beside it; return its path and the metrics.
+
+    With `tuned`, the ranking's parameters are those and are not searched for.
 
     Raises:
         TrainingRefused: the log has no event with a product.
     """
-    model = train_model(read_sessions(read_log(log), SESSION_COUNT_MAX), now_ms, progress)
+    model = train_model(read_sessions(read_log(log), SESSION_COUNT_MAX), now_ms, progress, tuned=tuned)
     return model.save(folder), model.metrics
 
 

@@ -1,7 +1,7 @@
 """What the `endcap` command's tasks do once their settings are read: imports, models, and the books' own tools."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TextIO
@@ -60,12 +60,14 @@ def import_file(settings: AllSettings, kind: str, path: Path, show_progress: Sho
     return Outcome(done.good_count, done.bad_lines)
 
 
-def train_affinity(settings: AllSettings, show_progress: ShowProgress) -> dict[str, Any]:
-    """Build the model from the navigation log and save it; return its metrics."""
+def train_affinity(
+    settings: AllSettings, show_progress: ShowProgress, tuned: Mapping[int, float] | None = None
+) -> dict[str, Any]:
+    """Build the model from the navigation log and save it; return its metrics. `tuned`: see `affinity.rank.train`."""
     from affinity.rank import train
 
     with show_progress("Training") as progress:
-        path, metrics = train(_navigation_log(settings), _model_folder(settings), _now_ms(), progress)
+        path, metrics = train(_navigation_log(settings), _model_folder(settings), _now_ms(), progress, tuned)
     return {"model": str(path), **metrics}
 
 

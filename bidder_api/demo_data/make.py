@@ -19,8 +19,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 
-PRODUCT_COUNT = 9_000
-HISTORY_WEEKS = 6  # of everybody, so that households compare as they do in the data
+PRODUCT_COUNT = 8_000
+HISTORY_WEEKS = 5  # of everybody, so that households compare as they do in the data
 LINES_PER_HOUSEHOLD_MIN = 30  # of those who bought less in these weeks, where there are as many
 TELLING_COUNT = 14
 END_CAPS_PER_AISLE = 12
@@ -81,8 +81,8 @@ def readable_size(size: object) -> str:
             out.append(_plain_number(word))
         else:
             return ""
-    units = [word for word in out if word.isalpha()]
-    return " ".join(out) if len(units) == 1 or units == ["sq", "ft"] else ""
+    text = " ".join(out)
+    return text if re.fullmatch(r"(\d+ × )?[\d./]+ (sq ft|[a-zL]+)", text) else ""
 
 
 def _plain_number(word: str) -> str:
@@ -105,14 +105,35 @@ def compact(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def choose_products(package: dict[str, Any], names: dict[tuple[str, str], tuple[str, str]]) -> Any:
-    """Return the best-sold products that have a name, with what is derived of them, most sold first."""
-    sold = package["transactions"]
-    products = package["products"].set_index("product_id")
+def merge_variants(package: dict[str, Any], names: dict[tuple[str, str], tuple[str, str]]) -> Any:
+    """Return the products that have a name; those of one maker, name and size become the best-sold of them.
+
+    Flavours and colours are not in the data: in a shop they would be tiles nobody can tell apart. The package's
+    tables are changed to speak of the one that is left.
+    """
+    products = package["products"].set_index("product_id").sort_index()
     kinds = list(zip(products.product_category, products.product_type, strict=True))
     products = products[[kind in names for kind in kinds]].copy()
     products["shelf"] = [names[kind][0] for kind in kinds if kind in names]
     products["name"] = [names[kind][1] for kind in kinds if kind in names]
+    products["size"] = [readable_size(size) for size in products.package_size]
+    is_case = [is_shipping_case(shelf, size) for shelf, size in zip(products.shelf, products["size"], strict=True)]
+    products.loc[is_case, "size"] = ""
+    products["lines_sold"] = package["transactions"].product_id.value_counts().reindex(products.index).fillna(0)
+    products = products.sort_values(["lines_sold", "product_id"], ascending=[False, True], kind="stable")
+    same = ["shelf", "name", "size", "manufacturer_id", "brand"]
+    best = products.reset_index().groupby(same, sort=False).product_id.transform("first")
+    merged = dict(zip(products.index, best, strict=True))
+    for table in ("transactions", "promotions", "coupons"):
+        package[table]["product_id"] = package[table].product_id.map(merged)
+        package[table] = package[table][package[table].product_id.notna()].astype({"product_id": "int64"})
+    return products[products.index.isin(best)].drop(columns="lines_sold")
+
+
+def choose_products(package: dict[str, Any], names: dict[tuple[str, str], tuple[str, str]]) -> Any:
+    """Return the best-sold products that have a name, with what is derived of them, most sold first."""
+    products = merge_variants(package, names)
+    sold = package["transactions"]
     products["lines_sold"] = sold.product_id.value_counts().reindex(products.index).fillna(0).astype(int)
     products = products.sort_values(["lines_sold", "product_id"], ascending=[False, True], kind="stable")
     products = products.head(PRODUCT_COUNT).copy()
@@ -137,7 +158,15 @@ def choose_products(package: dict[str, Any], names: dict[tuple[str, str], tuple[
     weeks = displays.groupby("product_id").week.nunique()
     products["end_cap_weeks"] = weeks.reindex(products.index).fillna(0).astype(int)
     now = displays[displays.week > int(displays.week.max()) - MONTH_WEEKS]
-    products["end_cap_stores"] = now.groupby("product_id").size().reindex(products.index).fillna(0).astype(int)
+    products["end_cap_stores"] = (
+        now.groupby(["product_id", "store_id", "week"])
+        .size()
+        .groupby("product_id")
+        .size()
+        .reindex(products.index)
+        .fillna(0)
+        .astype(int)
+    )
 
     campaigns = package["campaign_descriptions"]
     end_of_data = sold.transaction_timestamp.max()
@@ -150,11 +179,10 @@ def choose_products(package: dict[str, Any], names: dict[tuple[str, str], tuple[
 def feed_line(product_id: int, product: Any) -> str:
     """Return one line of the catalogue, in the order of FEED_COLUMNS."""
     is_own_brand = product.brand == "Private"
-    size = "" if _is_shipping_case(product) else readable_size(product.package_size)
     has_sale_price = product.sale_price == product.sale_price
     fields = [
         str(product_id),
-        f"{product['name']} · {size}" if size else product["name"],
+        f"{product['name']} · {product['size']}" if product["size"] else product["name"],
         dollars(product.price),
         dollars(product.sale_price) if has_sale_price else "",
         "in_stock" if product.is_in_stock else "out_of_stock",
@@ -171,11 +199,10 @@ def feed_line(product_id: int, product: Any) -> str:
     return "\t".join(fields)
 
 
-def _is_shipping_case(product: Any) -> bool:
+def is_shipping_case(shelf: str, size: str) -> bool:
     """Say whether the size is that of the case fruit and vegetables come in, not of what one buys."""
-    if not product.shelf.startswith("Fruit & vegetables"):
+    if not shelf.startswith("Fruit & vegetables"):
         return False
-    size = readable_size(product.package_size)
     return not (size.endswith(" oz") or (size.endswith(" lb") and float(size.split()[0]) <= 5))
 
 
@@ -208,7 +235,7 @@ def describe_households(package: dict[str, Any], products: Any) -> Any:
         promotion_share=("is_reduced", "mean"),
     )
     households["recency_days"] = (end_of_data - households.last_seen).dt.days
-    own = sold.product_id.map(package["products"].set_index("product_id").brand) == "Private"
+    own = sold.product_id.map(products.brand) == "Private"
     households["own_brand_share"] = own.groupby(sold.household_id).mean()
     households["promophile"] = _percentile(households.promotion_share)
     households["rfm"] = _rfm_classes(households)

@@ -22,7 +22,7 @@ BRAND_COUNT = 40
 CATEGORIES_PER_BRAND_MAX = 4
 PRODUCTS_PER_BID = 4
 TOP_UP_MICROS = 250_000_000
-ORGANIC_CLICK_VALUE_MICROS = 250_000  # what the demo's merchant says a click is worth without anybody paying for it
+ORGANIC_CLICK_VALUE_MICROS = 200_000  # what the demo's merchant says a click is worth without anybody paying for it
 
 CLICK_FLOOR_MICROS = 30_000
 CPM_FLOOR_MICROS = 1_000_000
@@ -71,9 +71,9 @@ def merchant_rules(products: Sequence[Product], end_caps: Iterable[tuple[str, st
     ruled = [plan.placement_id(generation) for plan in SHELVES for generation in ("rules", "bids")]
     ruled_home = [plan.placement_id(generation) for plan in SHELVES[:2] for generation in ("rules", "bids")]
     rules = [
-        _rule("Push the house brand", ruled, Effect(boost=1.35), Target(field="is_own_brand", equals=True)),
-        _rule("Push promotions", ruled, Effect(boost=1.5), Target(field="on_promotion", equals=True)),
-        _rule("Push what is new", ruled, Effect(boost=1.25), Target(field="age_days", at_most=150)),
+        _rule("Push the house brand", ruled, Effect(boost=1.2), Target(field="is_own_brand", equals=True)),
+        _rule("Push promotions", ruled, Effect(boost=1.15), Target(field="on_promotion", equals=True)),
+        _rule("Push what is new", ruled, Effect(boost=1.3), Target(field="age_days", at_most=150)),
         _rule(
             "At most three of one national brand on a shelf",
             ruled,
@@ -234,10 +234,10 @@ def _offer(
 
 
 def _click_bid(product: Product, chance: "_Chance") -> int:
-    """Bid two to six hundredths of the price for a click, within what a grocer's click is worth."""
-    share = 20 + chance.below(41)
+    """Bid one to three hundredths of the price for a click, within what a grocer's click is worth."""
+    share = 10 + chance.below(21)
     bid = product.price_micros * share // 1_000
-    return min(400_000, max(CLICK_FLOOR_MICROS, bid)) // 1_000 * 1_000
+    return min(150_000, max(CLICK_FLOOR_MICROS, bid)) // 1_000 * 1_000
 
 
 def _lines_sold(product: Product) -> int:

@@ -4,6 +4,7 @@ A picture is one drawing in one hue; the same few hundred serve the whole catalo
 drawings themselves, and which product gets which, are in `drawings.toml`.
 """
 
+import re
 import tomllib
 from pathlib import Path
 from zlib import crc32
@@ -24,6 +25,10 @@ class Drawings(Struct, frozen=True):
 
 
 DRAWINGS = convert(tomllib.loads((Path(__file__).parent / "drawings.toml").read_text(encoding="utf-8")), Drawings)
+_WORDS = [
+    (re.compile(rf"(?<![a-z]){re.escape(word)}(?:s|es)?(?![a-z])"), drawing)
+    for word, drawing in DRAWINGS.by_name.items()
+]
 _UNKNOWN_AISLE = ("box", 204)
 
 
@@ -44,8 +49,8 @@ def picture_of_aisle(aisle: str) -> str:
 
 
 def _drawing_of(name: str, category_id: str) -> str:
-    for word, drawing in DRAWINGS.by_name.items():
-        if word in name:
+    for word, drawing in _WORDS:
+        if word.search(name):
             return drawing
     while category_id:
         if category_id in DRAWINGS.by_category:
