@@ -41,19 +41,20 @@ HELD_OUT_SHARE = 0.05
 HELD_OUT_COUNT = 50  # at least so many sessions, if that is at most a fifth of all
 HELD_OUT_COUNT_MIN = 20  # with fewer nothing is tuned
 PRIOR_KNOTS = (np.array([0.0, 1.0]), np.array([0.0, 0.5]))  # until calibrated, a share of the scores is half believed
-CASE_COUNT_MAX = 1_500
+CASE_COUNT_MAX = 3_000
+LEAST_GAIN = 0.0005  # of the cases: a choice is not changed for what may be chance
 TOP_COUNT = 20
 CALIBRATION_TOP_COUNT = 100
 
 START: Mapping[int, float] = {
     SESSIONS_PER_ITEM: 1_000,
-    NEIGHBOUR_COUNT: 500,
-    QUERY_DECAY: 2.0,
-    DISTANCE_DECAY: 2.0,
+    NEIGHBOUR_COUNT: 200,
+    QUERY_DECAY: 2.5,
+    DISTANCE_DECAY: 4.0,
     BACKWARD: 0.5,
     REPEAT: 0.25,
-    LENGTH_POWER: 0.3,
-    AGE_DECAY: 2.0,
+    LENGTH_POWER: 0.0,
+    AGE_DECAY: 10.0,
     RARITY_POWER: 0.2,
     TRANSITION: 0.3,
     HISTORY: 0.3,
@@ -70,7 +71,7 @@ CHOICES: Mapping[int, tuple[float, ...]] = {
     RARITY_POWER: (0.0, 0.2, 0.4, 0.7),
     LENGTH_POWER: (0.0, 0.3, 0.6),
     NEIGHBOUR_COUNT: (100, 200, 300, 500),
-    AGE_DECAY: (0.3, 1.0, 10.0),
+    AGE_DECAY: (0.3, 1.0, 3.0, 10.0),
     POPULARITY: (0.0, 0.01, 0.1),
 }
 
@@ -263,7 +264,7 @@ def _climb(
             trial = best.copy()
             trial[place] = value
             trial_value = _value(index, cases, trial)
-            if trial_value > best_value:
+            if trial_value > best_value + LEAST_GAIN * len(cases):
                 best, best_value = trial, trial_value
         progress(done + 1, len(trials))
     return best
