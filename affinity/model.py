@@ -40,6 +40,7 @@ FORMAT = 1
 PPM = 1_000_000
 PRIOR_CLICK_RATE = 0.01  # of a product that is seen and of which nothing is known: see the README
 DIVERTED_SHARE = 0.5  # of visitors about to open a product, how many click it where they see it: see the README
+OWN_PRODUCT_COUNT_MAX = 200  # products of a visitor's own that get a quality of their own
 QUALITY_MAX = 0.25
 QUERY_LENGTH_MAX = 12
 POPULAR_COUNT = 100
@@ -158,7 +159,7 @@ class BoundModel:
         product_ids: Sequence[str],
         base_quality_ppm: Ppms,
         model: AffinityModel | None = None,
-        count_max: int = 200,
+        count_max: int = OWN_PRODUCT_COUNT_MAX,
     ) -> None:
         self.product_ids = list(product_ids)
         self.base_quality_ppm: Ppms = frozen(base_quality_ppm)

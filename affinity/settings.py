@@ -16,7 +16,6 @@ class Settings(Struct, frozen=True, kw_only=True):
         navigation_body_bytes_max: largest body of `POST /v1/navigation`, in bytes.
         navigation_segment_bytes: size of one file of the navigation log, in bytes.
         interest_half_life_s: seconds after which an event counts half in category and brand affinities.
-        affinity_product_count: products of a visitor's own that get a quality of their own; all others get the base.
         audience_size_min: visitors an audience or pattern must match before a number is shown.
         audience_sample_size: visitors looked at to estimate how many match.
     """
@@ -30,6 +29,5 @@ class Settings(Struct, frozen=True, kw_only=True):
     navigation_body_bytes_max: int = 512_000
     navigation_segment_bytes: int = 64_000_000
     interest_half_life_s: int = 1_209_600
-    affinity_product_count: int = 200
     audience_size_min: int = 50
     audience_sample_size: int = 20_000

@@ -233,3 +233,9 @@ def test_without_any_model_every_product_is_alike() -> None:
     bound = neutral_model(["a", "b"])
     assert bound.base_quality_ppm.tolist() == [10_000, 10_000]
     assert not len(bound.rank_visitor(happenings("a"), NOW_MS).product_row)
+
+
+def test_parameters_found_before_are_used_as_they_are() -> None:
+    again = train_model(read_sessions(shop(), 1_000), NOW_MS, tuned=START)
+    assert again.learnt.parameter.tolist() == [START[place] for place in range(len(START))]
+    assert again.metrics["recall_at_20"] > 0.5
