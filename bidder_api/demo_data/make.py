@@ -22,7 +22,6 @@ HERE = Path(__file__).parent
 PRODUCT_COUNT = 8_000
 HISTORY_WEEKS = 5  # of everybody, so that households compare as they do in the data
 LINES_PER_HOUSEHOLD_MIN = 30  # of those who bought less in these weeks, where there are as many
-TELLING_COUNT = 14
 END_CAPS_PER_AISLE = 12
 PHYSICAL_END_CAPS = ["3", "4", "5"]  # front, mid-aisle and rear end cap, in the package's code list
 FIRST_KNOWN_LAUNCH = "2017-04-01"  # what sold before may be older than the data
@@ -206,12 +205,17 @@ def is_shipping_case(shelf: str, size: str) -> bool:
     return not (size.endswith(" oz") or (size.endswith(" lb") and float(size.split()[0]) <= 5))
 
 
-def navigation_lines(sold: Any) -> Iterable[str]:
-    """Yield each household's latest basket lines as purchases, oldest first; the date always at the same place."""
+def recent_lines(sold: Any) -> Any:
+    """Return each household's latest basket lines, oldest first."""
     sold = sold.sort_values(["transaction_timestamp", "household_id", "product_id"], kind="stable")
     is_late = sold.transaction_timestamp > sold.transaction_timestamp.max() - _days(7 * HISTORY_WEEKS)
     is_last = sold.index.isin(sold.groupby("household_id").tail(LINES_PER_HOUSEHOLD_MIN).index)
-    for row in sold[is_late | is_last].itertuples(index=False):
+    return sold[is_late | is_last]
+
+
+def navigation_lines(recent: Any) -> Iterable[str]:
+    """Yield basket lines as purchases; the date always at the same place."""
+    for row in recent.itertuples(index=False):
         yield compact(
             {
                 "occurred_at": f"{row.transaction_timestamp:%Y-%m-%dT%H:%M:00Z}",
@@ -244,10 +248,7 @@ def describe_households(package: dict[str, Any], products: Any) -> Any:
     shelves = sold.product_id.map(products.shelf)
     lines = sold[shelves.notna()].groupby(["household_id", shelves[shelves.notna()]]).size().unstack(fill_value=0)
     share = lines.div(lines.sum(axis=1), axis=0)
-    usual = lines.sum() / lines.to_numpy().sum()
-    # How much more of a category than everybody, damped for households with few lines of it.
-    lift = (lines + 3).div((lines.sum(axis=1) + 3 / usual.mean()), axis=0).div(usual, axis=1)
-    households.attrs["share"], households.attrs["lift"], households.attrs["lines"] = share, lift, lines
+    households.attrs["share"] = share
     return households
 
 
@@ -330,40 +331,42 @@ def profile_lines(households: Any, demographics: Any) -> Iterable[str]:
         yield compact({"visitor_id": f"household-{number}", "segments": segments, "attributes": attributes})
 
 
-def choose_telling(households: Any) -> list[dict[str, object]]:
-    """Return a few households that differ in a way anybody sees, each with the two categories it stands out by."""
-    lines, lift = households.attrs["lines"], households.attrs["lift"]
-    wanted = [
-        ("Baby > Baby food", "champion"),
-        ("Pets > Dogs", "loyal"),
-        ("Pets > Cats", "champion"),
-        ("Natural foods > Dairy & soy", "champion"),
-        ("Frozen > Ready meals", "promising"),
-        ("Drinks > Soft drinks", "at_risk"),
-        ("Pantry > Baking", "champion"),
-        ("Snacks & sweets > Chocolate & candy", "regular"),
-        ("Meat & seafood > Beef", "loyal"),
-        ("Fruit & vegetables > Salad", "champion"),
-        ("Dairy & eggs > Yogurt & desserts", "champion"),
-        ("Frozen > Pizza", "regular"),
-        ("Breakfast > Cereal", "at_risk"),
-        ("Household > Laundry", "loyal"),
-    ][:TELLING_COUNT]
+TELLING_SHELVES = [
+    "Baby > Baby food",
+    "Pets > Cats",
+    "Pets > Dogs",
+    "Fruit & vegetables > Organic",
+    "Frozen > Ready meals",
+    "Drinks > Soft drinks",
+    "Pantry > Baking",
+    "Snacks & sweets > Chocolate & candy",
+    "Meat & seafood > Chicken & turkey",
+    "Fruit & vegetables > Salad",
+    "Dairy & eggs > Yogurt & desserts",
+    "Frozen > Pizza",
+    "Breakfast > Cereal",
+    "Pantry > Soup & broth",
+]
+TELLING_LINES = 40  # latest lines looked at: what one bought last tells most of what one wants next
+
+
+def choose_telling(recent: Any, products: Any) -> list[dict[str, object]]:
+    """Return a few households that differ in a way anybody sees, each with the two categories it stands out by.
+
+    For each of a list of categories, the household that bought most of it lately.
+    """
+    last = recent.sort_values(["transaction_timestamp", "product_id"], kind="stable")
+    last = last.groupby("household_id").tail(TELLING_LINES)
+    lines = last.groupby(["household_id", last.product_id.map(products.shelf)]).size().unstack(fill_value=0)
+    lines = lines[lines.sum(axis=1) >= TELLING_LINES]
+    usual = lines.sum() / lines.to_numpy().sum()
     chosen: list[dict[str, object]] = []
-    taken: set[int] = set()
-    for shelf, rfm in wanted:
-        known = households[(households.rfm == rfm) & ~households.index.isin(taken)].index.intersection(lines.index)
-        enough = known[lines.loc[known].sum(axis=1) >= 120]
-        enough = enough if len(enough) else known
-        number = int(lift.loc[enough, shelf].idxmax())
-        taken.add(number)
-        others = lift.loc[number].drop(shelf)[lines.loc[number] >= 5]
-        chosen.append(
-            {
-                "visitor_id": f"household-{number}",
-                "categories": [shelf, str(others.idxmax())],
-            }
-        )
+    for shelf in TELLING_SHELVES:
+        number = int(lines[shelf].idxmax())
+        own = lines.loc[number].drop(shelf)
+        second = (own[own >= 3] / usual).idxmax() if (own >= 3).any() else own.idxmax()
+        chosen.append({"visitor_id": f"household-{number}", "categories": [shelf, str(second)]})
+        lines = lines.drop(index=number)
     return chosen
 
 
@@ -400,10 +403,11 @@ def main() -> None:
     feed = [feed_line(product_id, product) for product_id, product in products.iterrows()]
     write_lines("catalogue.tsv.gz", ["\t".join(FEED_COLUMNS), *feed])
     sold = package["transactions"]
-    write_lines("navigation.jsonl.gz", navigation_lines(sold[sold.product_id.isin(products.index)]))
+    recent = recent_lines(sold[sold.product_id.isin(products.index)])
+    write_lines("navigation.jsonl.gz", navigation_lines(recent))
     households = describe_households(package, products)
     write_lines("profiles.jsonl.gz", profile_lines(households, package["demographics"]))
-    telling = json.dumps(choose_telling(households), indent=1, ensure_ascii=False)
+    telling = json.dumps(choose_telling(recent, products), indent=1, ensure_ascii=False)
     (HERE / "telling_visitors.json").write_text(telling + "\n", encoding="utf-8")
     (HERE / "end_caps.tsv").write_text("\n".join(end_cap_lines(products)) + "\n", encoding="utf-8")
 

@@ -27,6 +27,7 @@ ORGANIC_CLICK_VALUE_MICROS = 200_000  # what the demo's merchant says a click is
 CLICK_FLOOR_MICROS = 30_000
 CPM_FLOOR_MICROS = 1_000_000
 PINS_PER_AISLE = 8
+EVERYDAY_LINES = 2_500  # basket lines in the data's year
 
 
 class Offer(Struct, frozen=True, kw_only=True):
@@ -74,6 +75,12 @@ def merchant_rules(products: Sequence[Product], end_caps: Iterable[tuple[str, st
         _rule("Push the house brand", ruled, Effect(boost=1.2), Target(field="is_own_brand", equals=True)),
         _rule("Push promotions", ruled, Effect(boost=1.15), Target(field="on_promotion", equals=True)),
         _rule("Push what is new", ruled, Effect(boost=1.3), Target(field="age_days", at_most=150)),
+        _rule(
+            "What everybody buys anyway needs no end cap",
+            ruled_home,
+            Effect(boost=0.5),
+            Target(field="lines_sold", at_least=EVERYDAY_LINES),
+        ),
         _rule(
             "At most three of one national brand on a shelf",
             ruled,
