@@ -185,14 +185,14 @@ def _frame(ticks: Sequence[float], top: float, unit: str) -> str:
 
 
 def _steps(labels: Sequence[str]) -> str:
-    """Name a few steps of the horizontal axis."""
+    """Name a few of the steps of the horizontal axis that have a name."""
     step = _inner_width() / max(1, len(labels))
-    every = max(1, -(-len(labels) // LABEL_COUNT_MAX))
+    named = [row for row, label in enumerate(labels) if label]
+    every = max(1, -(-len(named) // LABEL_COUNT_MAX))
     return "".join(
         f'<text class="tick" x="{_LEFT + step * (row + 0.5):.1f}" y="{HEIGHT - 10}" '
-        f'text-anchor="middle">{escape(label)}</text>'
-        for row, label in enumerate(labels)
-        if row % every == 0
+        f'text-anchor="middle">{escape(labels[row])}</text>'
+        for row in named[::every]
     )
 
 

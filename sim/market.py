@@ -157,10 +157,12 @@ class Market:
         self._shop.set_clock(now_ms)
         day = max(row for row, midnight in enumerate(self._midnights_ms) if midnight <= now_ms)
         gone_ppm = self._day_gone_ppm(now_ms)
+        before = [agent.share_ppm for agent in self.agents]
         for agent in self.agents:
             agent.decide(self._shop.spent_on_day_micros(agent.campaign_id, self._day_name(day)), gone_ppm)
-        with self._watch.part("building snapshots"):
-            self._shop.swap(self._site.source(period + 2))
+        if before != [agent.share_ppm for agent in self.agents]:
+            with self._watch.part("building snapshots"):
+                self._shop.swap(self._site.source(period + 2))
 
     def _show_page(self, visit: Visit, view: PageView, now_ms: int) -> PageView | None:
         """Let a visitor open one page, and return the page it opens next."""

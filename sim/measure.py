@@ -107,7 +107,7 @@ DEFINITIONS = (
     Definition("orders_per_thousand_pages", "ratio", ("orders",), ("pages",), "Orders per thousand pages.", times=1000),
     Definition(
         "budget_use", "share", ("budget_spent_micros",), ("budget_micros",),
-        "Spent of the daily budgets, by bidders that have one.", is_per_world=True,
+        "Spent of what their limits allow, by bidders that have any.", is_per_world=True,
     ),
 )  # fmt: skip
 

@@ -108,9 +108,10 @@ def _tile(found: Measure, currency: str) -> str:
     if found.low is not None and found.high is not None:
         low, high = shown(found.low, found.unit, ""), shown(found.high, found.unit, "")
         interval = f"90 %: {low.strip()} to {high.strip()}"
+    unit = f" <i>{escape(currency)}</i>" if found.unit == "money" and found.value is not None else ""
     return (
         f"<div class='tile' title='{escape(found.sentence)}'><span>{escape(in_words(found.name))}</span>"
-        f"<strong>{shown(found.value, found.unit, currency)}</strong><small>{interval}</small></div>"
+        f"<strong>{shown(found.value, found.unit, '').strip()}{unit}</strong><small>{interval}</small></div>"
     )
 
 
@@ -175,7 +176,7 @@ def _worth(bidders: Sequence[BidderResult], policies: list[str], currency: str) 
 
 
 def _budgets(bidders: Sequence[BidderResult], policies: list[str]) -> str:
-    limited = [bidder for bidder in bidders if bidder.daily_budget_micros is not None]
+    limited = [bidder for bidder in bidders if bidder.budget_of_run_micros is not None]
     if not limited:
         return ""
     limited = sorted(limited, key=lambda bidder: (-_used(bidder), bidder.advertiser_id))[:40]
@@ -258,7 +259,7 @@ def _bidders(bidders: Sequence[BidderResult], currency: str) -> str:
             money(bidder.spend_micros),
             money(bidder.value_micros - bidder.spend_micros),
             f"{bidder.sales_micros / bidder.spend_micros:.2f}" if bidder.spend_micros else "–",
-            f"{_used(bidder):.0%}" if bidder.daily_budget_micros is not None else "–",
+            f"{_used(bidder):.0%}" if bidder.budget_of_run_micros is not None else "–",
         ]
         for bidder in ordered[:BIDDER_ROWS_MAX]
     ]
@@ -317,6 +318,8 @@ def _gathered(periods: Sequence[PeriodResult]) -> list[list[PeriodResult]]:
 
 
 def _labels(gathered: Sequence[Sequence[PeriodResult]]) -> list[str]:
-    """Label steps by hour within one day, by day and hour over several."""
-    days = {group[0].starts_at[:10] for group in gathered}
-    return [group[0].starts_at[11:16] if len(days) == 1 else group[0].starts_at[5:13] + "h" for group in gathered]
+    """Label steps by hour within one day; over several, the first of each day by its date."""
+    starts = [group[0].starts_at for group in gathered]
+    if len({start[:10] for start in starts}) == 1:
+        return [start[11:16] for start in starts]
+    return [start[5:10] if row == 0 or start[:10] != starts[row - 1][:10] else "" for row, start in enumerate(starts)]

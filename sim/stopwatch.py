@@ -1,4 +1,4 @@
-"""Where a run's seconds go, by part. The only place in the simulation that reads the machine's clock."""
+"""Where a run's processor seconds go, by part. Nothing that decides ever reads it."""
 
 import time
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Adds up the time spent in named parts; parts do not overlap."""
+    """Adds up the processor time spent in named parts; parts do not overlap."""
 
     def __init__(self) -> None:
         self.parts_s: dict[str, float] = {}
@@ -14,8 +14,8 @@ class Stopwatch:
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Count what runs inside towards `name`."""
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             yield
         finally:
-            self.parts_s[name] = self.parts_s.get(name, 0.0) + time.perf_counter() - started
+            self.parts_s[name] = self.parts_s.get(name, 0.0) + time.process_time() - started

@@ -53,15 +53,14 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process_under_another_has
         "sys.stdout.buffer.write(encode_result(run(convert_scenario(msgspec.json.decode(sys.argv[1]), 'here'))))\n"
     )
     here = encode_result(result)
-    for hash_seed in ("1", "4242"):
-        there = subprocess.run(
-            [sys.executable, "-c", program, msgspec.json.encode(TINY).decode()],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed},
-            cwd=Path(__file__).parents[2],
-            capture_output=True,
-            check=True,
-        ).stdout
-        assert there == here
+    there = subprocess.run(
+        [sys.executable, "-c", program, msgspec.json.encode(TINY).decode()],
+        env={**os.environ, "PYTHONHASHSEED": "4242" if os.environ.get("PYTHONHASHSEED") != "4242" else "1"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        check=True,
+    ).stdout
+    assert there == here
     assert encode_result(run(tiny(seed=4))) != here
 
 
