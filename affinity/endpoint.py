@@ -23,6 +23,7 @@ from affinity.visitors import Recorded, VisitorStore
 
 T = TypeVar("T")
 Transact = Callable[[Callable[[Connection], T]], T]
+AlsoErase = Callable[[Connection, bytes], None]
 
 _decode_batch = msgspec.json.Decoder(NavigationBatch).decode
 _encode = msgspec.json.Encoder().encode
@@ -60,12 +61,17 @@ class Profile(Struct, frozen=True, kw_only=True):
     computed: ComputedProfile
 
 
+def erase_nothing_else(_connection: Connection, _pseudonym: bytes) -> None:
+    """Erase nothing: no other package keeps anything of a visitor."""
+
+
 def routes(
     visitors: VisitorStore,
     transact: Callable[[Callable[[Connection], Any]], Any],
     retailer_id: str,
     clock_ms: Callable[[], int],
     metrics: AffinityMetrics,
+    also_erase: AlsoErase = erase_nothing_else,
 ) -> list[Route]:
     """Return the routes of this package.
 
@@ -75,8 +81,9 @@ def routes(
         retailer_id: whose deployment it is.
         clock_ms: UTC, milliseconds since 1970.
         metrics: where what happens is counted.
+        also_erase: erases what other packages keep under a pseudonym, in the transaction that erases ours.
     """
-    return _Surface(visitors, transact, retailer_id, clock_ms, metrics).routes()
+    return _Surface(visitors, transact, retailer_id, clock_ms, metrics, also_erase).routes()
 
 
 class _Surface:
@@ -87,7 +94,9 @@ class _Surface:
         retailer_id: str,
         clock_ms: Callable[[], int],
         metrics: AffinityMetrics,
+        also_erase: AlsoErase,
     ) -> None:
+        self._also_erase = also_erase
         self._visitors = visitors
         self._transact = transact
         self._retailer_id = retailer_id
@@ -166,7 +175,7 @@ class _Surface:
     async def erase(self, request: Request) -> Response:
         """Erase everything kept of a visitor, their customer and its other devices."""
         pseudonym = self._visitors.pseudonym(request.path_params["visitor_id"])
-        await erase_visitor(self._visitors, self._transact, self._retailer_id, pseudonym)
+        await erase_visitor(self._visitors, self._transact, self._retailer_id, pseudonym, self._also_erase)
         self._metrics.erasures.inc()
         return Response(status_code=204)
 
@@ -180,6 +189,7 @@ async def erase_visitor(
     transact: Callable[[Callable[[Connection], Any]], Any],
     retailer_id: str,
     pseudonym: bytes,
+    also_erase: AlsoErase = erase_nothing_else,
 ) -> None:
     """Erase a person from memory, the navigation log and the database, in that order.
 
@@ -195,9 +205,13 @@ async def erase_visitor(
     if log is not None:
         log.rotate()
         await anyio.to_thread.run_sync(lambda: log.erase(gone))
-    await anyio.to_thread.run_sync(
-        lambda: transact(lambda connection: store.delete_visitor(connection, retailer_id, gone))
-    )
+
+    def delete(connection: Connection) -> None:
+        for one in sorted(gone):
+            also_erase(connection, one)
+        store.delete_visitor(connection, retailer_id, gone)
+
+    await anyio.to_thread.run_sync(lambda: transact(delete))
 
 
 async def _read_body(request: Request, size_max: int) -> bytes:

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 import click
 
 if TYPE_CHECKING:
-    from bidder_api.database import Database
     from bidder_api.settings import AllSettings
-    from bidder_api.store import Deployment
 
 DATA_DIR = click.option(
     "--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder of everything the server writes."
@@ -114,7 +112,10 @@ def db_upgrade(data_dir: Path | None) -> None:
 
     settings = _settings(data_dir=data_dir)
     database = open_configured(settings.server)
-    deployment = upgrade_database(database, settings.server)
+    try:
+        deployment = upgrade_database(database, settings.server)
+    finally:
+        database.close()
     click.echo(f"The database is current: {deployment.currency}, {deployment.time_zone}.")
 
 
@@ -130,7 +131,11 @@ def db_downgrade(revision: str, yes: bool, data_dir: Path | None) -> None:
     settings = _settings(data_dir=data_dir)
     if not yes:
         click.confirm(f"Take {_shown_url(settings)} back to {revision}, and lose data?", abort=True)
-    open_configured(settings.server).transact(lambda connection: downgrade(connection, revision))
+    database = open_configured(settings.server)
+    try:
+        database.transact(lambda connection: downgrade(connection, revision))
+    finally:
+        database.close()
     click.echo(f"The database is at {revision}.")
 
 
@@ -162,11 +167,11 @@ def keys_create(
 
     from bidder_api.access import Role, derive_secret
     from bidder_api.changes import COMMAND_LINE, Actor, Change, record_changes
+    from bidder_api.deployment import opened
     from bidder_api.keys import KeyDraft, make_key, show
     from bidder_api.settings import master_secret
 
     settings = _settings(data_dir=data_dir)
-    database, deployment = _open(settings)
     now_ms = _now_ms()
     raw: dict[str, Any] = {"role": role, "name": name, "advertiser_ids": list(advertiser_id)}
     if origin is not None:
@@ -187,7 +192,8 @@ def keys_create(
         record_changes(connection, deployment.retailer_id, Actor(COMMAND_LINE, Role.ADMIN), [change], now_ms)
         return record.key_id, text
 
-    key_id, text = database.transact(work)
+    with opened(settings.server) as (database, deployment):
+        key_id, text = database.transact(work)
     click.echo(f"{role} key {key_id}, shown only now: {text}")
 
 
@@ -198,16 +204,18 @@ def keys_list(data_dir: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from bidder_api.deployment import opened
     from bidder_api.keys import show
     from bidder_api.store import list_keys
 
-    database, deployment = _open(_settings(data_dir=data_dir))
+    with opened(_settings(data_dir=data_dir).server) as (database, deployment):
+        records = database.read(lambda connection: list_keys(connection, deployment.retailer_id, None, None))
     table = Table("key_id", "role", "speaks for", "name", "made", "expires", "revoked", box=None)
-    for key in map(show, database.read(lambda connection: list_keys(connection, deployment.retailer_id, None, None))):
+    for key in map(show, records):
         speaks_for = ", ".join(key.advertiser_ids) or key.origin or ""
         times = [f"{at:%Y-%m-%d %H:%M}" if at else "" for at in (key.created_at, key.expires_at, key.revoked_at)]
         table.add_row(key.key_id, key.role, speaks_for, key.name, *times)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 @keys.command("revoke")
@@ -217,10 +225,10 @@ def keys_revoke(key_id: str, data_dir: Path | None) -> None:
     """Revoke a key; within a second no process lets it in."""
     from bidder_api.access import Role
     from bidder_api.changes import COMMAND_LINE, Actor, Change, record_changes
+    from bidder_api.deployment import opened
     from bidder_api.keys import show
     from bidder_api.store import get_key, revoke_key
 
-    database, deployment = _open(_settings(data_dir=data_dir))
     now_ms = _now_ms()
 
     def work(connection: Any) -> bool:
@@ -233,7 +241,9 @@ def keys_revoke(key_id: str, data_dir: Path | None) -> None:
             record_changes(connection, deployment.retailer_id, Actor(COMMAND_LINE, Role.ADMIN), [change], now_ms)
         return True
 
-    if not database.transact(work):
+    with opened(_settings(data_dir=data_dir).server) as (database, deployment):
+        is_known = database.transact(work)
+    if not is_known:
         raise click.ClickException(f"there is no key {key_id!r}; `endcap keys list` shows them")
     click.echo(f"{key_id} is revoked.")
 
@@ -491,12 +501,6 @@ def _settings(**overrides: Any) -> "AllSettings":
         return read_settings(**overrides)
     except SettingsRefused as refusal:
         raise click.ClickException("the settings are refused:\n  " + "\n  ".join(refusal.complaints)) from refusal
-
-
-def _open(settings: "AllSettings") -> "tuple[Database, Deployment]":
-    from bidder_api.deployment import open_deployment
-
-    return open_deployment(settings.server)
 
 
 def _now_ms() -> int:

@@ -1,6 +1,8 @@
 """The one deployment a database holds: made when it is migrated, checked whenever it is opened."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import inspect, text
@@ -62,14 +64,32 @@ def open_deployment(settings: Settings) -> tuple[Database, Deployment]:
         NotServable: a PostgreSQL database that was not migrated, or a deployment of other settings.
     """
     database = open_configured(settings)
+    try:
+        return database, _ready_deployment(database, settings)
+    except BaseException:
+        database.close()
+        raise
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[tuple[Database, Deployment]]:
+    """Open the database and its deployment for a while; see `open_deployment`."""
+    database, deployment = open_deployment(settings)
+    try:
+        yield database, deployment
+    finally:
+        database.close()
+
+
+def _ready_deployment(database: Database, settings: Settings) -> Deployment:
     found, head = database.read(current_revision), newest_revision()
     if found == head:
         deployment = database.read(read_deployment)
         if deployment is not None:
             check_deployment(deployment, settings)
-            return database, deployment
+            return deployment
     if settings.is_embedded:
-        return database, upgrade_database(database, settings)
+        return upgrade_database(database, settings)
     raise NotServable(
         f"the database is at revision {found or 'none'}, this version needs {head}: run endcap db upgrade"
     )

@@ -53,6 +53,7 @@ from ledger.beacon import BeaconKeys
 from ledger.metrics import LedgerMetrics
 from ledger.pipe import Intake
 from ledger.spend import SpendUpdate
+from ledger.store import erase_visitor
 
 T = TypeVar("T")
 
@@ -415,7 +416,14 @@ def compose(
     surfaces = [
         *auction_endpoint.routes(slot_server),
         *ledger_endpoint.routes(books),
-        *affinity_endpoint.routes(visitors, database.transact, deployment.retailer_id, clock_ms, affinity_metrics),
+        *affinity_endpoint.routes(
+            visitors,
+            database.transact,
+            deployment.retailer_id,
+            clock_ms,
+            affinity_metrics,
+            lambda connection, pseudonym: erase_visitor(connection, deployment.retailer_id, pseudonym),
+        ),
         *management_routes(
             desk,
             keyring,

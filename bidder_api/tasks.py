@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from affinity.pseudonym import Pseudonymizer
 from bidder_api.access import derive_secret
-from bidder_api.deployment import open_deployment
+from bidder_api.deployment import opened
 from bidder_api.settings import AllSettings, master_secret
 
 Progress = Callable[[int, int | None], None]
@@ -39,9 +39,8 @@ def import_file(settings: AllSettings, kind: str, path: Path, show_progress: Sho
     """Import a file: `catalog`, `navigation` or `profiles`."""
     from affinity import importer
 
-    database, deployment = open_deployment(settings.server)
-    retailer_id, now_ms = deployment.retailer_id, _now_ms()
-    try:
+    with opened(settings.server) as (database, deployment):
+        retailer_id, now_ms = deployment.retailer_id, _now_ms()
         with show_progress(f"Importing {path.name}") as progress:
             if kind == "catalog":
                 done = importer.import_catalog(
@@ -55,8 +54,6 @@ def import_file(settings: AllSettings, kind: str, path: Path, show_progress: Sho
                 done = importer.import_navigation(
                     path, _navigation_log(settings), now_ms, progress, pseudonymizer, f"{now_ms:x}"
                 )
-    finally:
-        database.close()
     return Outcome(done.good_count, done.bad_lines)
 
 
@@ -95,9 +92,8 @@ def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:
     path = latest_model(_model_folder(settings))
     if path is None:
         raise TrainingRefused("there is no model yet: run endcap affinity train")
-    database, deployment = open_deployment(settings.server)
-    products = database.read(lambda connection: read_products_changed(connection, deployment.retailer_id, -1))
-    database.close()
+    with opened(settings.server) as (database, deployment):
+        products = database.read(lambda connection: read_products_changed(connection, deployment.retailer_id, -1))
 
     def visitors() -> VisitorStore:
         book = ProductBook()
@@ -120,12 +116,10 @@ def verify_ledger(settings: AllSettings, checkpoint: Path | None, show_progress:
     from ledger.checkpoint import read_checkpoint
     from ledger.verify import verify
 
-    database, deployment = open_deployment(settings.server)
     kept = None if checkpoint is None else read_checkpoint(checkpoint.read_bytes(), None)
     readers = {CHAIN_KIND: change_leaves}
-    with show_progress("Verifying"):
+    with opened(settings.server) as (database, deployment), show_progress("Verifying"):
         verdict = database.read(lambda connection: verify(connection, deployment.retailer_id, readers, kept))
-    database.close()
     if verdict.bad is not None:
         return Findings(False, [f"touched: {verdict.bad.table} {verdict.bad.key}: {verdict.bad.rule}"])
     counts = f"{verdict.batch_count} batches, {verdict.event_count} events, {verdict.entry_count} entries"
@@ -139,24 +133,22 @@ def export_ledger(settings: AllSettings, kind: str, out: TextIO) -> None:
     """Write the journal as CSV or in hledger's format."""
     from ledger.export import export_csv, export_hledger
 
-    database, deployment = open_deployment(settings.server)
-    if kind == "csv":
-        database.read(lambda connection: export_csv(connection, out))
-    else:
-        database.read(lambda connection: export_hledger(connection, deployment.retailer_id, out))
-    database.close()
+    with opened(settings.server) as (database, deployment):
+        if kind == "csv":
+            database.read(lambda connection: export_csv(connection, out))
+        else:
+            database.read(lambda connection: export_hledger(connection, deployment.retailer_id, out))
 
 
 def make_checkpoint(settings: AllSettings) -> str:
     """Return a signed statement of where the chain stands."""
     from ledger import checkpoint
 
-    database, deployment = open_deployment(settings.server)
     seed = derive_secret(master_secret(settings.server), "checkpoints")
-    made = database.read(
-        lambda connection: checkpoint.make_checkpoint(connection, deployment.retailer_id, seed, _now_ms())
-    )
-    database.close()
+    with opened(settings.server) as (database, deployment):
+        made = database.read(
+            lambda connection: checkpoint.make_checkpoint(connection, deployment.retailer_id, seed, _now_ms())
+        )
     return msgspec.json.encode(made).decode()
 
 

@@ -61,7 +61,6 @@ def test_no_raw_visitor_is_on_the_disk(demo: DemoProcess) -> None:
             assert b"household-1836" not in path.read_bytes(), path
 
 
-@pytest.mark.slow
 def test_a_second_start_finds_everything_there(tmp_path: Path) -> None:
     with DemoProcess(tmp_path / "data") as first:
         first.wait_for(LAST_LINE)
@@ -102,5 +101,5 @@ def test_moving_dates_changes_nothing_else(tmp_path: Path) -> None:
 
 def test_the_client_says_what_came_back() -> None:
     with ApiClient(1, None, timeout_s=1) as client, pytest.raises((OSError, TimeoutError)):
-        client.wait_until_ready(0.2)
+        client.wait_until("/readyz", 0.2)
     assert time.monotonic() > 0

@@ -1,11 +1,13 @@
 """A small deployment for tests: a migrated database, a clock one can move, a key for every role, an application."""
 
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from anyio.from_thread import BlockingPortal
 from sqlalchemy.engine import Connection
 from starlette.testclient import TestClient
 
@@ -84,8 +86,19 @@ class World:
         """Build a snapshot of what there is and serve from it."""
         news = self._builder.build_if_changed()
         if news is not None:
-            assert self.client.portal is not None
-            self.client.portal.call(self.serving.hear, news)
+            self.portal.call(self.serving.hear, news)
+
+    @property
+    def portal(self) -> BlockingPortal:
+        """Return the way onto the application's event loop."""
+        assert self.client.portal is not None
+        return self.client.portal
+
+    def wait_started(self) -> None:
+        """Wait until the application has read what the database and the log hold."""
+        ends = time.monotonic() + 30
+        while "visitors" in self.serving.readiness.pending and time.monotonic() < ends:
+            time.sleep(0.01)
 
     def read(self, work: Callable[[Connection], Any]) -> Any:
         """Look at the database."""

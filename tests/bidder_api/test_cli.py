@@ -1,0 +1,190 @@
+"""The `endcap` command: what a person types, what it answers, and with which status it ends."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bidder_api.access import parse_key
+from bidder_api.cli import endcap
+from bidder_api.database import open_database
+from bidder_api.deployment import RETAILER_ID, newest_revision
+from bidder_api.store import list_changes, list_keys
+from migrations.run import head_revision
+
+HEAVY = ("numpy", "numba", "sqlalchemy", "starlette", "msgspec", "rich.progress")
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_the_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("ENDCAP_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ENDCAP_DATA_DIR", str(tmp_path / "data"))
+
+
+def run(*words: str, status: int = 0, **more: Any) -> Result:
+    """Run the command in this process."""
+    done = CliRunner().invoke(endcap, list(words), **more)
+    assert done.exit_code == status, f"{done.output}\n{done.exception!r}"
+    return done
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; sys.argv = ['endcap', '--help']\n"
+        "from bidder_api.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "serve" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [], ["serve"], ["demo"], ["db"], ["db", "upgrade"], ["db", "downgrade"], ["keys"], ["keys", "create"],
+        ["keys", "list"], ["keys", "revoke"], ["catalog", "import"], ["navigation", "import"], ["profiles", "import"],
+        ["affinity", "train"], ["affinity", "evaluate"], ["affinity", "rank"], ["auction", "solve"],
+        ["ledger", "verify"], ["ledger", "export"], ["ledger", "checkpoint"], ["sim", "run"], ["sim", "replay"],
+        ["settings"],
+    ],
+)  # fmt: skip
+def test_every_command_explains_itself(words: list[str]) -> None:
+    assert "Usage: " in run(*words, "--help").output
+
+
+def test_a_key_is_the_last_word_and_is_in_the_change_log(tmp_path: Path) -> None:
+    output = run("keys", "create", "--role", "advertiser", "--advertiser-id", "acme").output
+    key = output.split()[-1]
+    parsed = parse_key(key)
+    assert parsed is not None
+    database = open_database(f"sqlite:///{tmp_path}/data/endcap.db")
+    record = database.read(lambda connection: list_keys(connection, RETAILER_ID, None, None))[0]
+    assert (record.key_id, record.role, record.advertiser_ids) == (parsed[0], "advertiser", ["acme"])
+    change = database.read(lambda connection: list_changes(connection, RETAILER_ID, 0, 10))[0]
+    assert (change.action, change.kind, change.key_id) == ("create", "key", "command")
+    assert parsed[1] not in str(change)
+    database.close()
+    assert parsed[0] in run("keys", "list").output
+    assert key not in run("keys", "list").output
+    run("keys", "revoke", parsed[0])
+    assert "there is no key" in run("keys", "revoke", "key_x", status=1).output
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--role", "king"], "'king' is not one of"),
+        (["--role", "advertiser"], "speaks for one advertiser"),
+        (["--role", "merchant", "--advertiser-id", "acme"], "speaks for no advertiser"),
+        (["--role", "site", "--origin", "shop"], "origin"),
+    ],
+)
+def test_a_key_that_cannot_be_is_refused_in_a_sentence(words: list[str], sentence: str) -> None:
+    done = CliRunner().invoke(endcap, ["keys", "create", *words])
+    assert done.exit_code in (1, 2)
+    assert sentence in done.output
+    assert "Traceback" not in done.output
+
+
+def test_every_wrong_setting_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENDCAP_PROT", "1")
+    monkeypatch.setenv("ENDCAP_PORT", "many")
+    output = run("settings", status=1).output
+    assert "ENDCAP_PROT is not a setting (did you mean ENDCAP_PORT?)" in output
+    assert "ENDCAP_PORT: " in output
+
+
+def test_settings_lists_each_with_its_sentence() -> None:
+    lines = [json.loads(line) for line in run("settings", "--json").output.splitlines()]
+    assert {"ENDCAP_PORT", "ENDCAP_HOLDOUT_PPM", "ENDCAP_INVALID_TRAFFIC"} <= {line["variable"] for line in lines}
+    assert all(line["sentence"] for line in lines)
+    generated = run("settings", "--generate", "ENDCAP_SECRET_KEY").output.strip()
+    assert len(bytes.fromhex(generated)) == 32
+
+
+def test_more_than_one_worker_is_refused_with_the_reason() -> None:
+    assert "PostgreSQL and a shared visitor store" in run("serve", "--workers", "2", status=2).output
+
+
+def test_the_database_goes_up_and_down(tmp_path: Path) -> None:
+    assert "EUR, UTC" in run("db", "upgrade").output
+    run("db", "downgrade", "--revision", "base", "--yes")
+    assert "EUR, UTC" in run("db", "upgrade").output
+
+
+def test_what_was_fixed_with_the_database_cannot_be_set_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENDCAP_CURRENCY", "CHF")
+    assert "CHF, UTC" in run("db", "upgrade").output
+    monkeypatch.setenv("ENDCAP_CURRENCY", "USD")
+    assert "was made with CHF for good" in run("db", "upgrade", status=1).output
+
+
+def test_our_own_look_at_the_newest_revision_is_alembics() -> None:
+    assert newest_revision() == head_revision()
+
+
+@pytest.mark.postgres
+def test_a_postgresql_database_is_neither_migrated_nor_given_secrets_unasked(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDCAP_DATABASE_URL", postgres_url)
+    assert "ENDCAP_SECRET_KEY must be set on PostgreSQL" in run("serve", status=1).output
+    monkeypatch.setenv("ENDCAP_SECRET_KEY", "5e" * 32)
+    monkeypatch.setenv("ENDCAP_BEACON_KEYS", run("settings", "--generate", "ENDCAP_BEACON_KEYS").output.strip())
+    assert "run endcap db upgrade" in run("serve", status=1).output
+    run("db", "upgrade")
+    assert run("keys", "create", "--role", "admin").output.split()[-1].startswith("ec_sk_")
+
+
+def test_a_file_with_bad_lines_imports_the_good_ones_and_names_the_bad(tmp_path: Path) -> None:
+    feed = tmp_path / "feed.tsv"
+    feed.write_text("id\ttitle\tprice\tadvertiser_ids\np1\tShoe\t89.99 EUR\tacme\np2\tHat\tmuch\tacme\n")
+    output = run("catalog", "import", str(feed), status=1).output
+    assert f"{feed}:3: " in output
+    assert "1 imported, 1 refused." in output
+    events = tmp_path / "events.jsonl"
+    good = {"visitor_id": "v", "action": "view_item", "product_id": "p1", "occurred_at": "2026-01-01T10:00:00Z"}
+    events.write_text(f"{json.dumps(good)}\nnothing\n")
+    assert f"{events}:2: " in run("navigation", "import", str(events), status=1).output
+    profiles = tmp_path / "profiles.jsonl"
+    profiles.write_text('{"visitor_id":"v","segments":["vip"]}\n')
+    assert "1 imported, 0 refused." in run("profiles", "import", str(profiles)).output
+    assert b'"v"' not in b"".join(path.read_bytes() for path in (tmp_path / "data" / "navigation").iterdir())
+
+
+def test_ranking_without_a_model_says_what_to_do() -> None:
+    assert "run endcap affinity train" in run("affinity", "rank", status=1, input="{}\n").output
+
+
+def test_a_page_is_solved_from_standard_input_and_a_bad_line_is_named() -> None:
+    page = {
+        "pricing": ["critical"], "allocation": "greedy", "slots": [{"eligible": None}], "profiles": {"click": [1.0]},
+        "ads": [{"id": "a", "brand": "A", "type": "click", "bid": 2, "weight": 0.5, "value": 0, "floor": 0.25}],
+    }  # fmt: skip
+    answer = json.loads(run("auction", "solve", input=json.dumps(page) + "\n").output)
+    assert (answer["fills"], answer["critical"]) == (["a"], {"a": 0.25})
+    assert "line 2: " in run("auction", "solve", input=json.dumps(page) + "\nnothing\n", status=2).output
+
+
+def test_the_books_are_verified_exported_and_signed(tmp_path: Path) -> None:
+    run("keys", "create", "--role", "admin")
+    assert "The books are as they were written" in run("ledger", "verify").output
+    checkpoint = tmp_path / "checkpoint.json"
+    run("ledger", "checkpoint", "--output", str(checkpoint))
+    assert "the checkpoint of batch 1 is contained" in run("ledger", "verify", "--checkpoint", str(checkpoint)).output
+    assert run("ledger", "export").output.startswith("seq,transaction_id,")
+    run("ledger", "export", "--format", "hledger", "--output", str(tmp_path / "journal"))
+    database = open_database(f"sqlite:///{tmp_path}/data/endcap.db")
+    database.transact(lambda connection: connection.exec_driver_sql("UPDATE change_log SET role = 'site'"))
+    database.close()
+    assert "touched: change" in run("ledger", "verify", status=1).output
