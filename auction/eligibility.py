@@ -5,8 +5,9 @@ Marks what the request and the visitor rule out, then lets compiled code look at
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from operator import attrgetter
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from msgspec import Struct
@@ -27,7 +28,7 @@ from auction.kernel import (
     GROUP_PAID,
     IMPRESSION,
     LEFT_IN_LISTS,
-    LEFT_OF_OWN,
+    LEFT_IN_PRODUCTS,
     PPM,
     TERM_BASE_COUNT,
     TERM_BOOST_MAX,
@@ -99,7 +100,7 @@ class Place(Struct):
         if self.is_unfinished:
             return SCORE_MAX
         cursor = self.arrays.cursor
-        return max(int(cursor[LEFT_IN_LISTS]), int(cursor[LEFT_OF_OWN]))
+        return max(int(cursor[LEFT_IN_LISTS]), int(cursor[LEFT_IN_PRODUCTS]))
 
     @property
     def slot_bits(self) -> int:
@@ -190,15 +191,10 @@ def lay_place(
     term[TERM_MEAN_QUALITY] = market.mean_quality_ppm
     term[TERM_BOOST_MAX] = plan.boost_ppm_max
     term[TERM_BASE_COUNT] = context.base_count
-    relevance_ppm, organic_rank, own_score = NO_INT64S, NO_INT64S, NO_INT64S
-    product_rows = _NO_INT32S
     if candidates is not None:
-        wants_relevance = placement.relevance_floor_ppm > 0
-        product_rows, relevance_ppm, organic_rank = _read_candidates(
-            candidates, market.snapshot.product_row, wants_relevance, is_merchandised
-        )
-    elif len(visitor.product_row):
-        product_rows, own_score = market.own_order(visitor.product_row, visitor.quality_ppm, context)
+        listed = _read_candidates(candidates, placement, market, is_merchandised=is_merchandised)
+    else:
+        listed = _own_products(visitor, context, market)
     arrays = PlaceArrays(
         plan.is_excluded,
         plan.boost_ppm,
@@ -211,10 +207,7 @@ def lay_place(
         context.list_begin,
         context.list_end,
         context.list_begin.copy(),
-        product_rows,
-        relevance_ppm,
-        organic_rank,
-        own_score,
+        *listed,
         np.array([0, 0, candidates is None, 0], np.int64),
     )
     return Place(placement, number, first_slot, slot_count, plan, candidates is not None, arrays)
@@ -328,27 +321,60 @@ def _copy_bits(bits: UInt64s, into: UInt64s) -> None:
     into[count:] = 0
 
 
+class _Listed(NamedTuple):
+    """Products whose offers are looked at one by one, as PlaceArrays has them."""
+
+    product_row: Int32s
+    product_score: Int64s
+    relevance_ppm: Int64s = NO_INT64S
+    organic_rank: Int64s = NO_INT64S
+
+
+def _own_products(visitor: VisitorView, context: Context, market: Market) -> _Listed:
+    """Return the products with a quality of the visitor's own, those that can be worth most first."""
+    rows = visitor.product_row
+    if not len(rows):
+        return _NOTHING_LISTED
+    score = market.best_scores(rows, visitor.quality_ppm)
+    if len(context.list_begin) == context.base_count:  # no restricted offer belongs here
+        score[~market.are_in_context(context, rows)] = 0
+    best_first = np.argsort(-score, kind="stable")
+    return _Listed(rows[best_first], score[best_first])
+
+
 def _read_candidates(
-    candidates: Sequence[RequestCandidate | str],
-    product_row: dict[str, int],
-    wants_relevance: bool,
-    wants_rank: bool,
-) -> tuple[Int32s, Int64s, Int64s]:
-    """Return rows, relevance and organic rank of the page's candidates; empty where nobody asks for them."""
+    candidates: Sequence[RequestCandidate | str], placement: Placement, market: Market, *, is_merchandised: bool
+) -> _Listed:
+    """Return the page's candidates, those that can be worth most first; of equal ones the first counts."""
     if not candidates:
-        return _NO_INT32S, NO_INT64S, NO_INT64S
+        return _NOTHING_LISTED
     told: Sequence[RequestCandidate] = ()
     names: Iterable[str]
-    if set(map(type, candidates)) == {str}:
+    kinds = set(map(type, candidates))
+    if kinds == {str}:
         names = cast(Sequence[str], candidates)
     else:
-        told = [one if isinstance(one, RequestCandidate) else RequestCandidate(product_id=one) for one in candidates]
+        told = cast(Sequence[RequestCandidate], candidates)
+        if len(kinds) > 1:
+            told = [
+                one if isinstance(one, RequestCandidate) else RequestCandidate(product_id=one) for one in candidates
+            ]
         names = map(_product_id_of, told)
-    rows = np.array([product_row.get(name, -1) for name in names], np.int32)
+    row_of = market.snapshot.product_row.get
+    rows = np.fromiter(map(row_of, names, repeat(-1)), np.int32, len(candidates))
+    places = np.flatnonzero(rows >= 0)
+    rows = rows[places]
+    own = market.scratch.own_quality_ppm[rows]
+    quality_ppm = np.where(own > 0, own, market.arrays.base_quality_ppm[rows])
+    score = market.best_scores(rows, quality_ppm)
+    best_first = np.argsort(-score, kind="stable")
     relevance, rank = NO_INT64S, NO_INT64S
-    if wants_relevance and told:
-        shares = np.array(list(map(_relevance_of, told)), np.float64)
-        relevance = np.where(np.isnan(shares), -1, np.rint(np.nan_to_num(shares) * PPM)).astype(np.int64)
-    if wants_rank and told:
-        rank = np.array([one or 0 for one in map(_organic_rank_of, told)], np.int64)
-    return rows, relevance, rank
+    if placement.relevance_floor_ppm > 0 and told:
+        shares = np.array(list(map(_relevance_of, told)), np.float64)[places]
+        relevance = np.where(np.isnan(shares), -1, np.rint(np.nan_to_num(shares) * PPM)).astype(np.int64)[best_first]
+    if is_merchandised and told:
+        rank = np.array([one or 0 for one in map(_organic_rank_of, told)], np.int64)[places][best_first]
+    return _Listed(rows[best_first], score[best_first], relevance, rank)
+
+
+_NOTHING_LISTED = _Listed(_NO_INT32S, NO_INT64S)

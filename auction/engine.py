@@ -159,13 +159,13 @@ def hold_auction(
         AuctionRefused: see `lay_out`.
     """
     context = market.context_of(request.page)
-    places = lay_out(request, context, market, visitor, deadline.arrived_ms, tie_seed)
-    page = _page_arrays(request, places, market)
-    arrays = new_outcome(len(page.pinned_row))
     with market.scratch.taken():
         market.scratch.found.counts[:] = 0
         own_rows = set_own_quality(visitor, market)
         try:
+            places = lay_out(request, context, market, visitor, deadline.arrived_ms, tie_seed)
+            page = _page_arrays(request, places, market)
+            arrays = new_outcome(len(page.pinned_row))
             with asking(request, context, market, visitor, spend, deadline.arrived_ms, settings) as asker:
                 pins = _place_pins(places, asker, market, page)
                 is_partial = _decide(

@@ -1295,12 +1295,12 @@ class PlaceArrays(NamedTuple):
         list_begin, list_end: (L,) lists of this context in `posting_row`: first `base_count` whose common offers are
             in, then those each of whose offers is in.
         list_start: (L,) how far each was read.
-        product_row: (V,) products whose offers are looked at instead: the visitor's own, or the page's candidates; -1
-            for one nobody knows, and of equal ones the first counts.
+        product_row: (V,) products whose offers are looked at one by one: the page's candidates, of equal ones the
+            first counts; without such, those with a quality of the visitor's own.
+        product_score: (V,) most any offer of the product can be worth, greatest first.
         relevance_ppm, organic_rank: (V,) of each, -1 and 0 where not said; or empty.
-        own_score: (V,) with the visitor's own: most any offer of the product can be worth, greatest first; else empty.
         cursor: (4,) where to go on among the products: product, offer; then what offers not looked at may be worth: in
-            the lists, and of the visitor's own products.
+            the lists, and of the products.
     """
 
     is_excluded: UInt8s
@@ -1315,9 +1315,9 @@ class PlaceArrays(NamedTuple):
     list_end: Int64s
     list_start: Int64s
     product_row: Int32s
+    product_score: Int64s
     relevance_ppm: Int64s
     organic_rank: Int64s
-    own_score: Int64s
     cursor: Int64s
 
 
@@ -1326,7 +1326,7 @@ TERM_RELEVANCE_FLOOR, TERM_SQUASHING, TERM_MEAN_QUALITY, TERM_BOOST_MAX, TERM_BA
 TERM_COUNT = 10
 
 FROM_LISTS, FROM_OWN, FROM_PAGE = 0, 1, 2  # where `find_candidates_nb` takes offers from
-AT_PRODUCT, AT_OFFER, LEFT_IN_LISTS, LEFT_OF_OWN = 0, 1, 2, 3  # in a place's cursor
+AT_PRODUCT, AT_OFFER, LEFT_IN_LISTS, LEFT_IN_PRODUCTS = 0, 1, 2, 3  # in a place's cursor
 
 
 class FoundArrays(NamedTuple):
@@ -1580,7 +1580,8 @@ def find_candidates_nb(
     From the context's lists offers come most valuable first. Offers of products with a quality of the visitor's own
     are left out there; they are looked at after the lists, product by product, as far down as the lists were. The
     cursor then says what the best offer not looked at may be worth in each, 0 when all were looked at. Call it again
-    to go on where it stopped. With the page's own candidates, the offers of these products are looked at instead.
+    to go on where it stopped. Where the page names candidates, only the offers of these products are looked at, in
+    the same way.
 
     The reasons are looked for in this order: context; campaign, bid and stock; page type; product (request, dismissed);
     rules; filters; relevance; conditions; negative keywords; consent, audience, pattern; frequency; multiplier; floors.
@@ -1590,7 +1591,7 @@ def find_candidates_nb(
         asker: as its docstring says.
         place: as its docstring says; lists and cursor move.
         has_page_candidates: the place's products are those the page would show.
-        wanted: further candidates from the lists after which to stop there.
+        wanted: further candidates, from the lists or the page's products, after which to stop there.
         row_count_max: offers after which to stop.
         found: where to write; must have room for `row_count_max` more of each kind.
 
@@ -1635,18 +1636,19 @@ def find_candidates_nb(
                 looked_at += 1
                 continue
         else:
-            if source == FROM_OWN and offer_at == 0:
+            if offer_at == 0:
                 most = np.int64(0)
                 if product_at < place.product_row.size:
-                    most = np.int64(_most_unseen(place.own_score[product_at], term))
-                if most <= cursor[LEFT_IN_LISTS]:
-                    cursor[AT_PRODUCT], cursor[AT_OFFER], cursor[LEFT_OF_OWN] = product_at, 0, most
+                    most = np.int64(_most_unseen(place.product_score[product_at], term))
+                is_enough = counts[0] >= goal if source == FROM_PAGE else most <= cursor[LEFT_IN_LISTS]
+                if most == 0 or is_enough:
+                    cursor[AT_PRODUCT], cursor[AT_OFFER], cursor[LEFT_IN_PRODUCTS] = product_at, 0, most
                     return False
-            if product_at >= place.product_row.size or looked_at >= row_count_max:
+            if looked_at >= row_count_max:
                 cursor[AT_PRODUCT], cursor[AT_OFFER] = product_at, offer_at
-                return bool(product_at < place.product_row.size)
+                return True
             product = place.product_row[product_at]
-            if offer_at == 0 and (product < 0 or asker.last_asked[product] == asked):
+            if offer_at == 0 and asker.last_asked[product] == asked:
                 product_at += 1
                 continue
             asker.last_asked[product] = asked

@@ -121,7 +121,7 @@ class Market:
         )
         is_available = columns.product_is_available == 1
         mean = base_quality_ppm[is_available].mean() if is_available.any() else PPM
-        self._best_click_micros, self._best_impression_micros = _best_bids(columns, best, base_quality_ppm)
+        self._best_click_micros, self._best_impression_score = _best_bids(columns, best, base_quality_ppm)
         self.mean_quality_ppm = max(1, round(float(mean)))
         self.scratch = Scratch(snapshot)
         self.pages: dict[tuple[object, ...], PageArrays] = {}
@@ -148,15 +148,11 @@ class Market:
             )
         return facts
 
-    def own_order(self, product_rows: Int32s, quality_ppm: Int64s, context: Context) -> tuple[Int32s, Int64s]:
-        """Return products, those whose offers can be worth most first, and what any offer of each can be worth."""
-        score = np.maximum(
-            self._best_click_micros[product_rows] * quality_ppm, self._best_impression_micros[product_rows] * PPM
-        )
-        if len(context.list_begin) == context.base_count:  # no restricted offer belongs here
-            score[~self._is_in_context(context, product_rows)] = 0
-        best_first = np.argsort(-score, kind="stable")
-        return product_rows[best_first].astype(np.int32), score[best_first]
+    def best_scores(self, product_rows: Int32s, quality_ppm: Int64s) -> Int64s:
+        """Return what any offer of each product can be worth at most, if the product has that quality."""
+        clicks = self._best_click_micros[product_rows] * quality_ppm
+        best: Int64s = np.maximum(clicks, self._best_impression_score[product_rows])
+        return best
 
     # --- where a page is ---------------------------------------------------------------------------------------------
 
@@ -239,9 +235,10 @@ class Market:
     def in_context(self, context: Context, product_rows: NDArray[np.integer[Any]]) -> Int32s:
         """Return those of the products that belong to the context, in their order."""
         rows = np.array(product_rows, np.int32)
-        return rows[self._is_in_context(context, rows)]
+        return rows[self.are_in_context(context, rows)]
 
-    def _is_in_context(self, context: Context, rows: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    def are_in_context(self, context: Context, rows: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+        """Say of each product whether it belongs to the context."""
         is_in = np.full(len(rows), not context.is_nowhere)
         if context.category_row != NONE_ROW:
             category = self.snapshot.columns.product_category[rows]
@@ -405,7 +402,7 @@ def new_found(capacity: int) -> FoundArrays:
 
 
 def _best_bids(columns: Columns, score: Int64s, quality_ppm: Int64s) -> tuple[Int64s, Int64s]:
-    """Return per product the most bid for a click and for an impression, multipliers included; 0 for none."""
+    """Return per product the most bid for a click, and the score of the most bid for an impression; 0 for none."""
     offer, count = columns.offer, len(columns.product_price)
     weight = np.where(offer["charge"] == CLICK, quality_ppm[offer["product_row"]], PPM)
     bid = score // weight  # a whole number: the score is this bid times this weight
@@ -415,7 +412,7 @@ def _best_bids(columns: Columns, score: Int64s, quality_ppm: Int64s) -> tuple[In
         is_charged = offer["charge"] == charge
         np.maximum.at(most, offer["product_row"][is_charged], bid[is_charged])
         best.append(most)
-    return best[0], best[1]
+    return best[0], best[1] * PPM
 
 
 def highest_score(offer: NDArray[np.void], multiplier_max_ppm: Int64s, quality_ppm: Int64s) -> Int64s:

@@ -5,6 +5,7 @@ its commit). Fed by the ledger's writer; an advertiser whose funds are not known
 """
 
 from datetime import datetime, timedelta
+from math import sqrt
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -143,14 +144,36 @@ class SpendView:
         self.campaign_reason[:] = self._reasons(slice(None))
 
     def _judge(self, campaign_row: int) -> None:
-        self.campaign_reason[campaign_row] = self._reasons(slice(campaign_row, campaign_row + 1))[0]
+        """Do for one campaign what `_reasons` does for many, without arrays: this is on the slot path."""
+        columns, now_ms, z = self._snapshot.columns, self._now_ms, self._settings.pending_z
+        advertiser = self._campaign_advertiser[campaign_row]
+        pending, price = float(self._pending[campaign_row]), float(self._pending_price[campaign_row])
+        room = pending + z * sqrt(pending * price)
+        advertiser_pending = max(0.0, float(self._pending_advertiser[advertiser]))
+        advertiser_room = advertiser_pending + z * sqrt(advertiser_pending * price)
+        daily, total = (
+            int(columns.campaign_daily_micros[campaign_row]),
+            int(columns.campaign_total_micros[campaign_row]),
+        )
+        reason = 0
+        if not columns.campaign_is_active[campaign_row]:
+            reason = int(LossReason.CAMPAIGN_PAUSED)
+        elif not columns.campaign_starts_ms[campaign_row] <= now_ms < columns.campaign_ends_ms[campaign_row]:
+            reason = int(LossReason.OUT_OF_FLIGHT)
+        elif self._advertiser_funds[advertiser] <= advertiser_room:
+            reason = int(LossReason.NO_FUNDS)
+        elif total >= 0 and self._spent_total[campaign_row] + room >= total:
+            reason = int(LossReason.TOTAL_BUDGET_SPENT)
+        elif daily >= 0 and self._spent_day[campaign_row] + room >= daily:
+            reason = int(LossReason.DAILY_BUDGET_SPENT)
+        self.campaign_reason[campaign_row] = reason
 
     def _reasons(self, rows: slice) -> Int16s:
         columns = self._snapshot.columns
         advertiser = self._campaign_advertiser[rows]
         pending, price = self._pending[rows], self._pending_price[rows]
         room = pending + self._settings.pending_z * np.sqrt(pending * price)
-        advertiser_pending = self._pending_advertiser[advertiser]
+        advertiser_pending = np.maximum(self._pending_advertiser[advertiser], 0.0)
         advertiser_room = advertiser_pending + self._settings.pending_z * np.sqrt(advertiser_pending * price)
         daily, total = columns.campaign_daily_micros[rows], columns.campaign_total_micros[rows]
         is_in_flight = (columns.campaign_starts_ms[rows] <= self._now_ms) & (

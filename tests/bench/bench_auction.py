@@ -276,6 +276,7 @@ def _serve(pipe: Connection, bid_count: int, candidate_count: int) -> None:
         app = Starlette(routes=[Route("/bare", bare, methods=["POST"]), *routes(server)])
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
+        listening.listen()
         config = uvicorn.Config(app, log_level="warning", access_log=False, loop="uvloop", http="httptools")
         serving = uvicorn.Server(config)
 
