@@ -5,11 +5,11 @@ Decides only. Given the events of one commit, what was recorded before, and what
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, Self
 
 from msgspec import Struct
 
-from ledger.chart import REVENUE, promo, unbilled, wallet
+from ledger.chart import REVENUE, AccountName, promo, unbilled, wallet
 from ledger.event import EventType
 from ledger.intake import Received
 from ledger.journal import Posting, Side, Transaction
@@ -19,6 +19,11 @@ from ledger.terms import ChargeOn
 from ledger.traffic import CLICK_WITHOUT_IMPRESSION
 
 TOTAL = ""  # in place of a day: the whole life of a campaign
+
+_CLICK, _IMPRESSION, _VIEW = EventType.CLICK, EventType.IMPRESSION, EventType.VIEW
+_ON_CLICK, _ON_IMPRESSION = ChargeOn.CLICK, ChargeOn.IMPRESSION
+_DEBIT, _CREDIT = Side.DEBIT, Side.CREDIT
+_REASONS = {kind: f"charge:{kind.value}" for kind in EventType}
 
 
 class Recorded(Struct, frozen=True):
@@ -32,37 +37,73 @@ class Recorded(Struct, frozen=True):
     amount_micros: int
 
 
-class Purse(Struct):
-    """What an advertiser can be charged: promotional credit, prepaid money, then the credit line."""
+class Purse(Struct, gc=False):
+    """What an advertiser can be charged: promotional credit, prepaid money, then the credit line.
 
+    Attributes:
+        left_micros: of all three together.
+        taken: from promotional credit, wallet and credit line by this commit.
+    """
+
+    advertiser_id: str
     promo_micros: int
     wallet_micros: int
     credit_line_micros: int
     owed_micros: int
+    left_micros: int
+    wallet_account: AccountName
+    taken: list[int]
 
-    @property
-    def left_micros(self) -> int:
-        """Return what may still be charged in all."""
-        return self.promo_micros + self.wallet_micros + max(self.credit_line_micros - self.owed_micros, 0)
+    @classmethod
+    def of(
+        cls, advertiser_id: str, promo_micros: int, wallet_micros: int, credit_line_micros: int, owed_micros: int
+    ) -> Self:
+        """Return the purse as the tables have it."""
+        left_micros = promo_micros + wallet_micros + max(credit_line_micros - owed_micros, 0)
+        return cls(
+            advertiser_id,
+            promo_micros,
+            wallet_micros,
+            credit_line_micros,
+            owed_micros,
+            left_micros,
+            wallet(advertiser_id),
+            [0, 0, 0],
+        )
+
+    def row(self) -> tuple[str, int, int, int]:
+        """Return whose it is and what was taken of each kind."""
+        promo_micros, wallet_micros, credit_micros = self.taken
+        return self.advertiser_id, promo_micros, wallet_micros, credit_micros
 
 
-class Budget(Struct):
-    """What a campaign may be charged, on one day or in all, and what it was."""
+class Budget(Struct, gc=False):
+    """What a campaign may be charged, on one day or in all, what it was, and what this commit adds to that."""
 
+    campaign_id: str
+    day: str
     limit_micros: int | None
     spent_micros: int
+    added_micros: int = 0
 
 
-class Budgets(Struct):
+class Budgets(Struct, frozen=True):
     """Everything that limits the charges of one commit, and how far the commit has moved it."""
 
-    campaigns: dict[tuple[str, str], Budget]  # by campaign and day, or TOTAL
+    campaigns: dict[tuple[str, str], tuple[Budget, Budget]]  # by campaign and day: the day's and the total
     purses: dict[str, Purse]  # by advertiser; who is missing has nothing
-    spent: dict[tuple[str, str], int] = {}
-    taken: dict[str, list[int]] = {}  # by advertiser: promo, wallet, credit
+
+    def moved(self) -> list[Budget]:
+        """Return the budgets that something was charged to; a total shared by two days once."""
+        both = {(one.campaign_id, one.day): one for pair in self.campaigns.values() for one in pair}
+        return [one for one in both.values() if one.added_micros]
+
+    def opened(self) -> list[Purse]:
+        """Return the purses that something was taken from."""
+        return [purse for purse in self.purses.values() if any(purse.taken)]
 
 
-class Charge(Struct, frozen=True):
+class Charge(Struct, frozen=True, gc=False):
     """One event that is new, and what it is charged.
 
     Attributes:
@@ -81,11 +122,12 @@ class Charge(Struct, frozen=True):
     transaction: Transaction | None = None
 
 
-class Repeat(Struct, frozen=True):
-    """An event that was reported before: `of` it (`duplicate`), or another under the same id (`conflict`)."""
+class Repeat(Struct, frozen=True, gc=False):
+    """An event that was reported before: a `duplicate` of it, or a `conflict` with another under the same id."""
 
-    of: Recorded
-    result: str
+    result: Literal["duplicate", "conflict"]
+    code: str | None
+    amount_micros: int | None
 
 
 class Late(Struct, frozen=True):
@@ -93,37 +135,35 @@ class Late(Struct, frozen=True):
 
 
 Outcome = Charge | Repeat | Late
+_CONFLICT = Repeat("conflict", "event_id_in_use", None)
 
 
 class History:
     """What is recorded of the tokens and ids of one commit; grows as the commit decides."""
 
     def __init__(self, recorded: Iterable[Recorded]) -> None:
-        self._by_token: dict[tuple[str, str], Recorded] = {}
-        self._by_event_id: dict[str, Recorded] = {}
+        self._by_token: dict[tuple[str, str], tuple[str | None, int]] = {}
+        self._by_event_id: dict[str, tuple[str, str, int | None]] = {}
         for row in recorded:
-            self.add(row)
+            self._by_token[row.token_id, row.type] = row.code, row.amount_micros
+            self._by_event_id[row.event_id] = row.token_id, row.type, row.reported_at_ms
 
-    def add(self, row: Recorded) -> None:
+    def add(self, received: Received, charge: Charge) -> None:
         """Take one more event as recorded."""
-        self._by_token[row.token_id, row.type] = row
-        self._by_event_id[row.event_id] = row
+        self._by_token[received.token_id, received.type] = charge.code, charge.amount_micros
+        self._by_event_id[received.event_id] = received.token_id, received.type, received.reported_at_ms
 
     def find_repeat(self, received: Received) -> Repeat | None:
         """Return what the event repeats, None when it is new."""
         same_id = self._by_event_id.get(received.event_id)
-        if same_id is not None and (same_id.token_id, same_id.type, same_id.reported_at_ms) != (
-            received.token_id,
-            received.type,
-            received.reported_at_ms,
-        ):
-            return Repeat(same_id, "conflict")
+        if same_id is not None and same_id != (received.token_id, received.type, received.reported_at_ms):
+            return _CONFLICT
         of = self._by_token.get((received.token_id, received.type))
-        return None if of is None else Repeat(of, "duplicate")
+        return None if of is None else Repeat("duplicate", *of)
 
     def has_impression(self, token_id: str) -> bool:
         """Say whether the fill is known to have been on a screen."""
-        return (token_id, EventType.IMPRESSION) in self._by_token or (token_id, EventType.VIEW) in self._by_token
+        return (token_id, _IMPRESSION) in self._by_token or (token_id, _VIEW) in self._by_token
 
 
 def charge_group(group: Sequence[Received], history: History, budgets: Budgets, settings: Settings) -> list[Outcome]:
@@ -134,7 +174,7 @@ def charge_group(group: Sequence[Received], history: History, budgets: Budgets, 
     """
     seen: set[str] | None = None
     if settings.invalid_traffic == "on":
-        seen = {r.token_id for r in group if r.type is not EventType.CLICK and r.invalid is None and not r.is_late}
+        seen = {r.token_id for r in group if r.type is not _CLICK and r.invalid is None and not r.is_late}
     outcomes: list[Outcome] = []
     for received in group:
         repeat = history.find_repeat(received)
@@ -145,20 +185,11 @@ def charge_group(group: Sequence[Received], history: History, budgets: Budgets, 
             outcomes.append(Late())
             continue
         code = _reason_not_to_charge(received)
-        is_paid_click = code is None and received.type is EventType.CLICK
+        is_paid_click = code is None and received.type is _CLICK
         if is_paid_click and seen is not None and not _was_seen(received.token_id, seen, history):
             code = CLICK_WITHOUT_IMPRESSION
         charge = _charge(received, budgets) if code is None else Charge(received, "unbilled", code)
-        history.add(
-            Recorded(
-                received.event_id,
-                received.token_id,
-                received.type,
-                received.reported_at_ms,
-                charge.code,
-                charge.amount_micros,
-            )
-        )
+        history.add(received, charge)
         outcomes.append(charge)
     return outcomes
 
@@ -175,10 +206,10 @@ def _reason_not_to_charge(received: Received) -> str | None:
     charge_on = terms.charge_on
     if charge_on is None or not terms.is_sponsored or terms.advertiser_id is None or terms.campaign_id is None:
         return "organic"
-    if received.type is EventType.CLICK:
-        return None if charge_on is ChargeOn.CLICK else "charged_on_impression"
-    if received.type is EventType.IMPRESSION:
-        return None if charge_on is ChargeOn.IMPRESSION else "charged_on_click"
+    if received.type is _CLICK:
+        return None if charge_on is _ON_CLICK else "charged_on_impression"
+    if received.type is _IMPRESSION:
+        return None if charge_on is _ON_IMPRESSION else "charged_on_click"
     return "never_charged"
 
 
@@ -188,63 +219,51 @@ def _charge(received: Received, budgets: Budgets) -> Charge:
     price_micros = terms.price_micros
     assert terms.advertiser_id is not None
     assert terms.campaign_id is not None
-    advertiser_id, campaign_id = terms.advertiser_id, terms.campaign_id
-    daily = budgets.campaigns[campaign_id, day]
-    total = budgets.campaigns[campaign_id, TOTAL]
-    purse = budgets.purses.get(advertiser_id)
-    left_micros = 0 if purse is None else purse.left_micros
-    tightest = "funds"
+    daily, total = budgets.campaigns[terms.campaign_id, day]
+    purse = budgets.purses.get(terms.advertiser_id)
+    left_micros, tightest = 0 if purse is None else purse.left_micros, "funds"
     if daily.limit_micros is not None and daily.limit_micros - daily.spent_micros < left_micros:
         left_micros, tightest = daily.limit_micros - daily.spent_micros, "daily_budget"
     if total.limit_micros is not None and total.limit_micros - total.spent_micros < left_micros:
         left_micros, tightest = total.limit_micros - total.spent_micros, "total_budget"
-    amount_micros = min(price_micros, left_micros)
+    amount_micros = price_micros if price_micros <= left_micros else Micros(left_micros)
     if amount_micros <= 0:
         if price_micros == 0:
             return Charge(received, "accepted", None)
         return Charge(received, "unbilled", tightest, 0, price_micros)
     assert purse is not None
     daily.spent_micros += amount_micros
+    daily.added_micros += amount_micros
     total.spent_micros += amount_micros
-    budgets.spent[campaign_id, day] = budgets.spent.get((campaign_id, day), 0) + amount_micros
-    budgets.spent[campaign_id, TOTAL] = budgets.spent.get((campaign_id, TOTAL), 0) + amount_micros
-    given_back_micros = price_micros - amount_micros
-    return Charge(
-        received,
-        "accepted",
-        "partial" if given_back_micros else None,
-        amount_micros,
-        given_back_micros,
-        Transaction(
-            _take(purse, budgets, advertiser_id, day[:7], amount_micros),
-            f"charge:{received.type}",
-            day[:7],
-            received.occurred_at_ms,
-        ),
+    total.added_micros += amount_micros
+    period = day[:7]
+    transaction = Transaction(
+        _take(purse, period, amount_micros), _REASONS[received.type], period, received.occurred_at_ms
     )
+    given_back_micros = price_micros - amount_micros
+    code = "partial" if given_back_micros else None
+    return Charge(received, "accepted", code, amount_micros, given_back_micros, transaction)
 
 
-def _take(purse: Purse, budgets: Budgets, advertiser_id: str, period: str, amount_micros: int) -> tuple[Posting, ...]:
+def _take(purse: Purse, period: str, amount_micros: Micros) -> tuple[Posting, ...]:
     """Take an amount that is there out of the purse; return the postings."""
-    taken = budgets.taken.get(advertiser_id)
-    if taken is None:
-        taken = budgets.taken[advertiser_id] = [0, 0, 0]
-    revenue = Posting(REVENUE, Side.CREDIT, Micros(amount_micros))
+    purse.left_micros -= amount_micros
+    revenue = Posting(REVENUE, _CREDIT, amount_micros)
     if not purse.promo_micros and purse.wallet_micros >= amount_micros:  # by far the most
         purse.wallet_micros -= amount_micros
-        taken[1] += amount_micros
-        return (Posting(wallet(advertiser_id), Side.DEBIT, Micros(amount_micros)), revenue)
+        purse.taken[1] += amount_micros
+        return Posting(purse.wallet_account, _DEBIT, amount_micros), revenue
     from_promo = min(purse.promo_micros, amount_micros)
     from_wallet = min(purse.wallet_micros, amount_micros - from_promo)
     from_credit = amount_micros - from_promo - from_wallet
     purse.promo_micros -= from_promo
     purse.wallet_micros -= from_wallet
     purse.owed_micros += from_credit
-    for kind, part in enumerate((from_promo, from_wallet, from_credit)):
-        taken[kind] += part
     legs = (
-        (promo(advertiser_id), from_promo),
-        (wallet(advertiser_id), from_wallet),
-        (unbilled(advertiser_id, period), from_credit),
+        (promo(purse.advertiser_id), from_promo),
+        (purse.wallet_account, from_wallet),
+        (unbilled(purse.advertiser_id, period), from_credit),
     )
-    return (*(Posting(account, Side.DEBIT, Micros(part)) for account, part in legs if part), revenue)
+    for kind, (_, part) in enumerate(legs):
+        purse.taken[kind] += part
+    return (*(Posting(account, _DEBIT, Micros(part)) for account, part in legs if part), revenue)

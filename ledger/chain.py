@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection
 
 from ledger import store
 
+ARITY = 16  # children of a node in the tree
 GENESIS_HEX = "0" * 64  # what the first batch carries as the hash before it
 
 encode_row = msgspec.json.Encoder().encode
@@ -115,13 +116,11 @@ def hash_rows(kind: str, rows: Sequence[tuple[Any, ...]]) -> list[bytes]:
 
 def merkle_root(leaf_hashes: Sequence[bytes]) -> bytes:
     """Return the root over leaf hashes in their order; there is at least one."""
-    sha256 = _sha256
-    level = list(leaf_hashes)
+    level = leaf_hashes
     while len(level) > 1:
-        above = [sha256(b"\x01" + left + right).digest() for left, right in zip(level[::2], level[1::2], strict=False)]
-        if len(level) & 1:
-            above.append(level[-1])
-        level = above
+        level = [
+            _sha256(b"\x01" + b"".join(level[first : first + ARITY])).digest() for first in range(0, len(level), ARITY)
+        ]
     return level[0]
 
 

@@ -27,7 +27,7 @@ class Client(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ip: Annotated[str, Meta(max_length=64)] | None = None
 
 
-class ReportedEvent(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ReportedEvent(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
     """One event of `POST /v1/events`.
 
     Attributes:
@@ -51,7 +51,7 @@ class EventBatch(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     client: Client | None = None
 
 
-class EventResult(Struct, frozen=True):
+class EventResult(Struct, frozen=True, gc=False):
     """What became of one event.
 
     Attributes:

@@ -13,6 +13,8 @@ from ledger.settings import Settings
 from ledger.terms import ChargeTerms
 from ledger.traffic import ROBOT, declares_robot
 
+_CLICK = EventType.CLICK
+
 
 class Received(Struct, frozen=True, gc=False):
     """An event with an authentic token.
@@ -48,7 +50,7 @@ def receive(
     issued_at_ms = terms.issued_at_ms
     reported_at_ms = None if event.occurred_at is None else round(event.occurred_at.timestamp() * 1000)
     occurred_at_ms = now_ms if reported_at_ms is None else min(max(reported_at_ms, issued_at_ms), now_ms)
-    life_ms = settings.click_life_ms if event.type is EventType.CLICK else settings.impression_life_ms
+    life_ms = settings.click_life_ms if event.type is _CLICK else settings.impression_life_ms
     return Received(
         event.event_id,
         event.type,

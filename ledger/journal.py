@@ -26,6 +26,9 @@ class Side(IntEnum):
     CREDIT = -1
 
 
+_DEBIT = Side.DEBIT
+
+
 class Posting(Struct, frozen=True, gc=False):
     """One leg of a transaction; the amount is positive, the side carries the sign."""
 
@@ -34,7 +37,7 @@ class Posting(Struct, frozen=True, gc=False):
     amount_micros: Micros
 
 
-class Transaction(Struct, frozen=True):
+class Transaction(Struct, frozen=True, gc=False):
     """Postings recorded together. Cannot be made unless they balance.
 
     Attributes:
@@ -53,9 +56,10 @@ class Transaction(Struct, frozen=True):
     def __post_init__(self) -> None:
         total = 0
         for posting in self.postings:
-            if posting.amount_micros <= 0:
-                raise LedgerBroken(f"a posting's amount must be positive, was {posting.amount_micros}")
-            total += posting.side * posting.amount_micros
+            amount_micros = posting.amount_micros
+            if amount_micros <= 0:
+                raise LedgerBroken(f"a posting's amount must be positive, was {amount_micros}")
+            total += amount_micros if posting.side is _DEBIT else -amount_micros
         if total or not self.postings:
             raise LedgerBroken(f"debits and credits must be equal, {self.reason} was off by {total} micros")
 
@@ -96,7 +100,7 @@ def post(
                     transaction_id,
                     line,
                     account,
-                    amount_micros if side is Side.DEBIT else -amount_micros,
+                    amount_micros if side is _DEBIT else -amount_micros,
                     currency,
                     period,
                     transaction.reason,
@@ -109,7 +113,7 @@ def post(
             sums = moved.get((account, period))
             if sums is None:
                 sums = moved[account, period] = [0, 0]
-            sums[side is Side.CREDIT] += amount_micros
+            sums[side is not _DEBIT] += amount_micros
     leaf_hashes = chain.hash_rows(CHAIN_KIND, rows)
     store.insert_entries(connection, retailer_id, rows, [chain.leaf_check(leaf) for leaf in leaf_hashes])
     store.move_balances(

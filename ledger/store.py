@@ -181,8 +181,8 @@ touches = Table(  # who saw what, for attribution: erasable, and no part of the 
     _text("type"),
     Column("visitor", LargeBinary, nullable=False),  # keyed hash
     _whole("occurred_at_ms"),
-    PrimaryKeyConstraint("retailer_id", "visitor", "occurred_at_ms", "token_id", "type"),
-    sqlite_with_rowid=False,
+    PrimaryKeyConstraint("retailer_id", "token_id", "type"),  # by time, as tokens are; an index by visitor would
+    sqlite_with_rowid=False,  # cost every click two dirty pages, and attribution reads whole windows anyway
 )
 orders = Table(
     "orders",
@@ -300,14 +300,20 @@ def read_chain_head(connection: Connection, retailer_id: str) -> tuple[int, str,
 # --- one group of events
 
 
+def settle(connection: Connection) -> None:
+    """Give SQLite room to keep the indexes' pages in memory, and let it copy the log back in larger pieces."""
+    if connection.dialect.name == "sqlite":
+        for pragma in ("cache_size = -65536", "wal_autocheckpoint = 4000"):
+            connection.exec_driver_sql("PRAGMA " + pragma)
+
+
 def find_recorded(
     connection: Connection, retailer_id: str, token_ids: Iterable[str], event_ids: Iterable[str]
 ) -> list[tuple[Any, ...]]:
     """Return (event_id, token_id, type, reported_at_ms, code, amount_micros) of whatever is recorded of these."""
     sql = _sql(connection)
-    by_token = connection.exec_driver_sql(sql.find_tokens, (sql.pack(list(token_ids)), retailer_id)).all()
-    by_event_id = connection.exec_driver_sql(sql.find_event_ids, (sql.pack(list(event_ids)), retailer_id)).all()
-    return [tuple(row) for row in (*by_token, *by_event_id)]
+    by_token = _fetch(connection, sql.find_tokens, (sql.pack(list(token_ids)), retailer_id))
+    return by_token + _fetch(connection, sql.find_event_ids, (sql.pack(list(event_ids)), retailer_id))
 
 
 def read_limits(

@@ -25,7 +25,7 @@ class ChargeOn(StrEnum):
     CLICK = "click"
 
 
-class ChargeTerms(Struct, frozen=True):
+class ChargeTerms(Struct, frozen=True, gc=False):
     """What a beacon promises: who pays what, for which slot of which auction.
 
     Attributes:

@@ -41,6 +41,8 @@ Transact = Callable[[Callable[[Connection], Any]], Any]  # runs the work in one 
 
 CHAIN_KIND = "event"
 ATTEMPT_COUNT_MAX = 5
+NO_LIMITS = (None, None)
+_CLICK = EventType.CLICK
 
 
 class LedgerWriter:
@@ -191,6 +193,7 @@ def commit_group(
 
     The chain's head is locked first, so that what is read here stays true until the commit.
     """
+    store.settle(connection)
     head = chain.lock_head(connection, retailer_id)
     history = History(
         Recorded(*row)
@@ -202,11 +205,9 @@ def commit_group(
     outcomes = charge_group(group, history, budgets, settings)
     charges = [outcome for outcome in outcomes if isinstance(outcome, Charge)]
     store.spend(
-        connection,
-        retailer_id,
-        [(c, day, budgets.campaigns[c, day].limit_micros, micros) for (c, day), micros in budgets.spent.items()],
+        connection, retailer_id, [(b.campaign_id, b.day, b.limit_micros, b.added_micros) for b in budgets.moved()]
     )
-    store.take_funds(connection, retailer_id, [(who, t[0], t[1], t[2]) for who, t in budgets.taken.items()])
+    store.take_funds(connection, retailer_id, [purse.row() for purse in budgets.opened()])
     transactions = [charge.transaction for charge in charges if charge.transaction is not None]
     transaction_ids = iter(post(connection, retailer_id, head, transactions, currency, now_ms))
     rows = [
@@ -218,7 +219,7 @@ def commit_group(
     chain.extend(connection, retailer_id, head, CHAIN_KIND, leaf_hashes)
     if charges:
         chain.save_head(connection, retailer_id, head)
-    store.insert_touches(connection, retailer_id, [_touch(c.received) for c in charges if _is_touch(c)])
+    store.insert_touches(connection, retailer_id, _touches(charges))
     return outcomes, budgets
 
 
@@ -233,16 +234,18 @@ def read_budgets(connection: Connection, retailer_id: str, group: Sequence[Recei
     days = {day for _, day in campaign_days} | {TOTAL}
     limits = {c: (daily, total) for c, daily, total in store.read_limits(connection, retailer_id, campaign_ids)}
     spent = {(c, day): micros for c, day, micros in store.read_spend(connection, retailer_id, campaign_ids, days)}
-    campaigns = {}
-    for campaign_id, day in campaign_days:
-        daily, total = limits.get(campaign_id, (None, None))
-        campaigns[campaign_id, day] = Budget(daily, spent.get((campaign_id, day), 0))
-        campaigns[campaign_id, TOTAL] = Budget(total, spent.get((campaign_id, TOTAL), 0))
-    advertiser_ids = {r.terms.advertiser_id for r in group if r.terms.advertiser_id is not None}
-    purses = {
-        advertiser_id: Purse(promo, wallet, line, owed)
-        for advertiser_id, promo, wallet, line, owed in store.read_funds(connection, retailer_id, advertiser_ids)
+    totals = {
+        campaign_id: Budget(
+            campaign_id, TOTAL, limits.get(campaign_id, NO_LIMITS)[1], spent.get((campaign_id, TOTAL), 0)
+        )
+        for campaign_id in campaign_ids
     }
+    campaigns = {
+        (c, day): (Budget(c, day, limits.get(c, NO_LIMITS)[0], spent.get((c, day), 0)), totals[c])
+        for c, day in campaign_days
+    }
+    advertiser_ids = {r.terms.advertiser_id for r in group if r.terms.advertiser_id is not None}
+    purses = {row[0]: Purse.of(*row) for row in store.read_funds(connection, retailer_id, advertiser_ids)}
     return Budgets(campaigns, purses)
 
 
@@ -303,16 +306,13 @@ def _event_row(seq: int, charge: Charge, currency: str, now_ms: int, transaction
     )
 
 
-def _is_touch(charge: Charge) -> bool:
-    """Say whether an order may be credited to it: a visitor who consented, clicking."""
-    received = charge.received
-    return (
-        received.type is EventType.CLICK and received.invalid is None and received.terms.visitor_pseudonym != NO_VISITOR
-    )
-
-
-def _touch(received: Received) -> tuple[str, str, bytes, int]:
-    return received.token_id, received.type, received.terms.visitor_pseudonym, received.occurred_at_ms
+def _touches(charges: Sequence[Charge]) -> list[tuple[str, str, bytes, int]]:
+    """Return what an order may be credited to: clicks of visitors who consented."""
+    return [
+        (r.token_id, r.type, r.terms.visitor_pseudonym, r.occurred_at_ms)
+        for r in [charge.received for charge in charges]
+        if r.type is _CLICK and r.invalid is None and r.terms.visitor_pseudonym != NO_VISITOR
+    ]
 
 
 def _result(received: Received, outcome: Outcome) -> EventResult:
@@ -320,31 +320,28 @@ def _result(received: Received, outcome: Outcome) -> EventResult:
         return EventResult(received.event_id, outcome.status, outcome.code, outcome.amount_micros)
     if isinstance(outcome, Late):
         return EventResult(received.event_id, "rejected", "expired")
-    if outcome.result == "conflict":
-        return EventResult(received.event_id, "conflict", "event_id_in_use")
-    return EventResult(received.event_id, "duplicate", outcome.of.code, outcome.of.amount_micros)
+    return EventResult(received.event_id, outcome.result, outcome.code, outcome.amount_micros)
 
 
 def _moved(budgets: Budgets, outcomes: Sequence[Outcome], event_count: int, seconds: float) -> SpendUpdate:
     """Return what a commit moved, as those who serve fills must know it."""
     campaigns = [
-        CampaignSpend(
-            campaign_id,
-            day,
-            budgets.campaigns[campaign_id, day].spent_micros,
-            budgets.campaigns[campaign_id, TOTAL].spent_micros,
-        )
-        for campaign_id, day in budgets.spent
-        if day != TOTAL
+        CampaignSpend(daily.campaign_id, daily.day, daily.spent_micros, total.spent_micros)
+        for daily, total in budgets.campaigns.values()
+        if daily.added_micros
     ]
-    funds = []
-    for advertiser_id in budgets.taken:
-        purse = budgets.purses[advertiser_id]
-        funds.append(
-            to_funds(
-                (advertiser_id, purse.promo_micros, purse.wallet_micros, purse.credit_line_micros, purse.owed_micros)
+    funds = [
+        to_funds(
+            (
+                purse.advertiser_id,
+                purse.promo_micros,
+                purse.wallet_micros,
+                purse.credit_line_micros,
+                purse.owed_micros,
             )
         )
+        for purse in budgets.opened()
+    ]
     billed = sum(outcome.amount_micros for outcome in outcomes if isinstance(outcome, Charge))
     given_back = sum(outcome.given_back_micros for outcome in outcomes if isinstance(outcome, Charge))
     return SpendUpdate(False, campaigns, funds, event_count, seconds, billed, given_back)

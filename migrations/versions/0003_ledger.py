@@ -172,7 +172,7 @@ def upgrade() -> None:
         text("type"),
         sa.Column("visitor", sa.LargeBinary(), nullable=False),
         whole("occurred_at_ms"),
-        sa.PrimaryKeyConstraint("retailer_id", "visitor", "occurred_at_ms", "token_id", "type"),
+        sa.PrimaryKeyConstraint("retailer_id", "token_id", "type"),
         sqlite_with_rowid=False,
     )
     op.create_table(

@@ -8,6 +8,7 @@ disk, so that a busy machine slows them alike; figures are medians over batches.
 - *bare tables*: the same rows into tables without any key or index.
 """
 
+import gc
 import os
 import random
 import statistics
@@ -113,6 +114,8 @@ def measure_beacons(market: Market, count: int = 5_000, rounds: int = 7) -> tupl
 
 def measure_commits(market: Market, folder: Path) -> tuple[float, float, float]:
     """Return seconds per commit: the ledger's, the same rows' in the same tables, and in bare ones."""
+    gc.freeze()  # as the writer's own process does
+    gc.set_threshold(50_000, 20, 50)
     database = open_database(f"sqlite:///{folder}/ledger.db")
     database.transact(upgrade)
     writer = LedgerWriter(database.transact, database.read, "r", market.keys, Settings(), now_ms)

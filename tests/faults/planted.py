@@ -87,7 +87,9 @@ class ReadsThenWrites(LedgerWriter):
 
         def spend(connection: Connection, retailer_id: str, rows: Any) -> None:
             for campaign_id, day, limit_micros, _ in rows:
-                sum_micros = cls.early.budgets.campaigns[campaign_id, day].spent_micros
+                sum_micros = next(
+                    b for b in cls.early.budgets.moved() if (b.campaign_id, b.day) == (campaign_id, day)
+                ).spent_micros
                 delete = sa.delete(store.campaign_spend).where(
                     store.campaign_spend.c.campaign_id == campaign_id, store.campaign_spend.c.day == day
                 )

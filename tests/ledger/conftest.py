@@ -1,4 +1,5 @@
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,8 +34,9 @@ def sqlite_database(migrated_file: Path, tmp_path: Path) -> Iterator[Database]:
 @pytest.fixture(scope="session")
 def migrated_postgres(postgres_cluster: PostgresCluster) -> Iterator[Database]:
     """One migrated database on PostgreSQL: making one for each test takes seconds of fsync."""
-    postgres_cluster.run_sql("CREATE DATABASE ledger")
-    opened = open_database(postgres_cluster.url("ledger"))
+    name = f"ledger_{uuid.uuid4().hex[:12]}"
+    postgres_cluster.run_sql(f"CREATE DATABASE {name}")
+    opened = open_database(postgres_cluster.url(name))
     opened.transact(upgrade)
     yield opened
     opened.close()

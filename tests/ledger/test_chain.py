@@ -14,14 +14,13 @@ def sha(data: bytes) -> bytes:
 
 
 def naive_root(leaves: list[bytes]) -> bytes:
-    """The tree as one would draw it: pair from the left, an odd one moves up."""
+    """The tree as one would draw it: sixteen and sixteen from the left, until one is left."""
     if len(leaves) == 1:
         return leaves[0]
-    above = [sha(b"\x01" + leaves[n] + leaves[n + 1]) for n in range(0, len(leaves) - 1, 2)]
-    return naive_root(above + ([leaves[-1]] if len(leaves) % 2 else []))
+    return naive_root([sha(b"\x01" + b"".join(leaves[n : n + 16])) for n in range(0, len(leaves), 16)])
 
 
-@pytest.mark.parametrize("count", [*range(1, 18), 255, 256, 257])
+@pytest.mark.parametrize("count", [*range(1, 35), 255, 256, 257, 4097])
 def test_the_root_is_the_naive_one(count: int) -> None:
     leaves = [sha(bytes([n % 256, n // 256])) for n in range(count)]
     assert merkle_root(leaves) == naive_root(leaves)
