@@ -24,7 +24,7 @@ from bidder_api.logs import set_up_logs
 from bidder_api.settings import AllSettings, beacon_keys, for_deployment, master_secret
 
 LOCK_FILE = "serving.lock"
-PREDECESSOR_WITHIN_S = 10.0  # a process that was killed a moment ago may still be on its way out
+PREDECESSOR_WITHIN_S = 4.0  # a process that was killed a moment ago may still be on its way out
 SOCKET_PATH_LENGTH_MAX = 100  # of a Unix socket's address
 RESTART_AFTER_S = 1.0
 

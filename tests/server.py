@@ -105,6 +105,17 @@ class RunningServer:
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(STOP_WITHIN_S)
 
+    @property
+    def pid(self) -> int:
+        """Return the main process's id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def wait_ended(self) -> int:
+        """Wait until the server has ended by itself, and return its status."""
+        assert self._process is not None
+        return self._process.wait(STOP_WITHIN_S)
+
     def log(self) -> str:
         """Return the last of what the server logged."""
         return self._log.read_text(errors="replace")[-8000:]

@@ -16,6 +16,9 @@ from tests.bidder_api.world import NOW_MS, ORIGIN, RETAILER, World
 MOMENT = "2026-11-18T11:06:39Z"  # a second before the world's clock
 
 
+PLACEMENT = {"page_types": ["category"], "slot_count": 1, "floor_micros": 50_021}
+
+
 @pytest.fixture
 def shop(world: World) -> World:
     product = {
@@ -23,7 +26,7 @@ def shop(world: World) -> World:
         "product_type": "Shoes", "advertiser_ids": ["acme"],
     }  # fmt: skip
     world.call("PUT", "/v1/products/p1", product, role="merchant")
-    world.call("PUT", "/v1/placements/top", {"page_types": ["category"], "slot_count": 1}, role="merchant")
+    world.call("PUT", "/v1/placements/top", PLACEMENT, role="merchant")
     top_up = {"advertiser_id": "acme", "amount_micros": 1_000_003, "reference": "r"}
     assert world.call("POST", "/v1/ledger/top-ups", top_up, role="finance").status_code == 201
     campaign = world.call("POST", "/v1/campaigns", {"name": "c"}).json()["campaign_id"]

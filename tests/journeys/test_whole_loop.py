@@ -47,7 +47,7 @@ def test_from_a_brands_bid_to_a_balanced_ledger_entry(server: RunningServer) -> 
     placement = {"page_types": ["category"], "slot_count": 2, "floor_micros": FLOOR_MICROS}
     ok(merchant.put("/v1/placements/category-top", json=placement), 201)
 
-    # The brand has money, a campaign, and a bid for visitors who viewed the category twice this session and did not buy.
+    # The brand has money, a campaign, and a bid for visitors who viewed the category twice this session without buying.
     top_up = {"advertiser_id": "strider", "amount_micros": 50_000_000, "reference": "bank-2026-1"}
     ok(finance.post("/v1/ledger/top-ups", json=top_up))
     campaign = ok(brand.post("/v1/campaigns", json={"name": "Trail", "daily_budget_micros": DAILY_BUDGET_MICROS}), 201)
