@@ -467,3 +467,12 @@ def test_who_lost_to_a_cap_would_have_had_a_slot_without_it_and_who_was_outbid_w
             without_others = [cap for number, cap in enumerate(page.caps) if number == caps[row]]
             assert any(cap.counts(ad) for cap in without_others)
     assert (reasons[len(page.ads) :] == 0).all()  # pins
+
+
+def test_many_bids_on_one_product_hide_no_other_product() -> None:
+    """The product is shown once, so its hundred rows stand for one candidate wherever candidates are counted."""
+    hundred = [naive.Ad(f"a{n:03}", "p", "A", "A", "click", 500 - n, Fraction(1), tie=n) for n in range(100)]
+    others = [naive.Ad(f"b{n}", f"q{n}", "A", "A", "click", 9 - n, Fraction(1), tie=200 + n) for n in range(3)]
+    page = naive.Page(attention={"click": [Fraction(1), Fraction(1, 2), Fraction(1, 4)]}, ads=hundred + others)
+    assert decide(page).fills == ["a000", "b0", "b1"]
+    assert decide(page) == decide_naively(page)
