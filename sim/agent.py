@@ -25,7 +25,16 @@ EPOCH = datetime.fromtimestamp(0, UTC)
 class Agent:
     """One advertiser: a campaign, one bid per promoted product, a policy, and its results so far."""
 
-    def __init__(self, number: int, group: Bidders, policy: Policy, brand: str, rows: list[int], world: World) -> None:
+    def __init__(
+        self,
+        number: int,
+        group: Bidders,
+        policy: Policy,
+        brand: str,
+        rows: list[int],
+        world: World,
+        seen_permille: int,
+    ) -> None:
         self.advertiser_id = f"adv-{number + 1:04d}"
         self.campaign_id = f"cmp-{number + 1:04d}"
         self.group = group
@@ -39,7 +48,10 @@ class Agent:
         self.spend_micros = self.value_micros = self.given_back_micros = 0
         self._last = (0, 0, 0, 0)
         average = world.average_click_ppm(np.array(rows, dtype=np.int64))
-        self._worth_micros = [self._worth_of(world, row, int(click)) for row, click in zip(rows, average, strict=True)]
+        self._worth_micros = [
+            self._worth_of(world, row, int(click) * seen_permille // 1000)
+            for row, click in zip(rows, average, strict=True)
+        ]
 
     def _worth_of(self, world: World, row: int, click_ppm: int) -> int:
         """Return what one billed event is worth to it on average; of impressions, a thousand."""
@@ -121,11 +133,17 @@ class Agent:
         return min(limits) if limits else None
 
 
-def make_agents(scenario: Scenario, world: World, seed: int) -> list[Agent]:
+def make_agents(scenario: Scenario, world: World, seed: int, seen_permille: int = 1000) -> list[Agent]:
     """Give each bidder of the scenario a brand and its most wanted products.
 
     The most wanted brands bid, dealt out by chance, so that no policy has the best of them; with more bidders than
     brands, several sellers bid for one brand's products.
+
+    Args:
+        scenario: its bidders.
+        world: what they can bid on.
+        seed: of the world.
+        seen_permille: how often a slot is looked at on average: what an impression is worth depends on it.
 
     Raises:
         ScenarioRefused: nothing in the catalogue can be bid on.
@@ -151,7 +169,9 @@ def make_agents(scenario: Scenario, world: World, seed: int) -> list[Agent]:
             stream = Stream(key_of(seed, "policy", number))
             own = _with_its_margin(group, Stream(key_of(seed, "margin", number)))
             rows = products_of[brand][: group.products_each]
-            agents.append(Agent(number, own, make_policy(group, stream), world.brand_name[brand], rows, world))
+            agents.append(
+                Agent(number, own, make_policy(group, stream), world.brand_name[brand], rows, world, seen_permille)
+            )
     return agents
 
 

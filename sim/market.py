@@ -75,9 +75,14 @@ class Market:
     def __init__(self, scenario: Scenario, seed: int, stopwatch: Stopwatch, receipts: Path | None = None) -> None:
         self.scenario, self.seed = scenario, seed
         self.world = build_world(scenario, seed)
-        self.agents = make_agents(scenario, self.world, seed)
-        self._site = site.Site(scenario, self.world, self.agents)
-        self.placements = self._site.placements
+        self.placements = [site.placement_of(draft) for draft in scenario.placements]
+        self._clicks = {
+            placement.placement_id: PositionBased(scenario.clicks.seen_permille or placement.attention_permille.click)
+            for placement in self.placements
+        }
+        looks = [seen for model in self._clicks.values() for seen in model.seen_permille]
+        self.agents = make_agents(scenario, self.world, seed, sum(looks) // len(looks))
+        self._site = site.Site(scenario, self.world, self.agents, self.placements)
         self.starts = session_starts(scenario.traffic, scenario.world.visitor_count, seed)
         self.tally = Tally(len(self.starts))
         self._agent_of = {agent.advertiser_id: agent for agent in self.agents}
@@ -94,11 +99,6 @@ class Market:
             for placement in self.placements
         }
         self._slot_count = {placement.placement_id: placement.slot_count for placement in self.placements}
-        seen = scenario.clicks.seen_permille
-        self._clicks = {
-            placement.placement_id: PositionBased(seen or placement.attention_permille.click)
-            for placement in self.placements
-        }
         self._counts = {placement.placement_id: PlacementCount() for placement in self.placements}
         self._no_fill: dict[str, Counter[str]] = {placement.placement_id: Counter() for placement in self.placements}
         self._midnights_ms = local_midnights_ms(scenario.traffic)

@@ -29,8 +29,7 @@ CURRENCY = "EUR"
 class Site:
     """Everything the retailer and the bidders have set up; the bids change, the rest stays."""
 
-    def __init__(self, scenario: Scenario, world: World, agents: Sequence[Agent]) -> None:
-        self.placements = [placement_of(draft) for draft in scenario.placements]
+    def __init__(self, scenario: Scenario, world: World, agents: Sequence[Agent], placements: list[Placement]) -> None:
         self._world, self._agents = world, agents
         self._fixed = SnapshotSource(
             version=0,
@@ -39,7 +38,7 @@ class Site:
             read_at_ms=local_midnights_ms(scenario.traffic)[0],
             products=_entitled(world, agents),
             advertiser_names={agent.advertiser_id: agent.brand for agent in agents},
-            placements=self.placements,
+            placements=placements,
             page_caps={str(page_type): caps for page_type, caps in scenario.page_caps.items()},
             campaigns=[agent.campaign() for agent in agents],
             rules=[_rule(row, draft) for row, draft in enumerate(scenario.rules) if draft.stage == "live"],
