@@ -20,8 +20,8 @@ from typing import Any
 HERE = Path(__file__).parent
 
 PRODUCT_COUNT = 8_000
-HISTORY_WEEKS = 5  # of everybody, so that households compare as they do in the data
-LINES_PER_HOUSEHOLD_MIN = 30  # of those who bought less in these weeks, where there are as many
+HISTORY_WEEKS = 4  # of everybody, so that households compare as they do in the data
+LINES_PER_HOUSEHOLD_MIN = 25  # of those who bought less in these weeks, where there are as many
 END_CAPS_PER_AISLE = 12
 PHYSICAL_END_CAPS = ["3", "4", "5"]  # front, mid-aisle and rear end cap, in the package's code list
 FIRST_KNOWN_LAUNCH = "2017-04-01"  # what sold before may be older than the data

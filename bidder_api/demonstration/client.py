@@ -65,8 +65,8 @@ class ApiClient:
                     raise
         raise AssertionError("unreachable")
 
-    def wait_until_ready(self, deadline_s: float) -> None:
-        """Wait until `/readyz` answers 200.
+    def wait_until(self, path: str, deadline_s: float) -> None:
+        """Wait until a path answers 200.
 
         Raises:
             TimeoutError: it did not in time.
@@ -75,11 +75,11 @@ class ApiClient:
         last = "no answer"
         while time.monotonic() < ends:
             try:
-                status, raw = self.raw("GET", "/readyz")
+                status, raw = self.raw("GET", path)
                 if status == 200:
                     return
                 last = f"{status} {raw[:200].decode('utf-8', 'replace')}"
             except (http.client.HTTPException, OSError) as failure:
                 last = str(failure)
             time.sleep(0.05)
-        raise TimeoutError(f"the server was not ready after {deadline_s:g} s: {last}")
+        raise TimeoutError(f"{path} was not there after {deadline_s:g} s: {last}")

@@ -58,13 +58,14 @@ class Host:
     def set_up(self) -> None:
         """Post the market if it is not there yet, and wait until it is live."""
         with ApiClient(self._port, self._keys["admin"]) as admin:
-            admin.wait_until_ready(READY_WITHIN_S)
+            admin.wait_until("/v1/placements", READY_WITHIN_S)  # the market can be posted while visitors are still read
             state = read_state(self._data_dir)
             if not state.is_set_up:
                 with showing(self._console, "Placements, rules, money, bids") as progress:
                     set_up(admin, self._products, read_end_caps(), progress)
                 state.is_set_up = True
                 write_state(self._data_dir, state)
+            admin.wait_until("/readyz", READY_WITHIN_S)
             wait_for_paid_fills(admin)
 
     def show_around(self, took_s: float) -> None:

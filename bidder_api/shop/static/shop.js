@@ -25,6 +25,7 @@
       const answer = await fetch("/v1/events", {
         method: "POST", keepalive: true, headers: { "Content-Type": "text/plain" }, body: JSON.stringify({ events }),
       });
+      await answer.text();
       if (answer.status === 503 || answer.status === 429) throw new Error("busy");
     } catch {
       waiting.unshift(...events);
@@ -45,7 +46,7 @@
       method: "POST", keepalive: true,
       headers: { "Content-Type": "application/json", Authorization: `Bearer ${siteKey}` },
       body: JSON.stringify({ events: [event], consent: { personalised: true } }),
-    }).catch(() => {});
+    }).then((answer) => answer.text()).catch(() => {});
   };
 
   // An impression once it renders, a view once half of it was on screen for a second.
