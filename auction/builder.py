@@ -158,14 +158,8 @@ def build_snapshot(source: SnapshotSource, quality_of: QualityOf = same_quality)
         product_start=postings.product_start,
         word_product_start=catalogue.word_product.start,
         word_product_row=catalogue.word_product.row,
-        condition_hours=_int64s(targeting.condition_hours),
-        condition_start=_int64s(targeting.condition_start),
-        condition_value=_int32s(targeting.condition_value),
-        negative_start=targeting.negatives.start,
-        negative_keyword=targeting.negatives.row,
-        multiplier_start=_int64s(targeting.multiplier_start),
-        multiplier_placement=_int32s(targeting.multiplier_placement),
-        multiplier_ppm=_int64s(targeting.multiplier_ppm),
+        wish_start=_int64s(targeting.wish_start),
+        wish=_int64s(targeting.wish),
         multiplier_max_ppm=_int64s(targeting.multiplier_max_ppm),
         rule_target_bits=np.array(masks, np.uint8) if masks else np.zeros((0, -(-len(products) // 8)), np.uint8),
     )
@@ -263,14 +257,10 @@ class _Targeting:
         self._audience_row: dict[tuple[bytes, str], int] = {}
         pattern_row: dict[bytes, int] = {}
         self.context_row: dict[tuple[str, str], int] = {}
-        self.condition_hours: list[int] = []
-        self.condition_start: list[int] = [0]
-        self.condition_value: list[int] = []
-        condition_row: dict[bytes, int] = {}
-        self.multiplier_start: list[int] = [0]
-        self.multiplier_placement: list[int] = []
-        self.multiplier_ppm: list[int] = []
+        self.wish_start: list[int] = [0]
+        self.wish: list[int] = []
         self.multiplier_max_ppm: list[int] = []
+        condition_row: dict[bytes, int] = {}
         multiplier_row: dict[bytes, int] = {}
         negative_row: dict[tuple[int, ...], int] = {}
 
@@ -291,25 +281,25 @@ class _Targeting:
             if bid.context is not None:
                 key = _encode(bid.context)
                 if key not in condition_row:
-                    condition_row[key] = len(condition_row)
-                    self._add_condition(bid.context)
+                    condition_row[key] = self._add_wish(self._condition(bid.context))
                 self.bid_condition[row] = condition_row[key]
             if bid.placement_multipliers:
                 key = _encode(bid.placement_multipliers)
                 if key not in multiplier_row:
-                    multiplier_row[key] = len(multiplier_row)
-                    self._add_multipliers(bid.placement_multipliers, placement_row)
+                    factors = _multipliers(bid.placement_multipliers, placement_row)
+                    multiplier_row[key] = self._add_wish(factors, max([PPM, *factors[1::2]]))
                 self.bid_multiplier[row] = multiplier_row[key]
             if bid.negative_keywords:
                 negatives = tuple(sorted(set(self._keyword_rows(bid.negative_keywords))))
-                self.bid_negative[row] = negative_row.setdefault(negatives, len(negative_row))
+                if negatives not in negative_row:
+                    negative_row[negatives] = self._add_wish(negatives)
+                self.bid_negative[row] = negative_row[negatives]
             if bid.category_ids:
                 categories[row] = sorted({catalogue.category_row[category] for category in bid.category_ids})
             if bid.keywords:
                 keywords[row] = sorted(set(self._keyword_rows(bid.keywords)))
         self.bid_categories = _csr(categories)
         self.bid_keywords = _csr(keywords)
-        self.negatives = _csr(list(negative_row))
 
     def audience_for(self, audience: Audience, brand: str) -> int:
         """Return the row of an audience, its "bought the brand" resolved with the brand of the product bid on."""
@@ -333,23 +323,28 @@ class _Targeting:
         folded = [(keyword.match, words_of(keyword.text)) for keyword in keywords]
         return [self.keywords.row(match, words) for match, words in folded if words]
 
-    def _add_condition(self, context: BidContext) -> None:
+    def _condition(self, context: BidContext) -> list[int]:
         hours = context.hours
-        self.condition_hours.append(ALL_HOURS if hours is None else sum(1 << hour for hour in set(hours)))
+        numbers = [ALL_HOURS if hours is None else sum(1 << hour for hour in set(hours))]
         wanted = (context.devices, context.regions, context.stores, context.weather)
         for dimension, values in zip(CONTEXT_DIMENSIONS, wanted, strict=True):
-            for value in sorted(set(values or ())):
-                self.condition_value.append(self.context_row.setdefault((dimension, value), len(self.context_row)))
-            self.condition_start.append(len(self.condition_value))
+            names = [(dimension, value) for value in sorted(set(values or ()))]
+            numbers.append(len(names))
+            numbers += [self.context_row.setdefault(name, len(self.context_row)) for name in names]
+        return numbers
 
-    def _add_multipliers(self, multipliers: dict[str, float], placement_row: dict[str, int]) -> None:
-        known = sorted(
-            (placement_row[name], round(factor * PPM)) for name, factor in multipliers.items() if name in placement_row
-        )
-        self.multiplier_placement += [row for row, _ in known]
-        self.multiplier_ppm += [ppm for _, ppm in known]
-        self.multiplier_start.append(len(self.multiplier_placement))
-        self.multiplier_max_ppm.append(max([PPM, *(ppm for _, ppm in known)]))
+    def _add_wish(self, numbers: Sequence[int], multiplier_max_ppm: int = PPM) -> int:
+        self.wish += numbers
+        self.wish_start.append(len(self.wish))
+        self.multiplier_max_ppm.append(multiplier_max_ppm)
+        return len(self.multiplier_max_ppm) - 1
+
+
+def _multipliers(factors: dict[str, float], placement_row: dict[str, int]) -> list[int]:
+    known = sorted(
+        (placement_row[name], round(factor * PPM)) for name, factor in factors.items() if name in placement_row
+    )
+    return list(chain.from_iterable(known))
 
 
 def _number_offers(

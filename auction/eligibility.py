@@ -3,47 +3,35 @@
 Marks what the request and the visitor rule out, then lets compiled code look at the offers, most valuable first.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import repeat
 from operator import attrgetter
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from affinity.view import VisitorView
 from auction.kernel import (
     BID_MICROS_MAX,
     CLICK,
     FACT_CLICK_VALUE,
-    FACT_CONSENT,
-    FACT_CONTEXT,
-    FACT_HOUR,
-    FACT_MERCHANDISED,
-    FACT_PAGE,
-    FACT_QUESTION,
-    FACT_RANK_VALUE,
     GROUP_EVERYONE,
     GROUP_PAID,
     IMPRESSION,
-    LEFT_IN_LISTS,
-    LEFT_IN_PRODUCTS,
+    LISTED,
     PPM,
-    TERM_BASE_COUNT,
-    TERM_BOOST_MAX,
+    TERM_AT_OFFER,
+    TERM_AT_PRODUCT,
     TERM_COUNT,
-    TERM_FLOOR_CLICK,
-    TERM_FLOOR_IMPRESSION,
-    TERM_MEAN_QUALITY,
-    TERM_PLACE,
-    TERM_PLACEMENT,
-    TERM_RELEVANCE_FLOOR,
-    TERM_SCORE_FLOOR,
-    TERM_SQUASHING,
+    TERM_LEFT_IN_LISTS,
+    TERM_LEFT_IN_PRODUCTS,
     VALUE_MICROS_MAX,
     AskerArrays,
     PlaceArrays,
+    Records,
     add_organic_nb,
     find_candidates_nb,
 )
@@ -51,7 +39,7 @@ from auction.loss import LossReason
 from auction.market import Context, Market
 from auction.placement import Placement
 from auction.request import RequestCandidate, SlotRequest
-from auction.rules import NO_INT64S, RulePlan, UInt64s
+from auction.rules import RulePlan
 from auction.settings import Settings
 from auction.snapshot import CONTEXT_DIMENSIONS, PAGE_BIT, Int32s, Int64s
 from auction.spend import SpendView
@@ -99,8 +87,8 @@ class Place(Struct):
             return 0
         if self.is_unfinished:
             return SCORE_MAX
-        cursor = self.arrays.cursor
-        return max(int(cursor[LEFT_IN_LISTS]), int(cursor[LEFT_IN_PRODUCTS]))
+        term = self.arrays.term
+        return max(int(term[TERM_LEFT_IN_LISTS]), int(term[TERM_LEFT_IN_PRODUCTS]))
 
     @property
     def slot_bits(self) -> int:
@@ -127,7 +115,7 @@ def asking(
     dismissed = visitor.dismissed_row
     capped = _capped_bids(visitor, market, now_ms)
     keyword_rows = list(context.keyword_rows)
-    reason = scratch.product_reason
+    reason = scratch.mark["reason"]
     if len(dismissed):
         reason[dismissed] = LossReason.DISMISSED
     if excluded:
@@ -138,20 +126,18 @@ def asking(
         scratch.is_keyword_hit[keyword_rows] = 1
     _set_fact(scratch.fact, request, market, visitor, spend, now_ms, settings)
     if visitor.has_consent:
-        _copy_bits(visitor.audience_bits, scratch.audience_bits)
-        _copy_bits(visitor.pattern_bits, scratch.pattern_bits)
+        audiences = scratch.audience_word_count
+        scratch.bits[:audiences] = visitor.audience_bits[:audiences]
+        scratch.bits[audiences:-1] = visitor.pattern_bits[: scratch.pattern_word_count]
     try:
         yield AskerArrays(
             spend.campaign_reason,
             spend.pacing_ppm,
-            scratch.own_quality_ppm,
-            reason,
+            scratch.mark,
             market.passing(request.page.filters) if request.page.filters else _NO_BYTES,
             scratch.is_capped,
             scratch.is_keyword_hit,
-            scratch.audience_bits,
-            scratch.pattern_bits,
-            scratch.last_asked,
+            scratch.bits,
             scratch.fact,
         )
     finally:
@@ -180,36 +166,30 @@ def lay_place(
     is_merchandised: bool,
 ) -> Place:
     """Return one placement of the request, ready to be looked at."""
-    term = np.empty(TERM_COUNT, np.int64)
-    term[TERM_PLACEMENT] = market.snapshot.placement_row[placement.placement_id]
-    term[TERM_PLACE] = number
-    term[TERM_FLOOR_CLICK] = placement.floor_micros.click
-    term[TERM_FLOOR_IMPRESSION] = -(-placement.floor_micros.impression // 1_000)
-    term[TERM_SCORE_FLOOR] = placement.score_floor_micros
-    term[TERM_RELEVANCE_FLOOR] = placement.relevance_floor_ppm
-    term[TERM_SQUASHING] = placement.squashing_ppm
-    term[TERM_MEAN_QUALITY] = market.mean_quality_ppm
-    term[TERM_BOOST_MAX] = plan.boost_ppm_max
-    term[TERM_BASE_COUNT] = context.base_count
-    if candidates is not None:
-        listed = _read_candidates(candidates, placement, market, is_merchandised=is_merchandised)
-    else:
-        listed = _own_products(visitor, context, market)
-    arrays = PlaceArrays(
-        plan.is_excluded,
-        plan.boost_ppm,
-        plan.floor_click,
-        plan.floor_impression,
-        plan.group,
-        term,
-        np.array([((1 << slot_count) - 1) << first_slot], np.uint64),
-        np.array([tie_seed], np.uint64),
-        context.list_begin,
-        context.list_end,
-        context.list_begin.copy(),
-        *listed,
-        np.array([0, 0, candidates is None, 0], np.int64),
+    term = np.zeros(TERM_COUNT, np.int64)
+    term[:TERM_LEFT_IN_PRODUCTS] = (
+        market.snapshot.placement_row[placement.placement_id],
+        number,
+        placement.floor_micros.click,
+        -(-placement.floor_micros.impression // 1_000),
+        placement.score_floor_micros,
+        placement.relevance_floor_ppm,
+        placement.squashing_ppm,
+        market.mean_quality_ppm,
+        plan.boost_ppm_max,
+        context.base_count,
+        _as_signed(((1 << slot_count) - 1) << first_slot),
+        _as_signed(tie_seed),
+        0,  # is ranked
+        0,  # at product
+        0,  # at offer
+        candidates is None,  # something may be left in the lists
     )
+    if candidates is None:
+        listed = _list_own(visitor)
+    else:
+        listed = _list_candidates(candidates, placement, market, is_merchandised=is_merchandised)
+    arrays = PlaceArrays(plan.effect, term, context.lists.copy(), listed)
     return Place(placement, number, first_slot, slot_count, plan, candidates is not None, arrays)
 
 
@@ -232,23 +212,24 @@ def find_organic(
     """Add the best of the context's products as organic candidates, and say what the best one left out may be worth."""
     scratch = market.scratch
     if place.organic is None:
-        rows, rank = place.arrays.product_row, place.arrays.organic_rank
+        listed = place.arrays.listed
         if not place.has_candidates:
             own = market.in_context(context, own_rows)
             if len(own):
-                first = place.arrays._replace(product_row=own, organic_rank=NO_INT64S, cursor=np.zeros(4, np.int64))
-                add_organic_nb(market.arrays, asker, first, len(own), False, scratch.make_room(len(own)))
-            rows, rank = market.organic_order(context), NO_INT64S
-        place.organic = place.arrays._replace(product_row=rows, organic_rank=rank, cursor=np.zeros(4, np.int64))
-    if place.has_candidates:
-        wanted = len(place.organic.product_row)
+                add_organic_nb(
+                    market.arrays, asker, _listing(place, _listed(own)), len(own), False, scratch.make_room(len(own))
+                )
+            listed = _listed(market.organic_order(context))
+        place.organic = _listing(place, listed)
+    left = len(place.organic.listed) - int(place.organic.term[TERM_AT_PRODUCT])
+    wanted = left if place.has_candidates else min(wanted, left)
     rest = add_organic_nb(
         market.arrays, asker, place.organic, wanted, not place.has_candidates, scratch.make_room(wanted)
     )
     place.unseen_organic_score = 0
     if rest:
-        next_row = place.organic.product_row[place.organic.cursor[0]]
-        quality = int(market.arrays.base_quality_ppm[next_row])
+        next_row = place.organic.listed["product_row"][place.organic.term[TERM_AT_PRODUCT]]
+        quality = int(market.base_quality_ppm[next_row])
         merit = max(1, int(asker.fact[FACT_CLICK_VALUE]) * quality // PPM)
         merit = min(merit * place.plan.boost_ppm_max // PPM + 1, VALUE_MICROS_MAX)
         place.unseen_organic_score = merit * PPM
@@ -258,9 +239,7 @@ def unseen_kinds(places: Sequence[Place], market: Market) -> tuple[Int64s, Int64
     """Return the kinds of candidate not looked at: charge types, slots, groups, and scores none of them exceeds."""
     kinds: list[tuple[int, int, int, int]] = []
     for place in places:
-        slots = place.slot_bits
-        if slots >= 1 << 63:
-            slots -= 1 << 64  # the bit pattern, in a signed number
+        slots = _as_signed(place.slot_bits)
         unseen_score = place.unseen_score
         if unseen_score:
             kinds.append((CLICK, slots, GROUP_EVERYONE | GROUP_PAID, unseen_score))
@@ -269,13 +248,14 @@ def unseen_kinds(places: Sequence[Place], market: Market) -> tuple[Int64s, Int64
         if place.unseen_organic_score:
             kinds.append((CLICK, slots, GROUP_EVERYONE, place.unseen_organic_score))
     if not kinds:
-        return NO_INT64S, NO_INT64S, NO_INT64S, NO_INT64S
+        return _NO_INT64S, _NO_INT64S, _NO_INT64S, _NO_INT64S
     table = np.array(kinds, np.int64).T.copy()
     return table[0], table[1], table[2], table[3]
 
 
 _NO_BYTES = np.zeros(0, np.uint8)
-_NO_INT32S = np.zeros(0, np.int32)
+_NO_INT64S = np.zeros(0, np.int64)
+_NOTHING_LISTED = np.zeros(0, LISTED)
 
 
 def _set_fact(
@@ -287,18 +267,21 @@ def _set_fact(
     now_ms: int,
     settings: Settings,
 ) -> None:
-    is_merchandised = request.mode == "merchandised"
-    fact[FACT_PAGE] = PAGE_BIT[request.page.type]
-    fact[FACT_HOUR] = spend.hour_of_day(now_ms)
-    fact[FACT_CONSENT] = visitor.has_consent
-    fact[FACT_MERCHANDISED] = is_merchandised
-    fact[FACT_CLICK_VALUE] = settings.organic_click_value_micros
-    fact[FACT_RANK_VALUE] = settings.organic_rank_value_micros
-    fact[FACT_QUESTION] = market.scratch.next_question()
-    context, rows = request.context, market.snapshot.context_row
-    for number, dimension in enumerate(CONTEXT_DIMENSIONS):
-        value = context.get(dimension)
-        fact[FACT_CONTEXT + number] = rows.get((dimension, value), -1) if isinstance(value, str) else -1
+    context, row_of = request.context, market.snapshot.context_row.get
+    fact[:] = (
+        PAGE_BIT[request.page.type],
+        spend.hour_of_day(now_ms),
+        visitor.has_consent,
+        request.mode == "merchandised",
+        settings.organic_click_value_micros,
+        settings.organic_rank_value_micros,
+        market.scratch.next_question(),
+        market.scratch.audience_word_count,
+        *[
+            row_of((dimension, value), -1) if isinstance(value := context.get(dimension), str) else -1
+            for dimension in CONTEXT_DIMENSIONS
+        ],
+    )
 
 
 def _capped_bids(visitor: VisitorView, market: Market, now_ms: int) -> list[int]:
@@ -315,66 +298,46 @@ def _capped_bids(visitor: VisitorView, market: Market, now_ms: int) -> list[int]
     return capped
 
 
-def _copy_bits(bits: UInt64s, into: UInt64s) -> None:
-    count = min(len(bits), len(into))
-    into[:count] = bits[:count]
-    into[count:] = 0
+def _list_own(visitor: VisitorView) -> Records:
+    """Return the products with a quality of the visitor's own."""
+    return _listed(visitor.product_row) if len(visitor.product_row) else _NOTHING_LISTED
 
 
-class _Listed(NamedTuple):
-    """Products whose offers are looked at one by one, as PlaceArrays has them."""
-
-    product_row: Int32s
-    product_score: Int64s
-    relevance_ppm: Int64s = NO_INT64S
-    organic_rank: Int64s = NO_INT64S
-
-
-def _own_products(visitor: VisitorView, context: Context, market: Market) -> _Listed:
-    """Return the products with a quality of the visitor's own, those that can be worth most first."""
-    rows = visitor.product_row
-    if not len(rows):
-        return _NOTHING_LISTED
-    score = market.best_scores(rows, visitor.quality_ppm)
-    if len(context.list_begin) == context.base_count:  # no restricted offer belongs here
-        score[~market.are_in_context(context, rows)] = 0
-    best_first = np.argsort(-score, kind="stable")
-    return _Listed(rows[best_first], score[best_first])
-
-
-def _read_candidates(
+def _list_candidates(
     candidates: Sequence[RequestCandidate | str], placement: Placement, market: Market, *, is_merchandised: bool
-) -> _Listed:
-    """Return the page's candidates, those that can be worth most first; of equal ones the first counts."""
-    if not candidates:
-        return _NOTHING_LISTED
-    told: Sequence[RequestCandidate] = ()
-    names: Iterable[str]
-    kinds = set(map(type, candidates))
-    if kinds == {str}:
-        names = cast(Sequence[str], candidates)
-    else:
-        told = cast(Sequence[RequestCandidate], candidates)
-        if len(kinds) > 1:
-            told = [
-                one if isinstance(one, RequestCandidate) else RequestCandidate(product_id=one) for one in candidates
-            ]
-        names = map(_product_id_of, told)
+) -> Records:
+    """Return the page's candidates in its order, without those nobody knows."""
+    told: Sequence[RequestCandidate] = cast(Sequence[RequestCandidate], candidates)
     row_of = market.snapshot.product_row.get
-    rows = np.fromiter(map(row_of, names, repeat(-1)), np.int32, len(candidates))
-    places = np.flatnonzero(rows >= 0)
-    rows = rows[places]
-    own = market.scratch.own_quality_ppm[rows]
-    quality_ppm = np.where(own > 0, own, market.arrays.base_quality_ppm[rows])
-    score = market.best_scores(rows, quality_ppm)
-    best_first = np.argsort(-score, kind="stable")
-    relevance, rank = NO_INT64S, NO_INT64S
-    if placement.relevance_floor_ppm > 0 and told:
-        shares = np.array(list(map(_relevance_of, told)), np.float64)[places]
-        relevance = np.where(np.isnan(shares), -1, np.rint(np.nan_to_num(shares) * PPM)).astype(np.int64)[best_first]
-    if is_merchandised and told:
-        rank = np.array([one or 0 for one in map(_organic_rank_of, told)], np.int64)[places][best_first]
-    return _Listed(rows[best_first], score[best_first], relevance, rank)
+    try:
+        rows = np.fromiter(map(row_of, map(_product_id_of, told), repeat(-1)), np.int32, len(candidates))
+    except AttributeError:  # some are product ids alone
+        told = [RequestCandidate(product_id=one) if isinstance(one, str) else one for one in candidates]
+        rows = np.fromiter(map(row_of, map(_product_id_of, told), repeat(-1)), np.int32, len(candidates))
+    listed = _listed(rows)
+    if placement.relevance_floor_ppm > 0:
+        shares = np.array(list(map(_relevance_of, told)), np.float64)
+        listed["relevance_ppm"] = np.where(np.isnan(shares), -1, np.rint(np.nan_to_num(shares) * PPM))
+    if is_merchandised:
+        listed["organic_rank"] = [one or 0 for one in map(_organic_rank_of, told)]
+    return listed if rows.size and rows.min() >= 0 else listed[rows >= 0]
 
 
-_NOTHING_LISTED = _Listed(_NO_INT32S, NO_INT64S)
+def _listed(rows: NDArray[np.int32]) -> Records:
+    listed = np.empty(len(rows), LISTED)
+    listed["product_row"] = rows
+    listed["relevance_ppm"] = -1
+    listed["organic_rank"] = 0
+    return listed
+
+
+def _listing(place: Place, listed: Records) -> PlaceArrays:
+    """Return the placement's arrays with other products listed, from the first of them on."""
+    term = place.arrays.term.copy()
+    term[TERM_AT_PRODUCT] = term[TERM_AT_OFFER] = 0
+    return place.arrays._replace(term=term, listed=listed)
+
+
+def _as_signed(bits: int) -> int:
+    """Return the signed number with the bit pattern of an unsigned one."""
+    return bits - (1 << 64) if bits >= 1 << 63 else bits

@@ -296,31 +296,31 @@ def _place_pins(places: Sequence[Place], asker: AskerArrays, market: Market, pag
         for pin in place.plan.pins:
             product, plan = pin.product_row, place.plan
             slot = place.first_slot + pin.slot_position - 1
+            facts, mark = market.arrays.product[product], asker.mark[product]
             if (
                 pin.slot_position > place.slot_count
                 or product in standing
-                or not market.arrays.is_available[product]
-                or asker.product_reason[product]
-                or (len(plan.is_excluded) and plan.is_excluded[product])
+                or not facts["is_available"]
+                or mark["reason"]
+                or plan.excludes(product)
                 or (len(asker.passes_filters) and not asker.passes_filters[product])
             ):
                 continue
             found = market.scratch.make_room(1)
             at = int(found.counts[0])
-            own = int(asker.own_quality_ppm[product])
+            quality_ppm = int(mark["own_quality_ppm"]) or int(facts["base_quality_ppm"])
             found.candidate.bid_micros[at] = 0
-            found.candidate.weight_ppm[at] = found.quality_ppm[at] = own or market.arrays.base_quality_ppm[product]
+            found.candidate.weight_ppm[at] = quality_ppm
             found.candidate.value_micros[at] = 1
             found.candidate.floor_micros[at] = 0
             found.candidate.advertiser_code[at] = -1
-            found.candidate.brand_code[at] = market.arrays.brand_code[product]
+            found.candidate.brand_code[at] = facts["brand_code"]
             found.candidate.product_code[at] = product
             found.candidate.charge_code[at] = CLICK
             found.candidate.tie_key[at] = 0
             found.candidate.eligible_slots[at] = 0
-            found.candidate.group_bits[at] = plan.group[product] if len(plan.group) else 0
-            found.offer_row[at] = -1
-            found.place[at] = place.number
+            found.candidate.group_bits[at] = plan.group_of(product)
+            found.entry[at] = (quality_ppm, -1, place.number)
             found.counts[0] = at + 1
             page.pinned_row[slot] = at
             pins[slot] = pin.rule_row
@@ -392,7 +392,8 @@ def _read_outcome(
             winner = winners[slot]
             if winner < 0:
                 continue
-            offer_row = int(found.offer_row[winner])
+            entry = found.entry[winner]
+            offer_row = int(entry["offer_row"])
             is_paid = offer_row >= 0
             charge = None
             if is_paid:
@@ -403,7 +404,7 @@ def _read_outcome(
                     int(found.candidate.product_code[winner]),
                     offer_row,
                     _price(place.placement.pricing, slot, winner, arrays, market) if is_paid else 0,
-                    int(found.quality_ppm[winner]),
+                    int(entry["quality_ppm"]),
                     charge,
                     slot in pins,
                     winner,
@@ -430,9 +431,10 @@ def _no_fill_reason(place: Place, market: Market, is_partial: bool, no_paid_reas
     if is_partial:
         return "timeout"
     found = market.scratch.found
-    count = int(found.counts[1])
-    reasons = found.lost_reason[:count][found.lost_place[:count] == place.number]
+    lost = found.lost[: found.counts[1]]
+    reasons = lost["reason"][lost["place"] == place.number]
     if not len(reasons):
-        return "outbid" if (found.place[: int(found.counts[0])] == place.number).any() else "no_bids"
+        entry = found.entry[: found.counts[0]]
+        return "outbid" if ((entry["place"] == place.number) & (entry["offer_row"] >= 0)).any() else "no_bids"
     numbers, counts = np.unique(reasons, return_counts=True)
     return LossReason(int(numbers[np.argmax(counts)])).name.lower()

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from auction.kernel import (
     BID_MICROS_MAX,
@@ -268,7 +269,7 @@ def _lost_for_retailer(receipt: Receipt, row: int) -> RetailerCandidate:
     )
 
 
-def _rows_of(place: "np.ndarray[tuple[int], np.dtype[np.int8]]", number: int) -> list[int]:
+def _rows_of(place: NDArray[np.int32] | NDArray[np.int16], number: int) -> list[int]:
     rows: list[int] = np.flatnonzero(place == number).tolist()
     return rows
 

@@ -1168,8 +1168,10 @@ def say_why_lost_nb(
 # ---------------------------------------------------------------------------------------------------------------------
 # The gate (DESIGN.md §3): which offers take part, and with what bid, weight, value and floor
 #
-# Further letters: O offers, P products, G campaigns, B bids, A and N words of audience and pattern bits, L lists,
-# V products of which the visitor has a quality of its own.
+# Further letters: O offers, P products, G campaigns, B bids, L lists, V products looked at one by one.
+# What belongs to one offer or product is one record, not columns: the gate reads most of it and then jumps elsewhere,
+# so that one place in memory is what makes it fast; and each array handed to compiled code costs a part of a
+# microsecond.
 # ---------------------------------------------------------------------------------------------------------------------
 
 # One offer is one promoted product of one bid. A record, not columns: the gate reads nearly all of it for one offer
@@ -1196,6 +1198,58 @@ OFFER = np.dtype(
     ],
     align=True,
 )
+
+PRODUCT = np.dtype(
+    [
+        ("base_quality_ppm", "i8"),  # 1 to 1,000,000
+        ("relevance_ppm", "i8"),  # of the catalogue
+        ("best_click_micros", "i8"),  # most any of its offers bids for a click; 0 for none
+        ("best_impression_score", "i8"),  # most any of its offers for impressions can be worth
+        ("offers_begin", "i8"),  # its list in `posting_row`
+        ("offers_end", "i8"),
+        ("brand_code", "i4"),  # one of its own for a product without brand
+        ("is_available", "i4"),  # 1 where a slot may show it
+    ],
+    align=True,
+)
+MARK = np.dtype(  # scratch, of one request
+    [
+        ("own_quality_ppm", "i8"),  # the visitor's own quality, 0 where it has none
+        ("last_asked", "i8"),  # number of the last question in which the product was a candidate
+        ("reason", "i8"),  # 0, or the reason the product may not stand on this page
+    ],
+    align=True,
+)
+EFFECT = np.dtype(  # what the retailer's rules do to a product in one placement
+    [
+        ("group", "u8"),  # its bits, from GROUP_FIRST_FREE up, for caps
+        ("boost_ppm", "i4"),  # factor on weight and merchandising value
+        ("floor_click", "i4"),  # least bid per click, in micros
+        ("floor_impression", "i4"),  # least bid per impression
+        ("is_excluded", "i4"),  # 1 where it may not stand
+    ],
+    align=True,
+)
+LISTED = np.dtype(  # a product whose offers are looked at for itself
+    [
+        ("score", "i8"),  # most any of its offers can be worth; the gate writes it
+        ("product_row", "i4"),
+        ("relevance_ppm", "i4"),  # -1: the catalogue's
+        ("organic_rank", "i4"),  # 0: none
+        ("reserved", "i4"),
+    ],
+    align=True,
+)
+ENTRY = np.dtype(  # beside each candidate
+    [
+        ("quality_ppm", "i8"),  # predicted clicks per million impressions
+        ("offer_row", "i4"),  # -1 for an organic one
+        ("place", "i4"),  # which placement of the page it is a candidate for
+    ],
+    align=True,
+)
+LOST = np.dtype([("offer_row", "i4"), ("reason", "i2"), ("place", "i2")], align=True)
+
 CLICK, IMPRESSION = 0, 1
 PPM = 1_000_000
 NO_ROW = 2**31 - 1
@@ -1207,45 +1261,31 @@ _NEGATIVE_KEYWORD, _EXCLUDED_BY_RULE, _FILTERED_OUT, _BELOW_RELEVANCE = 511, 513
 _NO_CONSENT, _AUDIENCE_MISSED, _PATTERN_MISSED, _FREQUENCY_CAPPED = 517, 518, 519, 520
 _BELOW_SCORE_FLOOR, _MULTIPLIER_ZERO = 522, 527
 
+
 UInt8s = NDArray[np.uint8]
 Int16s = NDArray[np.int16]
+Records = NDArray[np.void]
 
 
 class MarketArrays(NamedTuple):
     """What does not change between two snapshots or models.
 
     Attributes:
-        offer: (O,) records of OFFER.
+        offer: (O,) OFFER.
+        product: (P,) PRODUCT.
         posting_row: offers of every list of every kind, each list ascending.
-        product_start: (P+1,) where each product's list of offers begins in `posting_row`.
-        condition_hours: hours each distinct condition allows, as bits.
-        condition_start: where each condition's values begin, dimension after dimension.
-        condition_value: values of conditions, ascending within a dimension.
-        negative_start, negative_keyword: keywords of each distinct set of negative ones.
-        multiplier_start, multiplier_placement, multiplier_ppm: factors of each distinct set, by placement.
-        best_score_from: (O+1,) most any offer from this one on can be worth, see `highest_score` in builder.py.
-        base_quality_ppm: (P,) 1 to 1,000,000.
-        relevance_ppm: (P,) of the catalogue.
-        brand_code: (P,) a code of its own for a product without brand.
-        is_available: (P,) 1 where a slot may show it.
+        best_score_from: (O+1,) most any offer from this one on can be worth, see `highest_score` in market.py.
+        wish_start, wish: lists of whole numbers that offers name by row. A condition: the hours it allows as bits, then
+            per dimension how many values and which. Negative keywords: their rows. Multipliers: placement and factor
+            in parts per million, in turns.
     """
 
-    offer: NDArray[np.void]
+    offer: Records
+    product: Records
     posting_row: Int32s
-    product_start: Int64s
-    condition_hours: Int64s
-    condition_start: Int64s
-    condition_value: Int32s
-    negative_start: Int64s
-    negative_keyword: Int32s
-    multiplier_start: Int64s
-    multiplier_placement: Int32s
-    multiplier_ppm: Int64s
     best_score_from: Int64s
-    base_quality_ppm: Int64s
-    relevance_ppm: Int64s
-    brand_code: Int32s
-    is_available: UInt8s
+    wish_start: Int64s
+    wish: Int64s
 
 
 class AskerArrays(NamedTuple):
@@ -1254,79 +1294,56 @@ class AskerArrays(NamedTuple):
     Attributes:
         campaign_reason: (G,) 0, or the reason none of its offers may be served now.
         pacing_ppm: (G,) factor on bids, at most 1,000,000.
-        own_quality_ppm: (P,) the visitor's own quality of a product, 0 where it has none.
-        product_reason: (P,) 0, or the reason the product may not stand on this page.
+        mark: (P,) MARK.
         passes_filters: (P,) 1 where the visitor's filters let it through; empty: no filters.
         is_capped: (B,) 1 where the visitor was shown the bid as often as it allows.
         is_keyword_hit: 1 for each keyword the search matches.
-        audience_bits, pattern_bits: (A,), (N,) what holds of the visitor.
-        last_asked: (P,) scratch: number of the last question in which the product was a candidate.
-        fact: page bit, hour, has consent, is a search, is merchandised, organic value of a click, of the first rank,
-            number of this question, then the context's value in each dimension (-1: unknown).
+        bits: what holds of the visitor: words of audiences, then words of patterns.
+        fact: the FACT_* below.
     """
 
     campaign_reason: Int16s
     pacing_ppm: Int64s
-    own_quality_ppm: Int64s
-    product_reason: Int16s
+    mark: Records
     passes_filters: UInt8s
     is_capped: UInt8s
     is_keyword_hit: UInt8s
-    audience_bits: UInt64s
-    pattern_bits: UInt64s
-    last_asked: Int64s
+    bits: UInt64s
     fact: Int64s
 
 
-FACT_PAGE, FACT_HOUR, FACT_CONSENT, FACT_SEARCH, FACT_MERCHANDISED = 0, 1, 2, 3, 4
-FACT_CLICK_VALUE, FACT_RANK_VALUE, FACT_QUESTION, FACT_CONTEXT = 5, 6, 7, 8
+# Page as bit, hour, consent, merchandised page, organic value of a click and of the first rank, number of this
+# question, first word of patterns in `bits`, then the context's value in each dimension (-1: unknown).
+FACT_PAGE, FACT_HOUR, FACT_CONSENT, FACT_MERCHANDISED, FACT_CLICK_VALUE, FACT_RANK_VALUE = range(6)
+FACT_QUESTION, FACT_PATTERN_WORD, FACT_CONTEXT = range(6, 9)
 FACT_COUNT = FACT_CONTEXT + CONTEXT_DIMENSION_COUNT
 
 
 class PlaceArrays(NamedTuple):
-    """What is true of one placement of the page; an empty array changes nothing.
+    """What is true of one placement of the page.
 
     Attributes:
-        is_excluded, boost_ppm, floor_click, floor_impression, group: (P,) of its RulePlan.
-        term: row of the placement, its place on the page, floor per click and per impression, score floor, relevance
-            floor, squashing, mean quality, greatest boost, how many of the lists are base lists.
-        slots: (1,) the placement's slots as bits.
-        tie_seed: (1,) what exact ties are drawn with.
-        list_begin, list_end: (L,) lists of this context in `posting_row`: first `base_count` whose common offers are
-            in, then those each of whose offers is in.
-        list_start: (L,) how far each was read.
-        product_row: (V,) products whose offers are looked at one by one: the page's candidates, of equal ones the
-            first counts; without such, those with a quality of the visitor's own.
-        product_score: (V,) most any offer of the product can be worth, greatest first.
-        relevance_ppm, organic_rank: (V,) of each, -1 and 0 where not said; or empty.
-        cursor: (4,) where to go on among the products: product, offer; then what offers not looked at may be worth: in
-            the lists, and of the products.
+        effect: (P,) EFFECT; empty: no rule does anything.
+        term: the TERM_* below; from TERM_AT_PRODUCT on they move.
+        lists: (3, L) lists of this context in `posting_row`: LIST_BEGIN, LIST_END, and LIST_AT, how far each was read.
+            First those whose common offers are in, then those each of whose offers is in.
+        listed: (V,) LISTED: the page's candidates, of equal ones the first counts; where it names none, the products
+            with a quality of the visitor's own.
     """
 
-    is_excluded: UInt8s
-    boost_ppm: Int64s
-    floor_click: Int64s
-    floor_impression: Int64s
-    group: UInt64s
+    effect: Records
     term: Int64s
-    slots: UInt64s
-    tie_seed: UInt64s
-    list_begin: Int64s
-    list_end: Int64s
-    list_start: Int64s
-    product_row: Int32s
-    product_score: Int64s
-    relevance_ppm: Int64s
-    organic_rank: Int64s
-    cursor: Int64s
+    lists: Int64s
+    listed: Records
 
 
-TERM_PLACEMENT, TERM_PLACE, TERM_FLOOR_CLICK, TERM_FLOOR_IMPRESSION, TERM_SCORE_FLOOR = 0, 1, 2, 3, 4
-TERM_RELEVANCE_FLOOR, TERM_SQUASHING, TERM_MEAN_QUALITY, TERM_BOOST_MAX, TERM_BASE_COUNT = 5, 6, 7, 8, 9
-TERM_COUNT = 10
-
-FROM_LISTS, FROM_OWN, FROM_PAGE = 0, 1, 2  # where `find_candidates_nb` takes offers from
-AT_PRODUCT, AT_OFFER, LEFT_IN_LISTS, LEFT_IN_PRODUCTS = 0, 1, 2, 3  # in a place's cursor
+LIST_BEGIN, LIST_END, LIST_AT = range(3)
+TERM_PLACEMENT, TERM_PLACE, TERM_FLOOR_CLICK, TERM_FLOOR_IMPRESSION, TERM_SCORE_FLOOR = range(5)
+TERM_RELEVANCE_FLOOR, TERM_SQUASHING, TERM_MEAN_QUALITY, TERM_BOOST_MAX = range(5, 9)
+TERM_BASE_COUNT, TERM_SLOTS, TERM_TIE_SEED, TERM_IS_RANKED = range(9, 13)  # slots and seed: bit patterns of uint64
+TERM_AT_PRODUCT, TERM_AT_OFFER = 13, 14  # where to go on among the products
+TERM_LEFT_IN_LISTS, TERM_LEFT_IN_PRODUCTS = 15, 16  # what offers not looked at may be worth
+TERM_COUNT = 17
 
 
 class FoundArrays(NamedTuple):
@@ -1334,96 +1351,44 @@ class FoundArrays(NamedTuple):
 
     Attributes:
         candidate: the candidates that take part.
-        offer_row: (C,) the candidate's offer, -1 for an organic one.
-        quality_ppm: (C,) predicted clicks per million impressions.
-        place: (C,) which placement of the page it is a candidate for.
-        lost_row, lost_reason, lost_place: offers looked at that do not take part.
+        entry: (C,) ENTRY.
+        lost: LOST: offers looked at that do not take part.
         counts: (2,) how many candidates, how many lost.
     """
 
     candidate: CandidateArrays
-    offer_row: Int32s
-    quality_ppm: Int64s
-    place: Int8s
-    lost_row: Int32s
-    lost_reason: Int16s
-    lost_place: Int8s
+    entry: Records
+    lost: Records
     counts: Int64s
 
 
-_offer_record = numba.from_dtype(OFFER)
+def _records(dtype: np.dtype[np.void]) -> types.Array:
+    return types.Array(numba.from_dtype(dtype), 1, "C")
+
+
 _MarketArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
-    (
-        types.Array(_offer_record, 1, "C"),
-        types.int32[::1],
-        types.int64[::1],
-        types.int64[::1],
-        types.int64[::1],
-        types.int32[::1],
-        types.int64[::1],
-        types.int32[::1],
-        types.int64[::1],
-        types.int32[::1],
-        types.int64[::1],
-        types.int64[::1],
-        types.int64[::1],
-        types.int64[::1],
-        types.int32[::1],
-        types.uint8[::1],
-    ),
+    (_records(OFFER), _records(PRODUCT), types.int32[::1], types.int64[::1], types.int64[::1], types.int64[::1]),
     MarketArrays,
 )
 _AskerArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
     (
         types.int16[::1],
         types.int64[::1],
-        types.int64[::1],
-        types.int16[::1],
+        _records(MARK),
         types.uint8[::1],
         types.uint8[::1],
         types.uint8[::1],
         types.uint64[::1],
-        types.uint64[::1],
-        types.int64[::1],
         types.int64[::1],
     ),
     AskerArrays,
 )
 _PlaceArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
-    (
-        types.uint8[::1],
-        types.int64[::1],
-        types.int64[::1],
-        types.int64[::1],
-        types.uint64[::1],
-        types.int64[::1],
-        types.uint64[::1],
-        types.uint64[::1],
-        types.int64[::1],
-        types.int64[::1],
-        types.int64[::1],
-        types.int32[::1],
-        types.int64[::1],
-        types.int64[::1],
-        types.int64[::1],
-        types.int64[::1],
-    ),
-    PlaceArrays,
+    (_records(EFFECT), types.int64[::1], types.int64[:, ::1], _records(LISTED)), PlaceArrays
 )
 _FoundArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
-    (
-        _CandidateArrays,
-        types.int32[::1],
-        types.int64[::1],
-        types.int8[::1],
-        types.int32[::1],
-        types.int16[::1],
-        types.int8[::1],
-        types.int64[::1],
-    ),
-    FoundArrays,
+    (_CandidateArrays, _records(ENTRY), _records(LOST), types.int64[::1]), FoundArrays
 )
-
 
 # Helpers take plain arrays, not tuples of them: a tuple costs a count of references for each array at every call.
 
@@ -1441,61 +1406,60 @@ def _mix(seed: np.uint64, number: Int) -> np.uint64:
 
 
 @njit(cache=True)
-def _has_bit(bits: UInt64s, row: Int) -> bool:
-    word = row >> 6
-    return bool(word < bits.size and (bits[word] >> np.uint64(row & 63)) & np.uint64(1) == np.uint64(1))
+def _has_bit(bits: UInt64s, first_word: Int, row: Int) -> bool:
+    word = first_word + (row >> 6)
+    return bool((bits[word] >> np.uint64(row & 63)) & np.uint64(1) == np.uint64(1))
 
 
 @njit(cache=True)
-def _holds(hours: Int64s, start: Int64s, value: Int32s, fact: Int64s, condition_row: Int) -> bool:
+def _holds(wish: Int64s, at: Int, fact: Int64s) -> bool:
     """Say whether the request's context meets a condition: one of its values in every dimension that names some."""
-    is_met = (hours[condition_row] >> fact[FACT_HOUR]) & 1 == 1
+    is_met = (wish[at] >> fact[FACT_HOUR]) & 1 == 1
+    at += 1
     for dimension in range(CONTEXT_DIMENSION_COUNT):
-        begin = start[condition_row * CONTEXT_DIMENSION_COUNT + dimension]
-        end = start[condition_row * CONTEXT_DIMENSION_COUNT + dimension + 1]
-        is_among = begin == end
-        for at in range(begin, end):
-            is_among |= value[at] == fact[FACT_CONTEXT + dimension]
+        end = at + 1 + wish[at]
+        is_among = end == at + 1
+        for value_at in range(at + 1, end):
+            is_among |= wish[value_at] == fact[FACT_CONTEXT + dimension]
         is_met &= is_among
+        at = end
     return bool(is_met)
 
 
 @njit(cache=True)
-def _is_any_hit(start: Int64s, keyword: Int32s, is_hit: UInt8s, negative_row: Int) -> bool:
-    for at in range(start[negative_row], start[negative_row + 1]):
-        if is_hit[keyword[at]] == 1:
+def _is_any_hit(wish: Int64s, begin: Int, end: Int, is_hit: UInt8s) -> bool:
+    for at in range(begin, end):
+        if is_hit[wish[at]] == 1:
             return True
     return False
 
 
 @njit(cache=True)
-def _is_in_context(
-    posting_row: Int32s, list_begin: Int64s, list_end: Int64s, base_count: Int, is_restricted: bool, row: Int
-) -> bool:
+def _is_in_context(posting_row: Int32s, lists: Int64s, base_count: Int, is_restricted: bool, row: Int) -> bool:
     """Say whether an offer belongs to the context: is in every base list if it is open, else in one of the others."""
     is_open = not is_restricted and base_count > 0
-    for number in range(0 if is_open else base_count, base_count if is_open else list_begin.size):
-        begin, end = list_begin[number], list_end[number]
+    for number in range(0 if is_open else base_count, base_count if is_open else lists.shape[1]):
+        begin, end = lists[LIST_BEGIN, number], lists[LIST_END, number]
         while begin < end:
             middle = (begin + end) >> 1
             if posting_row[middle] < row:
                 begin = middle + 1
             else:
                 end = middle
-        is_listed = begin < list_end[number] and posting_row[begin] == row
+        is_listed = begin < lists[LIST_END, number] and posting_row[begin] == row
         if is_listed != is_open:
             return bool(is_listed)
     return bool(is_open)
 
 
 @njit(cache=True)
-def _next_common(posting_row: Int32s, list_start: Int64s, list_end: Int64s, base_count: Int) -> Int:
-    """Return the next offer that is in all base lists, moving their starts up to it; NO_ROW when there is none."""
+def _next_common(posting_row: Int32s, lists: Int64s, base_count: Int) -> Int:
+    """Return the next offer that is in all base lists, moving on to it in each; NO_ROW when there is none."""
     row = np.int64(-1)
     agreed = 0
     number = 0
     while agreed < base_count:
-        at, end = list_start[number], list_end[number]
+        at, end = lists[LIST_AT, number], lists[LIST_END, number]
         step = 1
         while at + step < end and posting_row[at + step] < row:  # gallop, then halve
             at += step
@@ -1507,7 +1471,7 @@ def _next_common(posting_row: Int32s, list_start: Int64s, list_end: Int64s, base
                 at = middle + 1
             else:
                 high = middle
-        list_start[number] = at
+        lists[LIST_AT, number] = at
         if at >= end:
             return np.int64(NO_ROW)
         agreed = agreed + 1 if posting_row[at] == row else 1
@@ -1527,14 +1491,12 @@ def _squash(quality_ppm: Int, term: Int64s) -> Int:
 
 
 @njit(cache=True)
-def _boosted(number: Int, boost_ppm: Int64s, product_row: Int, most: Int) -> Int:
-    if boost_ppm.size:
-        number = number * boost_ppm[product_row] // PPM
-    return min(max(number, np.int64(1)), np.int64(most))
+def _boosted(number: Int, boost_ppm: Int, most: Int) -> Int:
+    return min(max(np.int64(number) * boost_ppm // PPM, np.int64(1)), np.int64(most))
 
 
 @njit(cache=True)
-def _merit(quality_ppm: Int, organic_rank: Int, fact: Int64s, boost_ppm: Int64s, product_row: Int) -> Int:
+def _merit(quality_ppm: Int, organic_rank: Int, fact: Int64s, boost_ppm: Int) -> Int:
     """Return h: what an impression of the product is worth to the merchant without any bid, in micros."""
     if fact[FACT_MERCHANDISED] == 0:
         return np.int64(0)
@@ -1542,7 +1504,13 @@ def _merit(quality_ppm: Int, organic_rank: Int, fact: Int64s, boost_ppm: Int64s,
         merit = fact[FACT_RANK_VALUE] * 20 // (19 + organic_rank)
     else:
         merit = fact[FACT_CLICK_VALUE] * quality_ppm // PPM
-    return _boosted(merit, boost_ppm, product_row, VALUE_MICROS_MAX)
+    return _boosted(merit, boost_ppm, VALUE_MICROS_MAX)
+
+
+@njit(cache=True)
+def _quality(product: Records, mark: Records, row: Int) -> Int:
+    own = mark[row].own_quality_ppm
+    return np.int64(min(own, PPM)) if own > 0 else np.int64(product[row].base_quality_ppm)
 
 
 @njit(cache=True)
@@ -1562,6 +1530,24 @@ def _most_unseen(score: Int, term: Int64s) -> Int:
     return min(score, np.int64(WEIGHT_PPM_MAX) * BID_MICROS_MAX)
 
 
+@njit(cache=True)
+def _rank_listed(product: Records, mark: Records, listed: Records) -> None:
+    """Write what each product's offers can be worth at most, and put the products in that order; equal ones stay."""
+    count = listed.size
+    keys = np.zeros((count, 3), np.int64)
+    order = np.empty(count, np.int64)
+    for at in range(count):
+        row = listed[at].product_row
+        score = product[row].best_click_micros * _quality(product, mark, row)
+        score = max(score, product[row].best_impression_score)
+        listed[at].score = score
+        keys[at, 0], keys[at, 1], order[at] = score, at, at
+    before = listed.copy()
+    _sort_best_first(order, np.empty(count, np.int64), 0, count, keys)
+    for at in range(count):
+        listed[at] = before[order[at]]
+
+
 @njit(
     types.boolean(_MarketArrays, _AskerArrays, _PlaceArrays, types.boolean, types.int64, types.int64, _FoundArrays),
     cache=True,
@@ -1579,9 +1565,9 @@ def find_candidates_nb(
 
     From the context's lists offers come most valuable first. Offers of products with a quality of the visitor's own
     are left out there; they are looked at after the lists, product by product, as far down as the lists were. The
-    cursor then says what the best offer not looked at may be worth in each, 0 when all were looked at. Call it again
-    to go on where it stopped. Where the page names candidates, only the offers of these products are looked at, in
-    the same way.
+    terms then say what the best offer not looked at may be worth in each, 0 when all were looked at. Call it again to
+    go on where it stopped. Where the page names candidates, only the offers of these products are looked at, in the
+    same way.
 
     The reasons are looked for in this order: context; campaign, bid and stock; page type; product (request, dismissed);
     rules; filters; relevance; conditions; negative keywords; consent, audience, pattern; frequency; multiplier; floors.
@@ -1589,8 +1575,8 @@ def find_candidates_nb(
     Args:
         market: as its docstring says.
         asker: as its docstring says.
-        place: as its docstring says; lists and cursor move.
-        has_page_candidates: the place's products are those the page would show.
+        place: as its docstring says; lists, listed products and terms move.
+        has_page_candidates: the listed products are those the page would show.
         wanted: further candidates, from the lists or the page's products, after which to stop there.
         row_count_max: offers after which to stop.
         found: where to write; must have room for `row_count_max` more of each kind.
@@ -1598,80 +1584,82 @@ def find_candidates_nb(
     Returns:
         Whether it stopped because of `row_count_max`, so that it should be called again at once.
     """
-    fact, term, counts = asker.fact, place.term, found.counts
-    candidate, cursor = found.candidate, place.cursor
-    posting_row, list_start, list_end = market.posting_row, place.list_start, place.list_end
-    list_count, base_count = list_start.size, term[TERM_BASE_COUNT]
+    fact, term, counts, candidate = asker.fact, place.term, found.counts, found.candidate
+    posting_row, lists, listed, mark = market.posting_row, place.lists, place.listed, asker.mark
+    list_count, base_count = lists.shape[1], term[TERM_BASE_COUNT]
+    has_effect = place.effect.size > 0
+    has_filters = asker.passes_filters.size > 0
     asked = fact[FACT_QUESTION] + term[TERM_PLACE]
     goal = counts[0] + wanted
     relevance_ppm, organic_rank = np.int64(-1), np.int64(0)
-    product_at, offer_at = cursor[AT_PRODUCT], cursor[AT_OFFER]
+    listed_at, offer_at = term[TERM_AT_PRODUCT], term[TERM_AT_OFFER]
+    if term[TERM_IS_RANKED] == 0:
+        _rank_listed(market.product, mark, listed)
+        term[TERM_IS_RANKED] = 1
+    reads_lists = not has_page_candidates and term[TERM_LEFT_IN_LISTS] > 0
     base_row: Int = np.int64(NO_ROW)
-    source = FROM_PAGE
-    if not has_page_candidates:
-        source = FROM_LISTS if cursor[LEFT_IN_LISTS] > 0 else FROM_OWN
-    if source == FROM_LISTS:
-        base_row = _next_common(posting_row, list_start, list_end, base_count)
+    if reads_lists:
+        base_row = _next_common(posting_row, lists, base_count)
     looked_at = 0
     while True:
         is_in_context = True
-        if source == FROM_LISTS:
+        if reads_lists:
             row: Int = base_row
             for number in range(base_count, list_count):
-                if list_start[number] < list_end[number]:
-                    row = min(row, np.int64(posting_row[list_start[number]]))
+                if lists[LIST_AT, number] < lists[LIST_END, number]:
+                    row = min(row, np.int64(posting_row[lists[LIST_AT, number]]))
             if row == NO_ROW or counts[0] >= goal or looked_at >= row_count_max:
-                cursor[LEFT_IN_LISTS] = 0 if row == NO_ROW else _most_unseen(market.best_score_from[row], term)
+                term[TERM_LEFT_IN_LISTS] = 0 if row == NO_ROW else _most_unseen(market.best_score_from[row], term)
                 if row != NO_ROW and counts[0] < goal:
                     return True
-                source = FROM_OWN
+                reads_lists = False
                 continue
             for number in range(base_count, list_count):
-                if list_start[number] < list_end[number] and posting_row[list_start[number]] == row:
-                    list_start[number] += 1
+                if lists[LIST_AT, number] < lists[LIST_END, number] and posting_row[lists[LIST_AT, number]] == row:
+                    lists[LIST_AT, number] += 1
             if row == base_row:
-                list_start[0] += 1
-                base_row = _next_common(posting_row, list_start, list_end, base_count)
-            if asker.own_quality_ppm[market.offer[row].product_row] > 0:
-                looked_at += 1
+                lists[LIST_AT, 0] += 1
+                base_row = _next_common(posting_row, lists, base_count)
+            looked_at += 1
+            if mark[market.offer[row].product_row].own_quality_ppm > 0:
                 continue
         else:
             if offer_at == 0:
-                most = np.int64(0)
-                if product_at < place.product_row.size:
-                    most = np.int64(_most_unseen(place.product_score[product_at], term))
-                is_enough = counts[0] >= goal if source == FROM_PAGE else most <= cursor[LEFT_IN_LISTS]
+                most: Int = np.int64(0)
+                if listed_at < listed.size:
+                    most = _most_unseen(listed[listed_at].score, term)
+                is_enough = counts[0] >= goal if has_page_candidates else most <= term[TERM_LEFT_IN_LISTS]
                 if most == 0 or is_enough:
-                    cursor[AT_PRODUCT], cursor[AT_OFFER], cursor[LEFT_IN_PRODUCTS] = product_at, 0, most
+                    term[TERM_AT_PRODUCT], term[TERM_AT_OFFER] = listed_at, 0
+                    term[TERM_LEFT_IN_PRODUCTS] = most
                     return False
             if looked_at >= row_count_max:
-                cursor[AT_PRODUCT], cursor[AT_OFFER] = product_at, offer_at
+                term[TERM_AT_PRODUCT], term[TERM_AT_OFFER] = listed_at, offer_at
                 return True
-            product = place.product_row[product_at]
-            if offer_at == 0 and asker.last_asked[product] == asked:
-                product_at += 1
+            product_row = np.int64(listed[listed_at].product_row)
+            offer_place = market.product[product_row].offers_begin + offer_at
+            is_repeated = offer_at == 0 and mark[product_row].last_asked == asked
+            mark[product_row].last_asked = asked
+            if is_repeated or offer_place >= market.product[product_row].offers_end:
+                listed_at, offer_at = listed_at + 1, np.int64(0)
                 continue
-            asker.last_asked[product] = asked
-            if offer_at >= market.product_start[product + 1] - market.product_start[product]:
-                product_at, offer_at = product_at + 1, np.int64(0)
-                continue
-            row = np.int64(posting_row[market.product_start[product] + offer_at])
-            if place.relevance_ppm.size:
-                relevance_ppm = place.relevance_ppm[product_at]
-            if place.organic_rank.size:
-                organic_rank = place.organic_rank[product_at]
+            row = np.int64(posting_row[offer_place])
+            relevance_ppm = np.int64(listed[listed_at].relevance_ppm)
+            organic_rank = np.int64(listed[listed_at].organic_rank)
             offer_at += 1
+            looked_at += 1
             is_restricted = market.offer[row].is_restricted == 1
-            if source == FROM_OWN or is_restricted:
-                is_in_context = _is_in_context(posting_row, place.list_begin, list_end, base_count, is_restricted, row)
-                if source == FROM_OWN and not is_in_context:
-                    looked_at += 1
+            if is_restricted or not has_page_candidates:
+                is_in_context = _is_in_context(posting_row, lists, base_count, is_restricted, row)
+                if not is_in_context and not has_page_candidates:
+                    if list_count == base_count and not is_restricted:
+                        # Nor do its other open offers belong here, and no restricted one does.
+                        listed_at, offer_at = listed_at + 1, np.int64(0)
                     continue
-        looked_at += 1
 
         offer = market.offer[row]
         product_row = np.int64(offer.product_row)
-        relevance = relevance_ppm if relevance_ppm >= 0 else market.relevance_ppm[product_row]
+        relevance = relevance_ppm if relevance_ppm >= 0 else market.product[product_row].relevance_ppm
         reason = np.int64(0)
         if not is_in_context:
             reason = np.int64(_NOT_IN_CONTEXT)
@@ -1681,27 +1669,28 @@ def find_candidates_nb(
             reason = np.int64(offer.never_reason)
         elif np.int64(offer.page_mask) & fact[FACT_PAGE] == 0:
             reason = np.int64(_PAGE_NOT_TARGETED)
-        elif asker.product_reason[product_row] != 0:
-            reason = np.int64(asker.product_reason[product_row])
-        elif place.is_excluded.size > 0 and place.is_excluded[product_row] == 1:
+        elif mark[product_row].reason != 0:
+            reason = mark[product_row].reason
+        elif has_effect and place.effect[product_row].is_excluded == 1:
             reason = np.int64(_EXCLUDED_BY_RULE)
-        elif asker.passes_filters.size > 0 and asker.passes_filters[product_row] == 0:
+        elif has_filters and asker.passes_filters[product_row] == 0:
             reason = np.int64(_FILTERED_OUT)
         elif relevance < term[TERM_RELEVANCE_FLOOR]:
             reason = np.int64(_BELOW_RELEVANCE)
-        elif offer.condition_row >= 0 and not _holds(
-            market.condition_hours, market.condition_start, market.condition_value, fact, offer.condition_row
-        ):
+        elif offer.condition_row >= 0 and not _holds(market.wish, market.wish_start[offer.condition_row], fact):
             reason = np.int64(_CONTEXT_MISSED)
         elif offer.negative_row >= 0 and _is_any_hit(
-            market.negative_start, market.negative_keyword, asker.is_keyword_hit, offer.negative_row
+            market.wish,
+            market.wish_start[offer.negative_row],
+            market.wish_start[offer.negative_row + 1],
+            asker.is_keyword_hit,
         ):
             reason = np.int64(_NEGATIVE_KEYWORD)
         elif (offer.audience_row >= 0 or offer.pattern_row >= 0) and fact[FACT_CONSENT] == 0:
             reason = np.int64(_NO_CONSENT)
-        elif offer.audience_row >= 0 and not _has_bit(asker.audience_bits, offer.audience_row):
+        elif offer.audience_row >= 0 and not _has_bit(asker.bits, 0, offer.audience_row):
             reason = np.int64(_AUDIENCE_MISSED)
-        elif offer.pattern_row >= 0 and not _has_bit(asker.pattern_bits, offer.pattern_row):
+        elif offer.pattern_row >= 0 and not _has_bit(asker.bits, fact[FACT_PATTERN_WORD], offer.pattern_row):
             reason = np.int64(_PATTERN_MISSED)
         elif offer.has_frequency_cap == 1 and asker.is_capped[offer.bid_row] == 1:
             reason = np.int64(_FREQUENCY_CAPPED)
@@ -1710,29 +1699,32 @@ def find_candidates_nb(
         floor: Int = np.int64(0)
         weight: Int = np.int64(0)
         value: Int = np.int64(0)
-        quality = np.int64(0)
+        quality: Int = np.int64(0)
+        group = np.uint64(0)
         if reason == 0:
+            boost = np.int64(PPM)
+            rule_floor = np.int64(1)  # nothing is sold for nothing
+            if has_effect:
+                effect = place.effect[product_row]
+                group, boost = effect.group, np.int64(effect.boost_ppm)
+                rule_floor = np.int64(effect.floor_click if offer.charge == CLICK else effect.floor_impression)
+            floor = term[TERM_FLOOR_CLICK] if offer.charge == CLICK else term[TERM_FLOOR_IMPRESSION]
+            floor = max(floor, rule_floor, np.int64(1))
             bid = np.int64(offer.bid_micros)
             if offer.multiplier_row >= 0:
-                begin = market.multiplier_start[offer.multiplier_row]
-                for at in range(begin, market.multiplier_start[offer.multiplier_row + 1]):
-                    if market.multiplier_placement[at] == term[TERM_PLACEMENT]:
-                        bid = min(bid * market.multiplier_ppm[at] // PPM, np.int64(BID_MICROS_MAX))
+                for at in range(
+                    market.wish_start[offer.multiplier_row], market.wish_start[offer.multiplier_row + 1], 2
+                ):
+                    if market.wish[at] == term[TERM_PLACEMENT]:
+                        bid = min(bid * market.wish[at + 1] // PPM, np.int64(BID_MICROS_MAX))
             if bid == 0:
                 reason = np.int64(_MULTIPLIER_ZERO)
             bid = bid * asker.pacing_ppm[offer.campaign_row] // PPM
-            quality = min(asker.own_quality_ppm[product_row], np.int64(PPM))
-            if quality == 0:
-                quality = market.base_quality_ppm[product_row]
-            rule_floor = place.floor_click if offer.charge == CLICK else place.floor_impression
-            floor = term[TERM_FLOOR_CLICK] if offer.charge == CLICK else term[TERM_FLOOR_IMPRESSION]
-            floor = max(floor, np.int64(1))  # nothing is sold for nothing
-            if rule_floor.size:
-                floor = max(floor, rule_floor[product_row])
+            quality = _quality(market.product, mark, product_row)
             weight = _squash(quality, term) if offer.charge == CLICK else np.int64(PPM)
-            weight = _boosted(weight, place.boost_ppm, product_row, WEIGHT_PPM_MAX)
-            value = _merit(quality, organic_rank, fact, place.boost_ppm, product_row)
-            if reason == 0 and (bid < floor or bid == 0):
+            weight = _boosted(weight, boost, WEIGHT_PPM_MAX)
+            value = _merit(quality, organic_rank, fact, boost)
+            if reason == 0 and bid < floor:
                 reason = np.int64(_BELOW_FLOOR)
             floor = max(floor, ((term[TERM_SCORE_FLOOR] - value) * PPM + weight - 1) // weight)
             if reason == 0 and bid < floor:
@@ -1740,9 +1732,9 @@ def find_candidates_nb(
 
         if reason != 0:
             at = counts[1]
-            found.lost_row[at] = row
-            found.lost_reason[at] = reason
-            found.lost_place[at] = term[TERM_PLACE]
+            found.lost[at].offer_row = row
+            found.lost[at].reason = reason
+            found.lost[at].place = term[TERM_PLACE]
             counts[1] = at + 1
             continue
         at = counts[0]
@@ -1754,12 +1746,12 @@ def find_candidates_nb(
         candidate.brand_code[at] = offer.brand_row
         candidate.product_code[at] = product_row
         candidate.charge_code[at] = offer.charge
-        candidate.tie_key[at] = _mix(place.tie_seed[0], row + (term[TERM_PLACE] << 40))
-        candidate.eligible_slots[at] = place.slots[0]
-        candidate.group_bits[at] = place.group[product_row] if place.group.size else np.uint64(0)
-        found.offer_row[at] = row
-        found.quality_ppm[at] = quality
-        found.place[at] = term[TERM_PLACE]
+        candidate.tie_key[at] = _mix(np.uint64(term[TERM_TIE_SEED]), row + (term[TERM_PLACE] << 40))
+        candidate.eligible_slots[at] = np.uint64(term[TERM_SLOTS])
+        candidate.group_bits[at] = group
+        found.entry[at].quality_ppm = quality
+        found.entry[at].offer_row = row
+        found.entry[at].place = term[TERM_PLACE]
         counts[0] = at + 1
 
 
@@ -1775,56 +1767,57 @@ def add_organic_nb(
     skips_own: bool,
     found: FoundArrays,
 ) -> int:
-    """Write up to `wanted` of the place's products as organic candidates; return how many are still to be looked at.
+    """Write up to `wanted` of the listed products as organic candidates; return how many are still to be looked at.
 
     Args:
         market: as its docstring says.
         asker: as its docstring says.
-        place: as its docstring says; goes on at its cursor.
+        place: as its docstring says; goes on at TERM_AT_PRODUCT.
         wanted: candidates after which to stop.
         skips_own: leave out products with a quality of the visitor's own, which were written before.
         found: where to write; must have room for `wanted` more.
     """
     asked = -(asker.fact[FACT_QUESTION] + place.term[TERM_PLACE])
     goal = found.counts[0] + wanted
-    candidate = found.candidate
-    product_at = place.cursor[0]
-    while product_at < place.product_row.size and found.counts[0] < goal:
-        product = np.int64(place.product_row[product_at])
-        rank = place.organic_rank[product_at] if place.organic_rank.size else np.int64(0)
-        product_at += 1
+    candidate, mark, term, listed = found.candidate, asker.mark, place.term, place.listed
+    has_effect = place.effect.size > 0
+    listed_at = term[TERM_AT_PRODUCT]
+    while listed_at < listed.size and found.counts[0] < goal:
+        row = np.int64(listed[listed_at].product_row)
+        rank = np.int64(listed[listed_at].organic_rank)
+        listed_at += 1
         if (
-            product < 0
-            or market.is_available[product] == 0
-            or asker.product_reason[product] != 0
-            or (skips_own and asker.own_quality_ppm[product] > 0)
-            or (place.is_excluded.size > 0 and place.is_excluded[product] == 1)
-            or (asker.passes_filters.size > 0 and asker.passes_filters[product] == 0)
-            or asker.last_asked[product] == asked
+            market.product[row].is_available == 0
+            or mark[row].reason != 0
+            or mark[row].last_asked == asked
+            or (skips_own and mark[row].own_quality_ppm > 0)
+            or (has_effect and place.effect[row].is_excluded == 1)
+            or (asker.passes_filters.size > 0 and asker.passes_filters[row] == 0)
         ):
             continue
-        asker.last_asked[product] = asked
+        mark[row].last_asked = asked
         at = found.counts[0]
-        quality = asker.own_quality_ppm[product]
-        if quality == 0:
-            quality = market.base_quality_ppm[product]
+        quality = _quality(market.product, mark, row)
+        boost, group = np.int64(PPM), np.uint64(0)
+        if has_effect:
+            boost, group = np.int64(place.effect[row].boost_ppm), place.effect[row].group
         candidate.bid_micros[at] = 0
         candidate.weight_ppm[at] = quality
-        candidate.value_micros[at] = _merit(quality, rank, asker.fact, place.boost_ppm, product)
+        candidate.value_micros[at] = _merit(quality, rank, asker.fact, boost)
         candidate.floor_micros[at] = 0
         candidate.advertiser_code[at] = NO_ADVERTISER
-        candidate.brand_code[at] = market.brand_code[product]
-        candidate.product_code[at] = product
+        candidate.brand_code[at] = market.product[row].brand_code
+        candidate.product_code[at] = row
         candidate.charge_code[at] = CLICK
-        candidate.tie_key[at] = _mix(place.tie_seed[0], product + (1 << 48) + (place.term[TERM_PLACE] << 40))
-        candidate.eligible_slots[at] = place.slots[0]
-        candidate.group_bits[at] = place.group[product] if place.group.size else np.uint64(0)
-        found.offer_row[at] = -1
-        found.quality_ppm[at] = quality
-        found.place[at] = place.term[TERM_PLACE]
+        candidate.tie_key[at] = _mix(np.uint64(term[TERM_TIE_SEED]), row + (1 << 48) + (term[TERM_PLACE] << 40))
+        candidate.eligible_slots[at] = np.uint64(term[TERM_SLOTS])
+        candidate.group_bits[at] = group
+        found.entry[at].quality_ppm = quality
+        found.entry[at].offer_row = -1
+        found.entry[at].place = term[TERM_PLACE]
         found.counts[0] = at + 1
-    place.cursor[0] = product_at
-    return int(place.product_row.size - product_at)
+    term[TERM_AT_PRODUCT] = listed_at
+    return int(listed.size - listed_at)
 
 
 @njit(

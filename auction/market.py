@@ -16,9 +16,13 @@ from affinity.model import BoundModel
 from auction.kernel import (
     BID_MICROS_MAX,
     CLICK,
+    ENTRY,
     FACT_COUNT,
     IMPRESSION,
+    LOST,
+    MARK,
     PPM,
+    PRODUCT,
     CandidateArrays,
     FoundArrays,
     MarketArrays,
@@ -43,7 +47,7 @@ class Context(Struct, frozen=True):
     """Which offers and products belong to a page.
 
     Attributes:
-        list_begin, list_end: lists in `posting_row`: `base_count` whose common offers are in, then others.
+        lists: as PlaceArrays has them: `base_count` whose common offers are in, then others.
         keyword_rows: keywords the page's search matches.
         category_row: the category organic products come from, NONE_ROW for any.
         word_rows: words all organic products must have.
@@ -52,8 +56,7 @@ class Context(Struct, frozen=True):
         product_row: product the page is about, NONE_ROW for none.
     """
 
-    list_begin: Int64s
-    list_end: Int64s
+    lists: Int64s
     base_count: int
     keyword_rows: tuple[int, ...]
     category_row: int
@@ -80,6 +83,7 @@ class Market:
 
     Attributes:
         arrays: what the gate reads.
+        base_quality_ppm: (P,) of the model, for visitors it knows nothing else of.
         rules: the plans of the retailer's rules.
         mean_quality_ppm: mean base quality of what can be shown.
         scratch: working memory of the auction being held.
@@ -97,31 +101,28 @@ class Market:
         best = highest_score(columns.offer, columns.multiplier_max_ppm, base_quality_ppm)
         best_from = np.zeros(len(best) + 1, np.int64)
         best_from[:-1] = np.maximum.accumulate(best[::-1])[::-1]
+        product = np.zeros(len(base_quality_ppm), PRODUCT)
+        product["base_quality_ppm"] = base_quality_ppm
+        product["relevance_ppm"] = columns.product_relevance_ppm
+        product["best_click_micros"], product["best_impression_score"] = _best_bids(columns, best, base_quality_ppm)
+        product["offers_begin"], product["offers_end"] = columns.product_start[:-1], columns.product_start[1:]
+        product["brand_code"] = columns.product_brand
+        product["is_available"] = columns.product_is_available
         self.snapshot = snapshot
         self.model = model
         self.has_impression_bids = bool((columns.offer["charge"] != CLICK).any())
         self.rules = RuleBook(snapshot.rules, columns.rule_target_bits, snapshot.product_row)
         self.arrays = MarketArrays(
             offer=columns.offer,
+            product=product,
             posting_row=columns.posting_row,
-            product_start=columns.product_start,
-            condition_hours=columns.condition_hours,
-            condition_start=columns.condition_start,
-            condition_value=columns.condition_value,
-            negative_start=columns.negative_start,
-            negative_keyword=columns.negative_keyword,
-            multiplier_start=columns.multiplier_start,
-            multiplier_placement=columns.multiplier_placement,
-            multiplier_ppm=columns.multiplier_ppm,
             best_score_from=best_from,
-            base_quality_ppm=base_quality_ppm,
-            relevance_ppm=columns.product_relevance_ppm,
-            brand_code=columns.product_brand,
-            is_available=columns.product_is_available,
+            wish_start=columns.wish_start,
+            wish=columns.wish,
         )
+        self.base_quality_ppm = base_quality_ppm
         is_available = columns.product_is_available == 1
         mean = base_quality_ppm[is_available].mean() if is_available.any() else PPM
-        self._best_click_micros, self._best_impression_score = _best_bids(columns, best, base_quality_ppm)
         self.mean_quality_ppm = max(1, round(float(mean)))
         self.scratch = Scratch(snapshot)
         self.pages: dict[tuple[object, ...], PageArrays] = {}
@@ -147,12 +148,6 @@ class Market:
                 bool(offer["audience_row"] >= 0 or offer["pattern_row"] >= 0),
             )
         return facts
-
-    def best_scores(self, product_rows: Int32s, quality_ppm: Int64s) -> Int64s:
-        """Return what any offer of each product can be worth at most, if the product has that quality."""
-        clicks = self._best_click_micros[product_rows] * quality_ppm
-        best: Int64s = np.maximum(clicks, self._best_impression_score[product_rows])
-        return best
 
     # --- where a page is ---------------------------------------------------------------------------------------------
 
@@ -204,9 +199,9 @@ class Market:
             category_row = snapshot.category_row.get(above, NONE_ROW)
         others += [(columns.keyword_start, row) for row in keyword_rows]
         lists = base + [one for one in others if one[0][one[1]] < one[0][one[1] + 1]]
+        begins, ends = [start[row] for start, row in lists], [start[row + 1] for start, row in lists]
         return Context(
-            list_begin=np.array([start[row] for start, row in lists], np.int64),
-            list_end=np.array([start[row + 1] for start, row in lists], np.int64),
+            lists=np.array([begins, ends, begins], np.int64),
             base_count=len(base),
             keyword_rows=keyword_rows,
             category_row=organic_category,
@@ -228,7 +223,7 @@ class Market:
             if len(self._orders) >= ORDER_COUNT_MAX:
                 self._orders.pop(next(iter(self._orders)))
             rows = self._products_in(context)
-            best_first = np.argsort(-self.arrays.base_quality_ppm[rows], kind="stable")
+            best_first = np.argsort(-self.base_quality_ppm[rows], kind="stable")
             order = self._orders[key] = rows[best_first]
         return order
 
@@ -318,13 +313,12 @@ class Scratch:
 
     def __init__(self, snapshot: Snapshot) -> None:
         product_count = len(snapshot.product_id)
-        self.own_quality_ppm = np.zeros(product_count, np.int64)
-        self.product_reason = np.zeros(product_count, np.int16)
-        self.last_asked = np.zeros(product_count, np.int64)
+        self.mark = np.zeros(product_count, MARK)
         self.is_capped = np.zeros(len(snapshot.bid_id), np.uint8)
         self.is_keyword_hit = np.zeros(len(snapshot.names.keywords), np.uint8)
-        self.audience_bits = np.zeros(-(-len(snapshot.targets_spec.audiences) // 64) + 1, np.uint64)
-        self.pattern_bits = np.zeros(-(-len(snapshot.targets_spec.patterns) // 64) + 1, np.uint64)
+        self.audience_word_count = -(-len(snapshot.targets_spec.audiences) // 64)
+        self.pattern_word_count = -(-len(snapshot.targets_spec.patterns) // 64)
+        self.bits = np.zeros(self.audience_word_count + self.pattern_word_count + 1, np.uint64)
         self.fact = np.zeros(FACT_COUNT, np.int64)
         self.question = 0
         self.found = new_found(4_096)
@@ -355,10 +349,8 @@ class Scratch:
             grown = new_found(self.capacity)
             for name in CandidateArrays._fields:
                 getattr(grown.candidate, name)[: count[0]] = getattr(self.found.candidate, name)[: count[0]]
-            for name in ("offer_row", "quality_ppm", "place"):
-                getattr(grown, name)[: count[0]] = getattr(self.found, name)[: count[0]]
-            for name in ("lost_row", "lost_reason", "lost_place"):
-                getattr(grown, name)[: count[1]] = getattr(self.found, name)[: count[1]]
+            grown.entry[: count[0]] = self.found.entry[: count[0]]
+            grown.lost[: count[1]] = self.found.lost[: count[1]]
             grown.counts[:] = count
             self.found = grown
         return self.found
@@ -391,12 +383,8 @@ def new_found(capacity: int) -> FoundArrays:
             eligible_slots=np.zeros(capacity, np.uint64),
             group_bits=np.zeros(capacity, np.uint64),
         ),
-        offer_row=np.zeros(capacity, np.int32),
-        quality_ppm=np.zeros(capacity, np.int64),
-        place=np.zeros(capacity, np.int8),
-        lost_row=np.zeros(capacity, np.int32),
-        lost_reason=np.zeros(capacity, np.int16),
-        lost_place=np.zeros(capacity, np.int8),
+        entry=np.zeros(capacity, ENTRY),
+        lost=np.zeros(capacity, LOST),
         counts=np.zeros(2, np.int64),
     )
 

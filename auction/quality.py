@@ -12,11 +12,11 @@ def set_own_quality(visitor: VisitorView, market: Market) -> Int32s:
     """
     rows = visitor.product_row
     if len(rows):
-        market.scratch.own_quality_ppm[rows] = visitor.quality_ppm
+        market.scratch.mark["own_quality_ppm"][rows] = visitor.quality_ppm
     return rows
 
 
 def clear_own_quality(rows: Int32s, market: Market) -> None:
     """Undo `set_own_quality`."""
     if len(rows):
-        market.scratch.own_quality_ppm[rows] = 0
+        market.scratch.mark["own_quality_ppm"][rows] = 0

@@ -19,7 +19,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from auction.engine import Outcome
-from auction.kernel import CandidateArrays, OutcomeArrays, PageArrays, fill_page_nb
+from auction.kernel import ENTRY, LOST, CandidateArrays, OutcomeArrays, PageArrays, fill_page_nb
 from auction.market import Market, new_outcome
 from auction.request import SlotRequest
 from auction.settings import Settings
@@ -33,9 +33,7 @@ _RECORD_BYTES_MAX = 1 << 28
 
 # How the arrays of a receipt are written, in this order.
 _CANDIDATE_TYPES = ("i8", "i8", "i8", "i8", "i4", "i4", "i4", "i1", "u8", "u8", "u8")
-_FOUND_TYPES = ("i4", "i8", "i1")  # offer row, quality, place
 _PAGE_TYPES = ("i8", "i8", "i8", "u8", "i1", "u8", "i8")
-_LOST_TYPES = ("i4", "i2", "i1")  # offer row, reason, place
 
 
 class PlaceNote(Struct, frozen=True, array_like=True):
@@ -54,7 +52,7 @@ class Note(Struct, frozen=True, array_like=True, tag="receipt"):
 
     Attributes:
         snapshot_number: which of the segment's tables of names its rows are looked up in.
-        candidates, found: arrays, as bytes, of those that took part.
+        candidates, entry: arrays, as bytes, of those that took part.
         lost: the same of those that did not; `lost_count` of them, the first of which are here.
         page: attention, opportunity cost, pins; caps.
         outcome: winners, both prices, thresholds, order.
@@ -75,8 +73,8 @@ class Note(Struct, frozen=True, array_like=True, tag="receipt"):
     candidate_count: int
     lost_count: int
     candidates: list[bytes]
-    found: list[bytes]
-    lost: list[bytes]
+    entry: bytes
+    lost: bytes
     page: list[bytes]
     outcome: list[bytes]
 
@@ -110,10 +108,10 @@ class Receipt(Struct, frozen=True):
     candidates: CandidateArrays
     offer_row: NDArray[np.int32]
     quality_ppm: NDArray[np.int64]
-    place: NDArray[np.int8]
+    place: NDArray[np.int32]
     lost_row: NDArray[np.int32]
     lost_reason: NDArray[np.int16]
-    lost_place: NDArray[np.int8]
+    lost_place: NDArray[np.int16]
     page: PageArrays
     outcome: OutcomeArrays
     offers: dict[int, OfferName]
@@ -168,12 +166,8 @@ def make_note(
         candidate_count=count,
         lost_count=outcome.lost_count,
         candidates=[array[:count].tobytes() for array in found.candidate],
-        found=[found.offer_row[:count].tobytes(), found.quality_ppm[:count].tobytes(), found.place[:count].tobytes()],
-        lost=[
-            found.lost_row[:lost].tobytes(),
-            found.lost_reason[:lost].tobytes(),
-            found.lost_place[:lost].tobytes(),
-        ],
+        entry=found.entry[:count].tobytes(),
+        lost=found.lost[:lost].tobytes(),
         page=[array.tobytes() for array in page],
         outcome=[array.tobytes() for array in arrays],
     )
@@ -325,7 +319,9 @@ class ReceiptLog:
                 "offer": np.zeros(snapshot.offer_count, bool),
                 "product": np.zeros(len(snapshot.product_id), bool),
             }
-        offers = np.concatenate([np.frombuffer(note.found[0], "i4"), np.frombuffer(note.lost[0], "i4")])
+        offers = np.concatenate(
+            [np.frombuffer(note.entry, ENTRY)["offer_row"], np.frombuffer(note.lost, LOST)["offer_row"]]
+        )
         new_offers = self._new("offer", offers[offers >= 0])
         new_products = self._new("product", np.frombuffer(note.candidates[6], "i4"))
         if not len(new_offers) and not len(new_products):
@@ -399,8 +395,7 @@ def open_note(note: Note, offers: dict[int, OfferName], products: dict[int, str]
     """Return the arrays of a note."""
     slot_count = sum(place.slot_count for place in note.places)
     candidates = [np.frombuffer(raw, kind) for raw, kind in zip(note.candidates, _CANDIDATE_TYPES, strict=True)]
-    found = [np.frombuffer(raw, kind) for raw, kind in zip(note.found, _FOUND_TYPES, strict=True)]
-    lost = [np.frombuffer(raw, kind) for raw, kind in zip(note.lost, _LOST_TYPES, strict=True)]
+    entry, lost = np.frombuffer(note.entry, ENTRY), np.frombuffer(note.lost, LOST)
     page = [np.frombuffer(raw, kind) for raw, kind in zip(note.page, _PAGE_TYPES, strict=True)]
     page[0] = page[0].reshape(2, slot_count)
     outcome = [np.frombuffer(raw, "i8") for raw in note.outcome]
@@ -408,12 +403,12 @@ def open_note(note: Note, offers: dict[int, OfferName], products: dict[int, str]
     return Receipt(
         note=note,
         candidates=CandidateArrays(*[array.copy() for array in candidates]),  # compiled code wants to be able to write
-        offer_row=found[0],
-        quality_ppm=found[1],
-        place=found[2],
-        lost_row=lost[0],
-        lost_reason=lost[1],
-        lost_place=lost[2],
+        offer_row=entry["offer_row"],
+        quality_ppm=entry["quality_ppm"],
+        place=entry["place"],
+        lost_row=lost["offer_row"],
+        lost_reason=lost["reason"],
+        lost_place=lost["place"],
         page=PageArrays(*[array.copy() for array in page]),
         outcome=OutcomeArrays(*[array.copy() for array in outcome]),
         offers=offers,

@@ -14,23 +14,20 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from affinity.catalog import CATEGORY_SEPARATOR, Attribute, Product, category_and_ancestors
-from auction.kernel import GROUP_FIRST_FREE
+from auction.kernel import EFFECT, GROUP_FIRST_FREE
 from auction.placement import Floors
 from auction.retailer_rule import RetailerRule, Target
 
 PPM = 1_000_000
 BOOST_PPM_MAX = 4_000_000
 GROUP_COUNT_MAX = 60  # caps of rules on a part of the catalogue that one page can hold
-PLAN_COUNT_MAX = 256
+PLAN_BYTES_MAX = 128_000_000
 
 Mask = NDArray[np.bool_]
-Int64s = NDArray[np.int64]
-UInt64s = NDArray[np.uint64]
+Effects = NDArray[np.void]
 Bytes = NDArray[np.uint8]
 
-NO_BYTES: Bytes = np.zeros(0, np.uint8)
-NO_INT64S: Int64s = np.zeros(0, np.int64)
-NO_UINT64S: UInt64s = np.zeros(0, np.uint64)
+NO_EFFECT: Effects = np.zeros(0, EFFECT)
 
 
 class PinnedSlot(Struct, frozen=True):
@@ -46,26 +43,27 @@ class RulePlan(Struct, frozen=True):
 
     Attributes:
         rule_rows: the rules in force, in the order they are evaluated.
-        is_excluded: (P,) 1 where a rule keeps the product out.
-        boost_ppm: (P,) factor on weight and merchandising value.
+        effect: (P,) EFFECT, what they do to each product; empty: nothing.
         boost_ppm_max: greatest factor of any product, at least 1,000,000.
-        floor_click, floor_impression: (P,) least bid per click and per impression, in micros.
         pins: by slot, at most one per slot and product.
-        group: (P,) bits, from GROUP_FIRST_FREE up, of the targeted caps the product counts for.
-        group_max: most fills of one brand for each of those bits.
+        group_max: most fills of one brand for each of the groups' bits.
         brand_max: most fills of one brand, whatever the product; None for no limit.
     """
 
     rule_rows: tuple[int, ...] = ()
-    is_excluded: Bytes = NO_BYTES
-    boost_ppm: Int64s = NO_INT64S
+    effect: Effects = NO_EFFECT
     boost_ppm_max: int = PPM
-    floor_click: Int64s = NO_INT64S
-    floor_impression: Int64s = NO_INT64S
     pins: tuple[PinnedSlot, ...] = ()
-    group: UInt64s = NO_UINT64S
     group_max: tuple[int, ...] = ()
     brand_max: int | None = None
+
+    def excludes(self, product_row: int) -> bool:
+        """Say whether a rule keeps the product out."""
+        return len(self.effect) > 0 and bool(self.effect["is_excluded"][product_row])
+
+    def group_of(self, product_row: int) -> int:
+        """Return the bits of the targeted caps the product counts for."""
+        return int(self.effect["group"][product_row]) if len(self.effect) else 0
 
 
 NO_RULES = RulePlan()
@@ -79,6 +77,7 @@ class RuleBook:
         self._target_bits = target_bits
         self._product_row = product_row
         self._plans: dict[tuple[object, ...], RulePlan] = {}
+        self._plan_count_max = max(8, PLAN_BYTES_MAX // (EFFECT.itemsize * max(1, len(product_row))))
         self._segments = frozenset(name for rule in rules for name in rule.scope.segments or ())
         self._asks_device = any(rule.scope.devices for rule in rules)
         self._asks_category = any(rule.scope.categories for rule in rules)
@@ -107,7 +106,7 @@ class RuleBook:
         )
         plan = self._plans.get(key)
         if plan is None:
-            if len(self._plans) >= PLAN_COUNT_MAX:
+            if len(self._plans) >= self._plan_count_max:
                 self._plans.pop(next(iter(self._plans)))
             plan = self._plans[key] = self._make_plan(page_type, placement_id, category_id, device, segments, now_ms)
         return plan
@@ -132,47 +131,43 @@ class RuleBook:
         return self._combine(rows)
 
     def _combine(self, rows: Sequence[int]) -> RulePlan:
-        product_count = len(self._product_row)
-        excluded, boost, group = NO_BYTES, NO_INT64S, NO_UINT64S
-        floors: dict[str, Int64s] = {"click": NO_INT64S, "impression": NO_INT64S}
+        effect = NO_EFFECT
         group_max: list[int] = []
         brand_max: int | None = None
         pins: list[PinnedSlot] = []
         for row in rows:
-            effect = self._rules[row].effect
-            if effect.exclude:
-                excluded = excluded if len(excluded) else np.zeros(product_count, np.uint8)
-                excluded[self._mask(row)] = 1
-            if effect.boost is not None:
-                boost = boost if len(boost) else np.full(product_count, PPM, np.int64)
-                mask = self._mask(row)
-                boost[mask] = np.clip(boost[mask] * round(effect.boost * PPM) // PPM, 1, BOOST_PPM_MAX)
-            if effect.floor is not None:
-                for charge, least in _floors_per_event(effect.floor):
-                    if not len(floors[charge]):
-                        floors[charge] = np.zeros(product_count, np.int64)
-                    mask = self._mask(row)
-                    floors[charge][mask] = np.maximum(floors[charge][mask], least)
-            if effect.brand_max is not None and self._rules[row].target is None:
-                brand_max = effect.brand_max if brand_max is None else min(brand_max, effect.brand_max)
-            elif effect.brand_max is not None and len(group_max) < GROUP_COUNT_MAX:
-                group = group if len(group) else np.zeros(product_count, np.uint64)
-                group[self._mask(row)] |= np.uint64(GROUP_FIRST_FREE << len(group_max))
-                group_max.append(effect.brand_max)
-            if effect.pin is not None:
+            wish = self._rules[row].effect
+            if wish.pin is not None:
                 self._add_pin(pins, row)
+            elif wish.brand_max is not None and self._rules[row].target is None:
+                brand_max = wish.brand_max if brand_max is None else min(brand_max, wish.brand_max)
+            else:
+                if not len(effect):
+                    effect = np.zeros(len(self._product_row), EFFECT)
+                    effect["boost_ppm"] = PPM
+                self._add_effect(effect, row, group_max)
         return RulePlan(
             rule_rows=tuple(rows),
-            is_excluded=excluded,
-            boost_ppm=boost,
-            boost_ppm_max=max(PPM, int(boost.max())) if len(boost) else PPM,
-            floor_click=floors["click"],
-            floor_impression=floors["impression"],
+            effect=effect,
+            boost_ppm_max=max(PPM, int(effect["boost_ppm"].max())) if len(effect) else PPM,
             pins=tuple(pins),
-            group=group,
             group_max=tuple(group_max),
             brand_max=brand_max,
         )
+
+    def _add_effect(self, effect: Effects, row: int, group_max: list[int]) -> None:
+        wish, mask = self._rules[row].effect, self._mask(row)
+        if wish.exclude:
+            effect["is_excluded"][mask] = 1
+        if wish.boost is not None:
+            boosted = effect["boost_ppm"][mask].astype(np.int64) * round(wish.boost * PPM) // PPM
+            effect["boost_ppm"][mask] = np.clip(boosted, 1, BOOST_PPM_MAX)
+        if wish.floor is not None:
+            for name, least in _floors_per_event(wish.floor):
+                effect[name][mask] = np.maximum(effect[name][mask], least)
+        if wish.brand_max is not None and len(group_max) < GROUP_COUNT_MAX:
+            effect["group"][mask] |= np.uint64(GROUP_FIRST_FREE << len(group_max))
+            group_max.append(wish.brand_max)
 
     def _add_pin(self, pins: list[PinnedSlot], row: int) -> None:
         pin = self._rules[row].effect.pin
@@ -308,8 +303,8 @@ RULE_FIELDS = frozenset(_FIELDS) | {"age_days"}  # what a rule may ask of every 
 
 def _floors_per_event(floor: int | Floors) -> list[tuple[str, int]]:
     if isinstance(floor, Floors):
-        return [("click", floor.click), ("impression", -(-floor.impression // 1_000))]
-    return [("click", floor)]
+        return [("floor_click", floor.click), ("floor_impression", -(-floor.impression // 1_000))]
+    return [("floor_click", floor)]
 
 
 def _is_in_force(rule: RetailerRule, now_ms: int) -> bool:

@@ -343,7 +343,7 @@ class SlotServer:
         if disclosure is None:
             names = market.snapshot.names
             paid_by = names.advertiser_name[advertiser_row]
-            brand_row = int(market.arrays.brand_code[product_row])
+            brand_row = int(market.snapshot.columns.product_brand[product_row])
             on_behalf_of = names.brand[brand_row] if brand_row < len(names.brand) else paid_by
             parameters = PERSONAL_PARAMETERS if is_personal else MAIN_PARAMETERS
             disclosure = self._disclosures[key] = Disclosure(LABEL, on_behalf_of, paid_by, parameters)

@@ -32,7 +32,7 @@ Int64s = NDArray[np.int64]
 Int32s = NDArray[np.int32]
 Bytes = NDArray[np.uint8]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _MAGIC = b"ENDCAPSN"
 _ALIGNMENT = 64
 
@@ -110,10 +110,9 @@ class Columns(Struct, frozen=True, kw_only=True):
             of its title.
         target_category_start, keyword_start: offers of restricted bids by the category or keyword they name.
         product_start: offers of each product.
-        condition_*: per distinct context condition, the hours it allows and, per dimension, the values.
-        negative_*: keywords of each distinct set of negative ones.
-        multiplier_*: per distinct set of placement multipliers, placements and factors.
-        multiplier_max_ppm: greatest factor of each set, at least 1.
+        wish_start, wish: conditions, sets of negative keywords and of placement multipliers that offers name by row;
+            see MarketArrays in kernel.py.
+        multiplier_max_ppm: greatest factor of each of those rows, at least 1.
         rule_target_bits: (R, ⌈P/8⌉) which products a rule is about.
     """
 
@@ -145,14 +144,8 @@ class Columns(Struct, frozen=True, kw_only=True):
     product_start: Int64s
     word_product_start: Int64s
     word_product_row: Int32s
-    condition_hours: Int64s
-    condition_start: Int64s
-    condition_value: Int32s
-    negative_start: Int64s
-    negative_keyword: Int32s
-    multiplier_start: Int64s
-    multiplier_placement: Int32s
-    multiplier_ppm: Int64s
+    wish_start: Int64s
+    wish: Int64s
     multiplier_max_ppm: Int64s
     rule_target_bits: Bytes
 

@@ -29,7 +29,7 @@ def reasons(world: World, **changes: Any) -> set[int]:
     """Reasons of the offers that did not take part."""
     visitor = changes.pop("visitor", None)
     outcome = world.hold(request(**changes), visitor)
-    return set(world.market.scratch.found.lost_reason[: outcome.lost_count].tolist())
+    return set(world.market.scratch.found.lost["reason"][: outcome.lost_count].tolist())
 
 
 def category(name: str) -> Page:
