@@ -256,7 +256,7 @@ class Serving(Struct, kw_only=True):
 
     async def _start_then_tick(self) -> None:
         await self.start()
-        kept_house_at = 0.0
+        kept_house_at = time.monotonic()
         while True:
             await self.tick()
             if time.monotonic() - kept_house_at > HOUSEKEEPING_EVERY_S:

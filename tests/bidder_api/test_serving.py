@@ -8,10 +8,11 @@ import sqlalchemy as sa
 from affinity.catalog import Product
 from affinity.profile import ProfileDraft
 from affinity.store import put_profile
+from bidder_api.database import Database
 from bidder_api.serving import ProductBook
 from ledger import store as ledger_store
 from ledger.errors import LedgerUnavailable
-from tests.bidder_api.world import NOW_MS, ORIGIN, RETAILER, World
+from tests.bidder_api.world import NOW_MS, ORIGIN, RETAILER, World, world_over
 
 MOMENT = "2026-11-18T11:06:39Z"  # a second before the world's clock
 
@@ -194,6 +195,15 @@ def test_metrics_show_fills_events_and_problems(shop: World) -> None:
         "snapshot_version",
     ):
         assert line in text, line
+
+
+@pytest.mark.parametrize(
+    ("mode", "statuses"), [("open", [200, 200, 200]), ("key", [401, 403, 200]), ("off", [404, 404, 404])]
+)
+def test_metrics_are_read_by_whom_the_setting_says(sqlite_database: Database, mode: str, statuses: list[int]) -> None:
+    with world_over(sqlite_database, metrics=mode) as world:
+        callers = [{}, world.headers("merchant"), world.headers("auditor")]
+        assert [world.client.get("/metrics", headers=headers).status_code for headers in callers] == statuses
 
 
 def test_a_product_keeps_its_place_among_prices_until_the_next_start() -> None:
