@@ -19,8 +19,7 @@ from bidder_api import processes
 from bidder_api.access import derive_secret
 from bidder_api.demonstration import market
 from bidder_api.demonstration.keys import ensure_keys
-from bidder_api.demonstration.load import DemoRefusedError, load, read_shipped_products
-from bidder_api.demonstration.state import make_console
+from bidder_api.demonstration.state import DemoRefusedError, make_console, showing
 from bidder_api.deployment import open_deployment
 from bidder_api.settings import AllSettings, master_secret
 
@@ -38,6 +37,10 @@ def run(settings: AllSettings) -> int:
     check_port(settings.server.host, port)
     console = make_console()
     console.print(f"Endcap demo, data in {data_dir}", markup=False, style="bold")
+    compiling = compile_kernels()
+    # Imported here: it compiles kernels of its own, on another core meanwhile.
+    from bidder_api.demonstration.load import load, read_shipped_products
+
     database, deployment = open_deployment(settings.server)
     try:
         load(settings, database, deployment, datetime.now(UTC).date(), console)
@@ -47,12 +50,20 @@ def run(settings: AllSettings) -> int:
         ensure_keys(data_dir, database, deployment.retailer_id, hash_key, port, advertiser_id, now_ms)
     finally:
         database.close()
+    if compiling.poll() is None:
+        with showing(console, "Compiling kernels, once"):
+            compiling.wait()
     host = HostProcess([str(data_dir), str(port), str(began_at)])
     try:
         status = processes.serve(settings, pages="bidder_api.shop.mount:pages")
     finally:
         host_status = host.stop()
     return host_status or status
+
+
+def compile_kernels() -> subprocess.Popen[bytes]:
+    """Compile the auction's kernels beside everything else, into the cache; next to nothing if they are there."""
+    return subprocess.Popen([sys.executable, "-c", "import auction.kernel"])  # our own interpreter
 
 
 def demo_settings(settings: AllSettings) -> AllSettings:

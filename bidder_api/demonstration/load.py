@@ -22,7 +22,7 @@ from affinity.kernel import (
 )
 from affinity.store import list_products, rename_advertiser
 from bidder_api.database import Database
-from bidder_api.demonstration.state import read_state, showing, write_state
+from bidder_api.demonstration.state import DemoRefusedError, read_state, showing, write_state
 from bidder_api.settings import AllSettings
 from bidder_api.store import Deployment
 from bidder_api.tasks import import_file, train_affinity
@@ -41,13 +41,6 @@ TUNED = {
     HISTORY: 0.3,
 }
 LAST_DAY_OF_DATA = date(2018, 1, 1)
-
-
-class DemoRefusedError(Exception):
-    """The demo cannot be set up; the message says why. Refusal code `demo_refused`."""
-
-    code = "demo_refused"
-    retryable = False
 
 
 def load(settings: AllSettings, database: Database, deployment: Deployment, today: date, console: Console) -> None:

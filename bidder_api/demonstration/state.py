@@ -15,6 +15,13 @@ from bidder_api.demonstration.keys import write_private
 STATE_FILE = "demo.json"
 
 
+class DemoRefusedError(Exception):
+    """The demo cannot be set up; the message says why. Refusal code `demo_refused`."""
+
+    code = "demo_refused"
+    retryable = False
+
+
 class State(Struct, kw_only=True):
     """What is done; written after each step, so that a start that was cut short goes on from there.
 
