@@ -11,6 +11,10 @@ class CallFailedError(Exception):
     """The server answered something else than success; the message is its problem document."""
 
 
+class ServerGoneError(Exception):
+    """Nobody answers: the server is not there, not yet or no longer."""
+
+
 class ApiClient:
     """Calls the API of a server on this machine.
 
@@ -41,6 +45,7 @@ class ApiClient:
 
         Raises:
             CallFailedError: the status was not a success.
+            ServerGoneError: nobody answers.
         """
         status, raw = self.raw(method, path, None if body is None else self._encoder.encode(body), headers)
         if not 200 <= status < 300:
@@ -50,7 +55,11 @@ class ApiClient:
     def raw(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> tuple[int, bytes]:
-        """Return status and body of one call; a connection the server closed meanwhile is opened anew, once."""
+        """Return status and body of one call; a connection the server closed meanwhile is opened anew, once.
+
+        Raises:
+            ServerGoneError: nobody answers.
+        """
         for attempt in (1, 2):
             try:
                 self._connection.request(method, path, body, self._headers | (headers or {}))
@@ -62,7 +71,7 @@ class ApiClient:
                     failure, http.client.RemoteDisconnected | BrokenPipeError | ConnectionResetError
                 )
                 if attempt == 2 or not was_closed:
-                    raise
+                    raise ServerGoneError(str(failure)) from failure
         raise AssertionError("unreachable")
 
     def wait_until(self, path: str, deadline_s: float) -> None:
@@ -79,7 +88,7 @@ class ApiClient:
                 if status == 200:
                     return
                 last = f"{status} {raw[:200].decode('utf-8', 'replace')}"
-            except (http.client.HTTPException, OSError) as failure:
+            except ServerGoneError as failure:
                 last = str(failure)
             time.sleep(0.05)
         raise TimeoutError(f"{path} was not there after {deadline_s:g} s: {last}")

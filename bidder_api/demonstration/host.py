@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from bidder_api.demonstration.client import ApiClient
+from bidder_api.demonstration.client import ApiClient, ServerGoneError
 from bidder_api.demonstration.keys import KEYS_FILE, read_keys, site_keys
 from bidder_api.demonstration.load import read_end_caps, read_shipped_products
 from bidder_api.demonstration.setup import (
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
         host.set_up()
         host.show_around(time.time() - began_at)
         host.check()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ServerGoneError):  # whoever stopped the demo knows why
         return 0
     except Exception as failure:
         make_console().print(f"The demo could not be set up: {failure}", markup=False, style="bold red")

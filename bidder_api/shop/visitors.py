@@ -69,13 +69,16 @@ class Visitors:
             return Who(visitor_id=None, name=words["stranger"], label=words["stranger"], facts=[])
         name = f"{words['household']} {visitor_id.rpartition('-')[2]}"
         known = self._known(visitor_id)
-        facts = [words["rfm_" + known.rfm]] if known.rfm is not None else []
+        categories = self._telling[visitor_id].categories
+        facts = [category.rpartition(CATEGORY_SEPARATOR)[2].lower() for category in categories]
+        told = facts[:1]
+        if known.rfm is not None:
+            facts.append(words["rfm_" + known.rfm])
+            told.append(facts[-1])
         if known.promophile is not None:
             facts.append(_promotion_words(known.promophile, words))
-        categories = self._telling[visitor_id].categories
-        last_parts = [category.rpartition(CATEGORY_SEPARATOR)[2].lower() for category in categories]
-        label = f"{name}: {', '.join([*facts, last_parts[0]])}"
-        facts += last_parts
+            if not PROMOTION_LOW < known.promophile < PROMOTION_HIGH:
+                told.append(facts[-1])
         profile = self._profiles.get(visitor_id)
         if profile is not None:
             age, kids = profile.attributes.get("age"), profile.attributes.get("kids_count")
@@ -83,7 +86,7 @@ class Visitors:
                 facts.append(f"{age} {words['years']}")
             if kids and kids != "0":
                 facts.append(f"{kids} {words['kid' if kids == '1' else 'kids']}")
-        return Who(visitor_id=visitor_id, name=name, label=label, facts=facts)
+        return Who(visitor_id=visitor_id, name=name, label=f"{name}: {', '.join(told)}", facts=facts)
 
     def everybody(self, words: Mapping[str, str]) -> list[Who]:
         """Return every choice in words, the stranger last."""

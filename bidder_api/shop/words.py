@@ -47,10 +47,10 @@ _WORDS: dict[str, tuple[str, str]] = {
     "tab_rules": ("With the merchant’s rules", "Avec les règles du marchand"),
     "tab_bids": ("With bids", "Avec les enchères"),
     "about_pinned": (
-        "The merchant puts products on the shelf by hand: those that stood on the stores’ real end caps in the "
-        "data’s last four weeks. Everybody sees the same; what is left is filled by what sells best.",
-        "Le marchand pose les produits à la main : ceux qui étaient vraiment en tête de gondole dans les magasins les "
-        "quatre dernières semaines des données. Tout le monde voit la même chose ; le reste suit les ventes.",
+        "The merchant puts products on the shelf by hand: those that stood on end caps of the data’s stores in "
+        "its last four weeks. Everybody sees the same; what is left is filled by what sells best.",
+        "Le marchand pose les produits à la main : ceux qui étaient en tête de gondole dans les magasins des données, "
+        "leurs quatre dernières semaines. Tout le monde voit la même chose ; le reste suit les ventes.",
     ),
     "about_affinity": (
         "The shelf is ranked for this visitor, from what they bought and what they look at now. Click on a "
