@@ -22,6 +22,7 @@ from auction.kernel import (
     GROUP_PAID,
     IMPRESSION,
     LISTED,
+    NOT_HEAPED,
     PPM,
     TERM_AT_OFFER,
     TERM_AT_PRODUCT,
@@ -180,7 +181,7 @@ def lay_place(
         context.base_count,
         _as_signed(((1 << slot_count) - 1) << first_slot),
         _as_signed(tie_seed),
-        0,  # is ranked
+        NOT_HEAPED,
         0,  # at product
         0,  # at offer
         candidates is None,  # something may be left in the lists

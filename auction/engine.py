@@ -258,11 +258,11 @@ def _decide(
 ) -> bool:
     """Look at candidates and fill the page until no other candidate could change it; say whether time ran out."""
     is_merchandised = request.mode == "merchandised"
-    chunk, wanted = settings.scan_rows_between_clock_looks, settings.candidate_pool_size
+    chunk, per_slot = settings.scan_rows_between_clock_looks, settings.candidates_per_slot
     found = market.scratch.found
     if is_merchandised:
         for place in places:
-            find_organic(place, context, visitor.product_row, asker, market, wanted)
+            find_organic(place, context, visitor.product_row, asker, market, per_slot * place.slot_count)
     is_late = deadline.is_past
     for place in places:
         place.is_searched = no_paid_reason is None
@@ -270,7 +270,7 @@ def _decide(
     while True:
         # On a merchandised page the lists are not in the order of the offers' value there: look at all of them.
         for place in places:
-            more = WANTED_ALL if is_merchandised else wanted
+            more = WANTED_ALL if is_merchandised else per_slot * place.slot_count
             while place.unseen_score and not is_late and find_candidates(place, asker, market, more, chunk):
                 is_late = deadline.is_past
         found = market.scratch.found
@@ -282,10 +282,10 @@ def _decide(
                 place.unseen_organic_score = 0
             fill_page_nb(found.candidate, found.counts[0], page, *unseen_kinds(places, market), arrays)
             return True
-        wanted *= 4
+        per_slot *= 4
         for place in places:
             if place.unseen_organic_score:
-                find_organic(place, context, visitor.product_row, asker, market, wanted)
+                find_organic(place, context, visitor.product_row, asker, market, per_slot * place.slot_count)
 
 
 def _place_pins(places: Sequence[Place], asker: AskerArrays, market: Market, page: PageArrays) -> dict[int, int]:
@@ -392,8 +392,7 @@ def _read_outcome(
             winner = winners[slot]
             if winner < 0:
                 continue
-            entry = found.entry[winner]
-            offer_row = int(entry["offer_row"])
+            quality_ppm, offer_row, _ = found.entry[winner].item()
             is_paid = offer_row >= 0
             charge = None
             if is_paid:
@@ -404,7 +403,7 @@ def _read_outcome(
                     int(found.candidate.product_code[winner]),
                     offer_row,
                     _price(place.placement.pricing, slot, winner, arrays, market) if is_paid else 0,
-                    int(entry["quality_ppm"]),
+                    quality_ppm,
                     charge,
                     slot in pins,
                     winner,

@@ -1236,7 +1236,7 @@ LISTED = np.dtype(  # a product whose offers are looked at for itself
         ("product_row", "i4"),
         ("relevance_ppm", "i4"),  # -1: the catalogue's
         ("organic_rank", "i4"),  # 0: none
-        ("reserved", "i4"),
+        ("heap", "i4"),  # the gate's: places in the list, heaped by score
     ],
     align=True,
 )
@@ -1340,10 +1340,12 @@ class PlaceArrays(NamedTuple):
 LIST_BEGIN, LIST_END, LIST_AT = range(3)
 TERM_PLACEMENT, TERM_PLACE, TERM_FLOOR_CLICK, TERM_FLOOR_IMPRESSION, TERM_SCORE_FLOOR = range(5)
 TERM_RELEVANCE_FLOOR, TERM_SQUASHING, TERM_MEAN_QUALITY, TERM_BOOST_MAX = range(5, 9)
-TERM_BASE_COUNT, TERM_SLOTS, TERM_TIE_SEED, TERM_IS_RANKED = range(9, 13)  # slots and seed: bit patterns of uint64
-TERM_AT_PRODUCT, TERM_AT_OFFER = 13, 14  # where to go on among the products
+TERM_BASE_COUNT, TERM_SLOTS, TERM_TIE_SEED = range(9, 12)  # slots and seed: bit patterns of uint64
+TERM_HEAP_SIZE = 12  # listed products not looked at yet; NOT_HEAPED before they are heaped
+TERM_AT_PRODUCT, TERM_AT_OFFER = 13, 14  # where to go on: in the list (organic ones), in the product's offers
 TERM_LEFT_IN_LISTS, TERM_LEFT_IN_PRODUCTS = 15, 16  # what offers not looked at may be worth
 TERM_COUNT = 17
+NOT_HEAPED = -1
 
 
 class FoundArrays(NamedTuple):
@@ -1531,21 +1533,41 @@ def _most_unseen(score: Int, term: Int64s) -> Int:
 
 
 @njit(cache=True)
-def _rank_listed(product: Records, mark: Records, listed: Records) -> None:
-    """Write what each product's offers can be worth at most, and put the products in that order; equal ones stay."""
-    count = listed.size
-    keys = np.zeros((count, 3), np.int64)
-    order = np.empty(count, np.int64)
-    for at in range(count):
+def _sift_down(listed: Records, size: Int, at: Int) -> None:
+    """Restore the heap of listed products, the one worth most on top and of equal ones the first, below `at`."""
+    moved = listed[at].heap
+    score = listed[moved].score
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            break
+        best = listed[child].heap
+        if child + 1 < size:
+            other = listed[child + 1].heap
+            if listed[other].score > listed[best].score or (listed[other].score == listed[best].score and other < best):
+                child, best = child + 1, other
+        if listed[best].score < score or (listed[best].score == score and best > moved):
+            break
+        listed[at].heap = best
+        at = child
+    listed[at].heap = moved
+
+
+@njit(cache=True)
+def _heap_listed(product: Records, mark: Records, listed: Records) -> Int:
+    """Write what each product's offers can be worth at most, and heap those worth anything; return how many are."""
+    size = 0
+    for at in range(listed.size):
         row = listed[at].product_row
         score = product[row].best_click_micros * _quality(product, mark, row)
         score = max(score, product[row].best_impression_score)
         listed[at].score = score
-        keys[at, 0], keys[at, 1], order[at] = score, at, at
-    before = listed.copy()
-    _sort_best_first(order, np.empty(count, np.int64), 0, count, keys)
-    for at in range(count):
-        listed[at] = before[order[at]]
+        if score > 0:
+            listed[size].heap = at
+            size += 1
+    for at in range(size // 2 - 1, -1, -1):
+        _sift_down(listed, size, at)
+    return np.int64(size)
 
 
 @njit(
@@ -1592,10 +1614,9 @@ def find_candidates_nb(
     asked = fact[FACT_QUESTION] + term[TERM_PLACE]
     goal = counts[0] + wanted
     relevance_ppm, organic_rank = np.int64(-1), np.int64(0)
-    listed_at, offer_at = term[TERM_AT_PRODUCT], term[TERM_AT_OFFER]
-    if term[TERM_IS_RANKED] == 0:
-        _rank_listed(market.product, mark, listed)
-        term[TERM_IS_RANKED] = 1
+    if term[TERM_HEAP_SIZE] == NOT_HEAPED:
+        term[TERM_HEAP_SIZE] = _heap_listed(market.product, mark, listed)
+    offer_at = term[TERM_AT_OFFER]
     reads_lists = not has_page_candidates and term[TERM_LEFT_IN_LISTS] > 0
     base_row: Int = np.int64(NO_ROW)
     if reads_lists:
@@ -1626,22 +1647,25 @@ def find_candidates_nb(
         else:
             if offer_at == 0:
                 most: Int = np.int64(0)
-                if listed_at < listed.size:
-                    most = _most_unseen(listed[listed_at].score, term)
+                if term[TERM_HEAP_SIZE] > 0:
+                    most = _most_unseen(listed[listed[0].heap].score, term)
                 is_enough = counts[0] >= goal if has_page_candidates else most <= term[TERM_LEFT_IN_LISTS]
                 if most == 0 or is_enough:
-                    term[TERM_AT_PRODUCT], term[TERM_AT_OFFER] = listed_at, 0
-                    term[TERM_LEFT_IN_PRODUCTS] = most
+                    term[TERM_AT_OFFER], term[TERM_LEFT_IN_PRODUCTS] = 0, most
                     return False
             if looked_at >= row_count_max:
-                term[TERM_AT_PRODUCT], term[TERM_AT_OFFER] = listed_at, offer_at
+                term[TERM_AT_OFFER] = offer_at
                 return True
+            listed_at = listed[0].heap
             product_row = np.int64(listed[listed_at].product_row)
             offer_place = market.product[product_row].offers_begin + offer_at
-            is_repeated = offer_at == 0 and mark[product_row].last_asked == asked
+            is_done = offer_at == 0 and mark[product_row].last_asked == asked  # it is listed twice
             mark[product_row].last_asked = asked
-            if is_repeated or offer_place >= market.product[product_row].offers_end:
-                listed_at, offer_at = listed_at + 1, np.int64(0)
+            if is_done or offer_place >= market.product[product_row].offers_end:
+                term[TERM_HEAP_SIZE] -= 1
+                listed[0].heap = listed[term[TERM_HEAP_SIZE]].heap
+                _sift_down(listed, term[TERM_HEAP_SIZE], 0)
+                offer_at = np.int64(0)
                 continue
             row = np.int64(posting_row[offer_place])
             relevance_ppm = np.int64(listed[listed_at].relevance_ppm)
@@ -1654,7 +1678,7 @@ def find_candidates_nb(
                 if not is_in_context and not has_page_candidates:
                     if list_count == base_count and not is_restricted:
                         # Nor do its other open offers belong here, and no restricted one does.
-                        listed_at, offer_at = listed_at + 1, np.int64(0)
+                        offer_at = market.product[product_row].offers_end - market.product[product_row].offers_begin
                     continue
 
         offer = market.offer[row]

@@ -30,6 +30,8 @@ GONE_BEFORE = "gone-before"  # a file with the time before which segments were d
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _LENGTH = struct.Struct("<I")
 _RECORD_BYTES_MAX = 1 << 28
+BATCH_COUNT_MAX = 256
+PRODUCT_CODE = CandidateArrays._fields.index("product_code")
 
 # How the arrays of a receipt are written, in this order.
 _CANDIDATE_TYPES = ("i8", "i8", "i8", "i8", "i4", "i4", "i4", "i1", "u8", "u8", "u8")
@@ -89,10 +91,24 @@ class OfferName(Struct, frozen=True, array_like=True):
 
 
 class Names(Struct, frozen=True, array_like=True, tag="names"):
-    """Names behind rows of one snapshot, as far as the segment's receipts needed them when they were written."""
+    """Names behind rows of one snapshot, as far as the segment's receipts needed them when they were written.
+
+    Attributes:
+        offer_row: of each offer named here, as bytes of i4; the next four are in the same order.
+        bid_length, bid_letters: its bid's id: bytes of i4, and UTF-8.
+        campaign_row, advertiser_row, product_row: bytes of i4.
+        campaigns, advertisers, products: ids by row.
+    """
 
     snapshot_number: int
-    offers: dict[int, OfferName]
+    offer_row: bytes
+    bid_length: bytes
+    bid_letters: bytes
+    campaign_row: bytes
+    advertiser_row: bytes
+    product_row: bytes
+    campaigns: dict[int, str]
+    advertisers: dict[int, str]
     products: dict[int, str]
 
 
@@ -201,7 +217,8 @@ class ReceiptLog:
         self._size = 0
         self._snapshot_number = 0
         self._snapshot: Snapshot | None = None
-        self._is_named: dict[str, NDArray[np.bool_]] = {}
+        self._named_offers = self._named_products = np.zeros(0, bool)
+        self._named_campaigns = self._named_advertisers = np.zeros(0, bool)
         self.dropped_count = 0
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -222,22 +239,25 @@ class ReceiptLog:
 
         What the disk refuses is dropped and counted: a receipt must never hold up a fill.
         """
-        parts: list[bytes] = []
         written = 0
         while self._waiting and written < count_max:
-            waiting = self._waiting[0]
             if self._path is None or self._size >= self._settings.receipt_segment_bytes:
-                self._append(parts)
-                self._begin_segment(waiting.note.held_at_ms)
-            self._waiting.popleft()
-            written += 1
-            before = len(parts)
-            self._add_names(waiting, parts)
-            note = msgspec.structs.replace(waiting.note, snapshot_number=self._snapshot_number)
-            parts.append(_framed(note))
-            self._size += sum(len(part) for part in parts[before:])
-        self._append(parts)
+                self._begin_segment(self._waiting[0].note.held_at_ms)
+            written += self._write_batch(min(count_max - written, BATCH_COUNT_MAX))
         return written
+
+    def _write_batch(self, count_max: int) -> int:
+        """Write the first receipts of the queue that are of one snapshot, after the names they need."""
+        snapshot = self._waiting[0].snapshot
+        notes: list[Note] = []
+        while self._waiting and len(notes) < count_max and self._waiting[0].snapshot is snapshot:
+            notes.append(self._waiting.popleft().note)
+        names = self._name(snapshot, notes)
+        parts = [] if names is None else [_framed(names)]
+        for note in notes:
+            parts.append(_framed(msgspec.structs.replace(note, snapshot_number=self._snapshot_number)))
+        self._append(b"".join(parts), len(notes))
+        return len(notes)
 
     def find(self, auction_id: str) -> Receipt | None:
         """Return the receipt of an auction, None where none is kept."""
@@ -263,16 +283,15 @@ class ReceiptLog:
 
     # --- segments ----------------------------------------------------------------------------------------------------
 
-    def _append(self, parts: list[bytes]) -> None:
-        if not parts or self._path is None:
-            return
+    def _append(self, content: bytes, receipt_count: int) -> None:
+        assert self._path is not None
         try:
             with self._path.open("ab") as file:
-                file.write(b"".join(parts))
+                file.write(content)
+            self._size += len(content)
         except OSError:
-            self.dropped_count += len(parts)
+            self.dropped_count += receipt_count
             self._path = None
-        parts.clear()
 
     def _begin_segment(self, first_ms: int) -> None:
         self._trim()
@@ -310,43 +329,81 @@ class ReceiptLog:
 
     # --- names -------------------------------------------------------------------------------------------------------
 
-    def _add_names(self, waiting: Waiting, parts: list[bytes]) -> None:
-        snapshot, note = waiting.snapshot, waiting.note
+    def _name(self, snapshot: Snapshot, notes: list[Note]) -> Names | None:
+        """Return the names receipts speak of that the segment does not have yet."""
         if self._snapshot is not snapshot:
             self._snapshot = snapshot
             self._snapshot_number += 1
-            self._is_named = {
-                "offer": np.zeros(snapshot.offer_count, bool),
-                "product": np.zeros(len(snapshot.product_id), bool),
-            }
-        offers = np.concatenate(
-            [np.frombuffer(note.entry, ENTRY)["offer_row"], np.frombuffer(note.lost, LOST)["offer_row"]]
-        )
-        new_offers = self._new("offer", offers[offers >= 0])
-        new_products = self._new("product", np.frombuffer(note.candidates[6], "i4"))
-        if not len(new_offers) and not len(new_products):
-            return
-        rows = snapshot.columns.offer[new_offers]
-        names = Names(
+            self._named_offers = np.zeros(snapshot.offer_count, bool)
+            self._named_products = np.zeros(len(snapshot.product_id), bool)
+            self._named_campaigns = np.zeros(len(snapshot.campaign_id), bool)
+            self._named_advertisers = np.zeros(len(snapshot.advertiser_id), bool)
+        entries = [np.frombuffer(note.entry, ENTRY)["offer_row"] for note in notes]
+        lost = [np.frombuffer(note.lost, LOST)["offer_row"] for note in notes]
+        offers = np.concatenate(entries + lost)
+        offers = _take_new(self._named_offers, offers[offers >= 0])
+        shown = [np.frombuffer(note.candidates[PRODUCT_CODE], "i4") for note in notes]
+        facts = snapshot.columns.offer[offers]
+        products = _take_new(self._named_products, np.concatenate([*shown, facts["product_row"]]))
+        if not len(offers) and not len(products):
+            return None
+        campaigns = _take_new(self._named_campaigns, facts["campaign_row"])
+        advertisers = _take_new(self._named_advertisers, facts["advertiser_row"])
+        lengths, letters = snapshot.bid_id.gather(facts["bid_row"])
+        return Names(
             snapshot_number=self._snapshot_number,
-            offers={
-                int(row): OfferName(
-                    snapshot.bid_id[int(offer["bid_row"])],
-                    snapshot.campaign_id[offer["campaign_row"]],
-                    snapshot.advertiser_id[offer["advertiser_row"]],
-                    snapshot.product_id[offer["product_row"]],
-                )
-                for row, offer in zip(new_offers, rows, strict=True)
-            },
-            products={int(row): snapshot.product_id[row] for row in new_products},
+            offer_row=offers.astype("i4").tobytes(),
+            bid_length=lengths.astype("i4").tobytes(),
+            bid_letters=letters,
+            campaign_row=facts["campaign_row"].tobytes(),
+            advertiser_row=facts["advertiser_row"].tobytes(),
+            product_row=facts["product_row"].tobytes(),
+            campaigns={row: snapshot.campaign_id[row] for row in campaigns.tolist()},
+            advertisers={row: snapshot.advertiser_id[row] for row in advertisers.tolist()},
+            products={row: snapshot.product_id[row] for row in products.tolist()},
         )
-        parts.append(_framed(names))
 
-    def _new(self, kind: str, rows: NDArray[np.int32]) -> NDArray[np.int32]:
-        is_named = self._is_named[kind]
-        new = np.unique(rows[~is_named[rows]])
+
+class _NameTable:
+    """The names of one snapshot's rows, as a segment tells them bit by bit."""
+
+    def __init__(self) -> None:
+        self.offers: dict[int, OfferName] = {}
+        self.products: dict[int, str] = {}
+        self._campaigns: dict[int, str] = {}
+        self._advertisers: dict[int, str] = {}
+
+    def add(self, names: Names) -> None:
+        """Take over what a record names."""
+        self.products.update(names.products)
+        self._campaigns.update(names.campaigns)
+        self._advertisers.update(names.advertisers)
+        columns = [
+            np.frombuffer(column, "i4").tolist()
+            for column in (
+                names.offer_row,
+                names.bid_length,
+                names.campaign_row,
+                names.advertiser_row,
+                names.product_row,
+            )
+        ]
+        place = 0
+        for offer, length, campaign, advertiser, product in zip(*columns, strict=True):
+            bid_id = names.bid_letters[place : place + length].decode()
+            place += length
+            self.offers[offer] = OfferName(
+                bid_id, self._campaigns[campaign], self._advertisers[advertiser], self.products[product]
+            )
+
+
+def _take_new(is_named: NDArray[np.bool_], rows: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return the rows that are not marked yet, each once, and mark them."""
+    new = rows[~is_named[rows]]
+    if len(new):
+        new = np.unique(new)
         is_named[new] = True
-        return new
+    return new
 
 
 def list_segments(folder: Path) -> list[Path]:
@@ -362,8 +419,7 @@ def read_receipts(folder: Path) -> Iterator[Receipt]:
 
 def read_segment(path: Path, only: str | None = None) -> Iterator[Receipt]:
     """Yield the receipts of a segment up to its end, or to a torn record; with `only`, just that auction's."""
-    offers: dict[int, dict[int, OfferName]] = {}
-    products: dict[int, dict[int, str]] = {}
+    tables: dict[int, _NameTable] = {}
     wanted = None if only is None else only.encode()
     try:
         content = path.read_bytes()
@@ -383,12 +439,11 @@ def read_segment(path: Path, only: str | None = None) -> Iterator[Receipt]:
             decoded = _decoder.decode(record)
         except msgspec.DecodeError:
             return
+        table = tables.setdefault(decoded.snapshot_number, _NameTable())
         if isinstance(decoded, Names):
-            offers.setdefault(decoded.snapshot_number, {}).update(decoded.offers)
-            products.setdefault(decoded.snapshot_number, {}).update(decoded.products)
+            table.add(decoded)
         else:
-            number = decoded.snapshot_number
-            yield open_note(decoded, offers.setdefault(number, {}), products.setdefault(number, {}))
+            yield open_note(decoded, table.offers, table.products)
 
 
 def open_note(note: Note, offers: dict[int, OfferName], products: dict[int, str]) -> Receipt:

@@ -27,7 +27,7 @@ class Page(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     filters: Annotated[dict[str, Any], Meta(max_length=20)] = {}
 
 
-class RequestCandidate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class RequestCandidate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
     """A product the retailer would show here, with its place in its own ranking."""
 
     product_id: NameText
@@ -67,7 +67,7 @@ class Disclosure(Struct, frozen=True):
     main_parameters: list[str]
 
 
-class Fill(Struct, frozen=True):
+class Fill(Struct, frozen=True, gc=False):
     """A slot given to a product. An organic fill carries null money and an unbilled token."""
 
     slot_position: int

@@ -8,8 +8,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     Attributes:
         body_bytes_max: largest body of `POST /v1/fills`, in bytes.
-        candidate_pool_size: how many of the best candidates are ranked at first; more are fetched while they could
-            still change the answer.
+        candidates_per_slot: how many of the best candidates are ranked at first for each slot of a placement; more
+            are fetched while they could still change the answer.
         scan_rows_between_clock_looks: how many offers are looked at before the deadline is looked at again.
         deadline_reserve_us: microseconds of `tmax_ms` kept for minting beacons and writing the answer.
         organic_click_value_micros: what a click on an organic product is worth to the merchant, in micros; times its
@@ -32,7 +32,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """
 
     body_bytes_max: int = 2_000_000
-    candidate_pool_size: int = 48
+    candidates_per_slot: int = 8
     scan_rows_between_clock_looks: int = 8_192
     deadline_reserve_us: int = 600
     organic_click_value_micros: int = 100_000

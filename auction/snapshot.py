@@ -56,6 +56,14 @@ class TextColumn(Struct, frozen=True):
         """Return the text of a row."""
         return self.letters[self.start[row] : self.start[row + 1]].tobytes().decode()
 
+    def gather(self, rows: Int32s) -> tuple[Int64s, bytes]:
+        """Return the lengths of several texts in bytes, and the texts one after the other."""
+        first = self.start[rows]
+        lengths = self.start[rows + 1] - first
+        total = np.cumsum(lengths)
+        places = np.arange(total[-1] if len(total) else 0) + np.repeat(first - total + lengths, lengths)
+        return lengths, self.letters[places].tobytes()
+
     def __len__(self) -> int:
         return len(self.start) - 1
 

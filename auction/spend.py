@@ -5,7 +5,7 @@ its commit). Fed by the ledger's writer; an advertiser whose funds are not known
 """
 
 from datetime import datetime, timedelta
-from math import sqrt
+from math import inf, sqrt
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -59,6 +59,10 @@ class SpendView:
         self._pending: Float64s
         self._pending_price: Float64s
         self._pending_advertiser: Float64s
+        self._campaign_slack: Float64s
+        self._advertiser_slack: Float64s
+        self._advertiser_of: list[int]
+        self._campaigns_of: list[list[int]]
         self._log_pacing: Float64s
         self._spent_at_step: Float64s
         self._set_rows(snapshot)
@@ -88,7 +92,7 @@ class SpendView:
         self._spent_total[:] = 0
         self._spent_day[:] = 0
         self._advertiser_funds[:] = 0
-        self.campaign_reason[:] = self._reasons(slice(None))
+        self._judge_all()
 
     def apply_campaign(self, campaign_id: str, day: str, spent_day_micros: int, spent_total_micros: int) -> None:
         """Take over what the ledger settled for a campaign: on `day` (ISO, the retailer's), and in all."""
@@ -109,21 +113,32 @@ class SpendView:
         row = self._advertiser_row.get(advertiser_id)
         if row is not None:
             self._advertiser_funds[row] = funds_micros
-            for campaign in np.flatnonzero(self._campaign_advertiser == row):
-                self._judge(int(campaign))
+            self._judge_advertiser(row)
 
     def add_pending(self, campaign_row: int, expected_micros: float, price_micros: int) -> None:
-        """Count a fill just given: what it will cost on average, and what at most."""
+        """Count a fill just given: what it will cost on average, and what at most.
+
+        On the slot path: whether the campaign may still be served is worked out anew only when that is in doubt.
+        """
+        advertiser = self._advertiser_of[campaign_row]
         self._pending[campaign_row] += expected_micros
-        self._pending_price[campaign_row] = max(price_micros, self._pending_price[campaign_row] * 0.9)
-        self._pending_advertiser[self._campaign_advertiser[campaign_row]] += expected_micros
-        self._judge(campaign_row)
+        self._pending_advertiser[advertiser] += expected_micros
+        if price_micros > self._pending_price[campaign_row]:
+            self._pending_price[campaign_row] = price_micros
+            self._judge(campaign_row)
+            return
+        # The room kept free grows by no more than this, since sqrt(a + b) is at most sqrt(a) + sqrt(b).
+        more = expected_micros + self._settings.pending_z * sqrt(expected_micros * self._pending_price[campaign_row])
+        self._campaign_slack[campaign_row] -= more
+        self._advertiser_slack[advertiser] -= more
+        if self._campaign_slack[campaign_row] <= 0 or self._advertiser_slack[advertiser] <= 0:
+            self._judge_advertiser(advertiser)
 
     def settle(self, campaign_row: int, settled_micros: int) -> None:
         """Take from what was expected what has now been charged."""
-        taken = min(float(settled_micros), self._pending[campaign_row])
+        taken = min(float(settled_micros), float(self._pending[campaign_row]))
         self._pending[campaign_row] -= taken
-        self._pending_advertiser[self._campaign_advertiser[campaign_row]] -= taken
+        self._pending_advertiser[self._advertiser_of[campaign_row]] -= taken
         self._judge(campaign_row)
 
     # --- what is judged ----------------------------------------------------------------------------------------------
@@ -135,58 +150,67 @@ class SpendView:
         self.refresh_at_ms = now_ms + self._settings.gate_interval_ms
         if not self._day_starts_ms <= now_ms < self._day_ends_ms:
             self._turn_day(now_ms)
-        self._pending *= 0.5 ** (elapsed_ms / (self._settings.pending_life_s * 1000))
+        kept = 0.5 ** (elapsed_ms / (self._settings.pending_life_s * 1000))
+        self._pending *= kept
+        self._pending_price *= kept
         self._pending_advertiser = np.bincount(
             self._campaign_advertiser, self._pending, len(self._snapshot.advertiser_id)
         ).astype(np.float64)
         if now_ms - self._paced_at_ms >= self._settings.pacing_interval_ms:
             self._step_pacing(now_ms)
-        self.campaign_reason[:] = self._reasons(slice(None))
+        self._judge_all()
 
     def _judge(self, campaign_row: int) -> None:
-        """Do for one campaign what `_reasons` does for many, without arrays: this is on the slot path."""
+        """Do for one campaign what `_judge_all` does for all, without arrays: this may be on the slot path."""
         columns, now_ms, z = self._snapshot.columns, self._now_ms, self._settings.pending_z
-        advertiser = self._campaign_advertiser[campaign_row]
+        advertiser = self._advertiser_of[campaign_row]
         pending, price = float(self._pending[campaign_row]), float(self._pending_price[campaign_row])
-        room = pending + z * sqrt(pending * price)
         advertiser_pending = max(0.0, float(self._pending_advertiser[advertiser]))
+        room = pending + z * sqrt(pending * price)
         advertiser_room = advertiser_pending + z * sqrt(advertiser_pending * price)
-        daily, total = (
-            int(columns.campaign_daily_micros[campaign_row]),
+        total, daily = (
             int(columns.campaign_total_micros[campaign_row]),
+            int(columns.campaign_daily_micros[campaign_row]),
         )
+        total_slack = total - int(self._spent_total[campaign_row]) - room if total >= 0 else inf
+        daily_slack = daily - int(self._spent_day[campaign_row]) - room if daily >= 0 else inf
+        funds_slack = int(self._advertiser_funds[advertiser]) - advertiser_room
+        self._campaign_slack[campaign_row] = min(total_slack, daily_slack)
+        self._advertiser_slack[advertiser] = min(funds_slack, self._advertiser_slack[advertiser])
         reason = 0
         if not columns.campaign_is_active[campaign_row]:
             reason = int(LossReason.CAMPAIGN_PAUSED)
         elif not columns.campaign_starts_ms[campaign_row] <= now_ms < columns.campaign_ends_ms[campaign_row]:
             reason = int(LossReason.OUT_OF_FLIGHT)
-        elif self._advertiser_funds[advertiser] <= advertiser_room:
+        elif funds_slack <= 0:
             reason = int(LossReason.NO_FUNDS)
-        elif total >= 0 and self._spent_total[campaign_row] + room >= total:
+        elif total_slack <= 0:
             reason = int(LossReason.TOTAL_BUDGET_SPENT)
-        elif daily >= 0 and self._spent_day[campaign_row] + room >= daily:
+        elif daily_slack <= 0:
             reason = int(LossReason.DAILY_BUDGET_SPENT)
         self.campaign_reason[campaign_row] = reason
 
-    def _reasons(self, rows: slice) -> Int16s:
-        columns = self._snapshot.columns
-        advertiser = self._campaign_advertiser[rows]
-        pending, price = self._pending[rows], self._pending_price[rows]
-        room = pending + self._settings.pending_z * np.sqrt(pending * price)
-        advertiser_pending = np.maximum(self._pending_advertiser[advertiser], 0.0)
-        advertiser_room = advertiser_pending + self._settings.pending_z * np.sqrt(advertiser_pending * price)
-        daily, total = columns.campaign_daily_micros[rows], columns.campaign_total_micros[rows]
-        is_in_flight = (columns.campaign_starts_ms[rows] <= self._now_ms) & (
-            self._now_ms < columns.campaign_ends_ms[rows]
-        )
-        return np.select(
-            [
-                columns.campaign_is_active[rows] == 0,
-                ~is_in_flight,
-                self._advertiser_funds[advertiser] <= advertiser_room,
-                (total >= 0) & (self._spent_total[rows] + room >= total),
-                (daily >= 0) & (self._spent_day[rows] + room >= daily),
-            ],
+    def _judge_advertiser(self, advertiser_row: int) -> None:
+        self._advertiser_slack[advertiser_row] = inf
+        for campaign_row in self._campaigns_of[advertiser_row]:
+            self._judge(campaign_row)
+
+    def _judge_all(self) -> None:
+        """Say of every campaign whether it may be served, and how far it and its advertiser are from the end."""
+        columns, z = self._snapshot.columns, self._settings.pending_z
+        room = self._pending + z * np.sqrt(self._pending * self._pending_price)
+        advertiser = self._campaign_advertiser
+        pending = np.maximum(self._pending_advertiser[advertiser], 0.0)
+        funds_slack = self._advertiser_funds[advertiser] - pending - z * np.sqrt(pending * self._pending_price)
+        total, daily = columns.campaign_total_micros, columns.campaign_daily_micros
+        total_slack = np.where(total >= 0, total - self._spent_total - room, np.inf)
+        daily_slack = np.where(daily >= 0, daily - self._spent_day - room, np.inf)
+        is_in_flight = (columns.campaign_starts_ms <= self._now_ms) & (self._now_ms < columns.campaign_ends_ms)
+        self._campaign_slack[:] = np.minimum(total_slack, daily_slack)
+        self._advertiser_slack[:] = np.inf
+        np.minimum.at(self._advertiser_slack, advertiser, funds_slack)
+        self.campaign_reason[:] = np.select(
+            [columns.campaign_is_active == 0, ~is_in_flight, funds_slack <= 0, total_slack <= 0, daily_slack <= 0],
             [
                 int(LossReason.CAMPAIGN_PAUSED),
                 int(LossReason.OUT_OF_FLIGHT),
@@ -195,7 +219,7 @@ class SpendView:
                 int(LossReason.DAILY_BUDGET_SPENT),
             ],
             0,
-        ).astype(np.int16)
+        )
 
     def _step_pacing(self, now_ms: int) -> None:
         """Move each even campaign's multiplier towards the rate that uses its day's budget just by midnight.
@@ -244,6 +268,10 @@ class SpendView:
     def _set_rows(self, snapshot: Snapshot) -> None:
         count = len(snapshot.campaign_id)
         self._campaign_advertiser = snapshot.columns.campaign_advertiser
+        self._advertiser_of = self._campaign_advertiser.tolist()
+        self._campaigns_of = [[] for _ in snapshot.advertiser_id]
+        for row, advertiser in enumerate(self._advertiser_of):
+            self._campaigns_of[advertiser].append(row)
         self._advertiser_row = {name: row for row, name in enumerate(snapshot.advertiser_id)}
         self._advertiser_funds = np.array([self._funds.get(name, 0) for name in snapshot.advertiser_id], np.int64)
         spent = [self._spent.get(name) for name in snapshot.campaign_id]
@@ -252,6 +280,8 @@ class SpendView:
             [0 if one is None or one.day != self._day else one.day_micros for one in spent], np.int64
         )
         self._pending = np.zeros(count)
+        self._campaign_slack = np.zeros(count)
+        self._advertiser_slack = np.zeros(len(snapshot.advertiser_id))
         self._pending_price = np.zeros(count)
         self._pending_advertiser = np.zeros(len(snapshot.advertiser_id))
         self._log_pacing = np.zeros(count)

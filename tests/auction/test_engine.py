@@ -30,7 +30,7 @@ from tests.auction.worlds import (
     source,
 )
 
-SCAN_ALL = Settings(candidate_pool_size=1 << 30)
+SCAN_ALL = Settings(candidates_per_slot=1 << 30)
 
 
 def names(world: World, outcome: Outcome, place: int = 0) -> list[str]:
@@ -267,7 +267,7 @@ class TestDeadline:
         world = World(large_source(3_000, product_count=300))
         ticks = iter(range(1, 10_000))
         soon = Deadline(NOW_MS, 3, lambda: next(ticks))
-        settings = Settings(scan_rows_between_clock_looks=4, candidate_pool_size=100)
+        settings = Settings(scan_rows_between_clock_looks=4, candidates_per_slot=100)
         asked = request(Page(type="home"))
         outcome = hold_auction(asked, "auc_1", world.market, world.visitor(), world.spend, soon, 1, settings)
         assert outcome.is_partial
@@ -313,7 +313,7 @@ class TestStoppingEarly:
             world = chance.choice(worlds)
             asked = self.some_request(world, chance)
             visitor = self.some_visitor(world, chance)
-            pool = Settings(candidate_pool_size=chance.choice([1, 8, 48]))
+            pool = Settings(candidates_per_slot=chance.choice([1, 3, 6]))
             early = world.hold(asked, visitor, number, pool)
             looked_at = early.candidate_count + early.lost_count
             everything = world.hold(asked, visitor, number, SCAN_ALL)

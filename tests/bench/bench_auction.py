@@ -274,7 +274,7 @@ def _serve(pipe: Connection, bid_count: int, candidate_count: int) -> None:
             return Response(sample, media_type="application/json")
 
         app = Starlette(routes=[Route("/bare", bare, methods=["POST"]), *routes(server)])
-        listening = socket.socket()
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         config = uvicorn.Config(app, log_level="warning", access_log=False, loop="uvloop", http="httptools")
