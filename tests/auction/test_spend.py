@@ -1,0 +1,156 @@
+"""Who may still be served: budgets, funds, what is pending, days in the retailer's time zone, and pacing."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+
+from auction.builder import build_snapshot
+from auction.campaign import Campaign
+from auction.loss import LossReason
+from auction.settings import Settings
+from auction.spend import SpendView
+from tests.auction.worlds import NOW_MS, campaign, source
+
+TODAY = datetime.fromtimestamp(NOW_MS / 1000, UTC).date().isoformat()
+
+
+def view(*campaigns: Campaign, funds: int | None = 10**12, **settings: Any) -> SpendView:
+    made = SpendView(Settings(**settings), build_snapshot(source(campaigns=list(campaigns))))
+    made.refresh(NOW_MS)
+    if funds is not None:
+        for advertiser_id in ("adv_a", "adv_b", "adv_c"):
+            made.apply_funds(advertiser_id, funds)
+    return made
+
+
+def reason(spend: SpendView, row: int = 0) -> int:
+    return int(spend.campaign_reason[row])
+
+
+def test_an_advertiser_without_known_funds_is_not_served() -> None:
+    assert reason(view(campaign(), funds=None)) == LossReason.NO_FUNDS
+    assert reason(view(campaign(), funds=0)) == LossReason.NO_FUNDS
+    assert reason(view(campaign(), funds=1)) == 0
+
+
+def test_budgets_end_what_is_served() -> None:
+    spend = view(campaign(daily_budget_micros=100, total_budget_micros=150))
+    spend.apply_campaign("cmp_a", TODAY, 99, 99)
+    assert reason(spend) == 0
+    spend.apply_campaign("cmp_a", TODAY, 100, 100)
+    assert reason(spend) == LossReason.DAILY_BUDGET_SPENT
+    spend.apply_campaign("cmp_a", TODAY, 0, 150)
+    assert reason(spend) == LossReason.TOTAL_BUDGET_SPENT
+
+
+def test_yesterdays_spend_is_not_todays_and_late_news_of_it_changes_nothing() -> None:
+    spend = view(campaign(daily_budget_micros=100))
+    spend.apply_campaign("cmp_a", TODAY, 100, 100)
+    spend.apply_campaign("cmp_a", "2020-01-01", 5, 105)
+    assert reason(spend) == LossReason.DAILY_BUDGET_SPENT
+    spend.refresh(NOW_MS + 86_400_000)
+    assert reason(spend) == 0
+
+
+def test_the_day_turns_at_the_retailers_midnight() -> None:
+    spend = view(campaign(daily_budget_micros=100))
+    paris_midnight = int(datetime.fromisoformat("2026-09-22T00:00:00+02:00").timestamp() * 1000)
+    spend.refresh(paris_midnight - 1)
+    spend.apply_campaign("cmp_a", "2026-09-21", 100, 100)
+    assert reason(spend) == LossReason.DAILY_BUDGET_SPENT
+    spend.refresh(paris_midnight)
+    assert reason(spend) == 0
+    assert spend.hour_of_day(paris_midnight - 1) == 23
+    assert spend.hour_of_day(paris_midnight) == 0
+
+
+def test_an_hour_twice_or_never_is_still_an_hour() -> None:
+    spend = view(campaign())
+    for text, hour in (
+        ("2026-10-25T02:30:00+01:00", 2),
+        ("2026-10-25T23:30:00+01:00", 23),
+        ("2026-03-29T03:30:00+02:00", 3),
+    ):
+        moment = int(datetime.fromisoformat(text).timestamp() * 1000)
+        spend.refresh(moment)
+        assert spend.hour_of_day(moment) == hour
+
+
+def test_what_shown_fills_may_cost_counts_before_it_is_settled() -> None:
+    spend = view(campaign(daily_budget_micros=1_000_000), pending_z=0.0)
+    spend.add_pending(0, 600_000.0, 300_000)
+    assert reason(spend) == 0
+    spend.add_pending(0, 400_000.0, 300_000)
+    assert reason(spend) == LossReason.DAILY_BUDGET_SPENT
+    spend.apply_campaign("cmp_a", TODAY, 300_000, 300_000)  # settled, so no longer pending
+    assert reason(spend) == LossReason.DAILY_BUDGET_SPENT
+    spend.refresh(NOW_MS + 10 * 3_600_000 // 1)
+    assert reason(spend) == 0, "what did not come for long is not waited for"
+
+
+def test_pending_of_one_campaign_counts_against_its_advertisers_funds() -> None:
+    spend = view(campaign("cmp_a"), campaign("cmp_b", "adv_a"), funds=1_000_000, pending_z=0.0)
+    spend.add_pending(0, 1_001_000.0, 1)
+    assert reason(spend, 0) == LossReason.NO_FUNDS
+    spend.refresh(NOW_MS + 1)
+    assert reason(spend, 1) == LossReason.NO_FUNDS
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_quick_judgement_is_never_laxer_than_the_full_one(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    campaigns = [
+        campaign(
+            f"cmp_{n}",
+            f"adv_{'ab'[n % 2]}",
+            daily_budget_micros=int(chance.integers(1, 10**6)),
+            total_budget_micros=None,
+        )
+        for n in range(6)
+    ]
+    spend = view(*campaigns, funds=2_000_000)
+    for _ in range(300):
+        row = int(chance.integers(6))
+        if reason(spend, row) == 0:
+            spend.add_pending(row, float(chance.integers(1, 20_000)), int(chance.integers(1, 100_000)))
+        quick = spend.campaign_reason.copy()
+        spend._judge_all()
+        full = spend.campaign_reason.copy()
+        # Siblings learn of their advertiser's pending spend with the next refresh; the one that was served at once.
+        assert (quick[row] == 0) <= (full[row] == 0)
+
+
+def test_a_new_snapshot_keeps_what_is_known() -> None:
+    spend = view(campaign("cmp_b", daily_budget_micros=100), pending_z=0.0)
+    spend.apply_campaign("cmp_b", TODAY, 40, 40)
+    spend.add_pending(0, 50.0, 1)
+    bound = build_snapshot(source(campaigns=[campaign("cmp_a"), campaign("cmp_b", daily_budget_micros=100)]))
+    spend.bind(bound)
+    row = bound.campaign_row["cmp_b"]
+    assert reason(spend, row) == 0
+    spend.add_pending(row, 10.0, 1)
+    assert reason(spend, row) == LossReason.DAILY_BUDGET_SPENT
+
+
+def test_a_full_state_begins_with_nothing() -> None:
+    spend = view(campaign())
+    spend.forget()
+    assert reason(spend) == LossReason.NO_FUNDS
+
+
+def test_even_pacing_lowers_bids_of_a_campaign_ahead_of_its_day_and_only_those() -> None:
+    even = campaign("cmp_a", daily_budget_micros=1_000_000, pacing="even")
+    asap = campaign("cmp_b", "adv_b", daily_budget_micros=1_000_000, pacing="asap")
+    spend = view(even, asap)
+    for step in range(1, 200):
+        spend.apply_campaign("cmp_a", TODAY, 4_000 * step, 4_000 * step)
+        spend.apply_campaign("cmp_b", TODAY, 4_000 * step, 4_000 * step)
+        spend.refresh(NOW_MS + step * 1_000)
+    assert spend.pacing_ppm[1] == 1_000_000
+    assert 50_000 <= spend.pacing_ppm[0] < 500_000
+    lowest = int(spend.pacing_ppm[0])
+    for step in range(200, 1_000):
+        spend.refresh(NOW_MS + step * 1_000)
+    assert spend.pacing_ppm[0] > lowest, "with nothing spent it comes back"
