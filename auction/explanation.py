@@ -15,10 +15,15 @@ from numpy.typing import NDArray
 from auction.kernel import (
     BID_MICROS_MAX,
     CLICK,
-    GROUP_EVERYONE,
-    GROUP_PAID,
+    LOST_BELOW_FLOOR,
+    LOST_NOT_ELIGIBLE,
+    LOST_TO_BETTER,
+    LOST_TO_CAP,
+    LOST_TO_OPPORTUNITY_COST,
+    LOST_TO_SAME_PRODUCT,
     UNATTAINABLE,
     fill_page_nb,
+    say_why_lost_nb,
 )
 from auction.loss import WORDS, LossReason
 from auction.market import new_outcome
@@ -110,8 +115,7 @@ class AuctionReceipt(Struct, frozen=True, kw_only=True):
 
 def explain_to_retailer(receipt: Receipt) -> AuctionReceipt:
     """Return everything the receipt holds, in words."""
-    slots = _slots(receipt)
-    ranks = _ranks(receipt)
+    slots, ranks, losses = _slots(receipt), _ranks(receipt), _losses(receipt)
     placements = [
         RetailerPlacement(
             placement_id=place.placement_id,
@@ -119,7 +123,9 @@ def explain_to_retailer(receipt: Receipt) -> AuctionReceipt:
             pricing=place.pricing,
             rule_ids=place.rule_ids,
             no_fill_reason=place.no_fill_reason,
-            candidates=[_for_retailer(receipt, row, place, slots, ranks) for row in _rows_of(receipt.place, number)]
+            candidates=[
+                _for_retailer(receipt, row, place, slots, ranks, losses) for row in _rows_of(receipt.place, number)
+            ]
             + [_lost_for_retailer(receipt, row) for row in _rows_of(receipt.lost_place, number)],
         )
         for number, place in enumerate(receipt.note.places)
@@ -129,7 +135,7 @@ def explain_to_retailer(receipt: Receipt) -> AuctionReceipt:
 
 def explain_to_advertiser(receipt: Receipt, advertiser_id: str) -> AuctionReceipt | None:
     """Return what the receipt says of an advertiser's own candidates; None where it had none in the auction."""
-    slots, ranks = _slots(receipt), _ranks(receipt)
+    slots, ranks, losses = _slots(receipt), _ranks(receipt), _losses(receipt)
     placements: list[AdvertiserPlacement] = []
     asked = 0
     for number, place in enumerate(receipt.note.places):
@@ -139,7 +145,7 @@ def explain_to_advertiser(receipt: Receipt, advertiser_id: str) -> AuctionReceip
             if name is None or name.advertiser_id != advertiser_id:
                 continue
             slot = slots.get(row)
-            reason = LossReason.WON if slot is not None else _why_lost(receipt, row, place, slots)
+            reason = losses[row]
             least = None
             if slot is None and reason is LossReason.OUTBID and asked < LEAST_BID_COUNT_MAX:
                 asked += 1
@@ -222,11 +228,16 @@ def _receipt(
 
 
 def _for_retailer(
-    receipt: Receipt, row: int, place: PlaceNote, slots: dict[int, int], ranks: Sequence[int]
+    receipt: Receipt,
+    row: int,
+    place: PlaceNote,
+    slots: dict[int, int],
+    ranks: Sequence[int],
+    losses: Sequence[LossReason],
 ) -> RetailerCandidate:
     candidates, slot = receipt.candidates, slots.get(row)
     name = receipt.offers.get(int(receipt.offer_row[row]))
-    reason = LossReason.WON if slot is not None else _why_lost(receipt, row, place, slots)
+    reason = losses[row]
     is_priced = name is not None and slot is not None
     charge = ChargeOn.CLICK if candidates.charge_code[row] == CLICK else ChargeOn.IMPRESSION
     return RetailerCandidate(
@@ -301,32 +312,25 @@ def _clearing_price(receipt: Receipt, row: int, slot: int, place: PlaceNote) -> 
     return int(receipt.outcome.critical_micros[slot])
 
 
-def _why_lost(receipt: Receipt, row: int, place: PlaceNote, slots: dict[int, int]) -> LossReason:
-    """Return why a candidate that took part has no slot: the first cap that kept it out, else that it was outbid."""
-    candidates, page = receipt.candidates, receipt.page
-    if any(candidates.product_code[other] == candidates.product_code[row] for other in slots):
-        return LossReason.PRODUCT_PLACED
-    groups = int(candidates.group_bits[row]) | GROUP_EVERYONE
-    if candidates.advertiser_code[row] >= 0:
-        groups |= GROUP_PAID
-    own = ((1 << place.slot_count) - 1) << place.first_slot
-    for cap in range(len(page.cap_max)):
-        where = int(page.cap_slots[cap])
-        if not groups & int(page.cap_bits[cap]) or where & own != own:
-            continue
-        is_per_brand = bool(page.cap_per_brand[cap])
-        counted = sum(
-            1
-            for other, slot in slots.items()
-            if where >> slot & 1
-            and (not is_per_brand or candidates.brand_code[other] == candidates.brand_code[row])
-            and _groups_of(receipt, other) & int(page.cap_bits[cap])
-        )
-        if counted >= page.cap_max[cap]:
-            return LossReason.BRAND_CAP if is_per_brand else LossReason.SPONSORED_CAP
-    return LossReason.OUTBID
+def _losses(receipt: Receipt) -> list[LossReason]:
+    """Return why each candidate that took part has no slot; WON for those that have one."""
+    count = receipt.note.candidate_count
+    reason, cap = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    say_why_lost_nb(receipt.candidates, count, receipt.page, receipt.outcome, reason, cap)
+    is_per_brand = receipt.page.cap_per_brand
+    return [
+        (LossReason.BRAND_CAP if is_per_brand[full] else LossReason.SPONSORED_CAP)
+        if why == LOST_TO_CAP
+        else _REASONS[why]
+        for why, full in zip(reason.tolist(), cap.tolist(), strict=True)
+    ]
 
 
-def _groups_of(receipt: Receipt, row: int) -> int:
-    paid = GROUP_PAID if receipt.candidates.advertiser_code[row] >= 0 else 0
-    return int(receipt.candidates.group_bits[row]) | GROUP_EVERYONE | paid
+_REASONS = {
+    0: LossReason.WON,
+    LOST_NOT_ELIGIBLE: LossReason.PRODUCT_PLACED,
+    LOST_BELOW_FLOOR: LossReason.BELOW_FLOOR,
+    LOST_TO_BETTER: LossReason.OUTBID,
+    LOST_TO_SAME_PRODUCT: LossReason.PRODUCT_PLACED,
+    LOST_TO_OPPORTUNITY_COST: LossReason.OUTBID,
+}

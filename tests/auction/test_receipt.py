@@ -1,4 +1,4 @@
-"""Receipts: bit for bit again, everything for the retailer, an advertiser's own for it, and a bounded part of the disk."""
+"""Receipts: bit for bit again, all of it for the retailer, an advertiser's own for it, and bounded on disk."""
 
 import random
 from pathlib import Path

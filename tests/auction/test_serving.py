@@ -1,4 +1,4 @@
-"""What an answer carries and leaves behind: beacons, disclosure, counters, holdout, swaps, and nothing without consent."""
+"""What an answer carries and leaves behind: beacons, disclosure, counters, variants; nothing without consent."""
 
 from typing import Any
 
@@ -179,11 +179,8 @@ class TestSwaps:
 
 def test_a_budget_runs_out_while_clicks_are_still_on_their_way() -> None:
     tight = campaign(daily_budget_micros=50_000)
-    served = Served(
-        source(
-            campaigns=[tight], bids=[bid("bid_1", ["p1"])], placements=[placement(floor_micros=Floors(click=10_000))]
-        )
-    )
+    floor = placement(floor_micros=Floors(click=10_000))
+    served = Served(source(campaigns=[tight], bids=[bid("bid_1", ["p1"])], placements=[floor]))
     shown = 0
     while only(served.fill(request())) == ["p1"]:
         shown += 1
