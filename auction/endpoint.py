@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import time
 from typing import Any
 
 import msgspec
@@ -60,7 +59,7 @@ def routes(server: SlotServer) -> list[Route]:
             writing.append(asyncio.get_running_loop().call_soon(write_receipts))
 
     async def post_fills(request: Request) -> Response:
-        arrived_ns = time.perf_counter_ns()
+        arrived_ns = server.clock_ns()
         body = await read_body(request.receive, server.settings.body_bytes_max)
         answer = JsonAnswer(_encode(server.fill_since(_decode(body), server.clock_ms(), arrived_ns)))
         if server.receipts is not None and not writing:

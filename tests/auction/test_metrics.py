@@ -1,0 +1,30 @@
+"""Every figure of an auction reaches the scrape under its name."""
+
+from prometheus_client import generate_latest
+from prometheus_client.registry import CollectorRegistry
+
+from auction.metrics import AuctionMetrics
+
+
+def test_what_was_counted_is_scraped() -> None:
+    registry = CollectorRegistry()
+    metrics = AuctionMetrics(registry)
+    metrics.count_auction(0.003, 20, False)
+    metrics.count_auction(0.030, 20, True)
+    metrics.fills["sponsored"] += 3
+    metrics.count_no_fill("no_bids")
+    metrics.snapshot_version, metrics.snapshot_age_s = 7, lambda: 2.5
+    text = generate_latest(registry).decode()
+    for line in (
+        "auctions_total 2.0",
+        "auction_partial_total 1.0",
+        "auction_late_total 1.0",
+        'fills_total{kind="sponsored"} 3.0',
+        'no_fills_total{reason="no_bids"} 1.0',
+        'auction_duration_seconds_bucket{le="0.005"} 1.0',
+        'auction_duration_seconds_bucket{le="+Inf"} 2.0',
+        'auction_budget_used_ratio_bucket{le="1.0"} 1.0',
+        "snapshot_version 7.0",
+        "snapshot_age_seconds 2.5",
+    ):
+        assert line in text, line
