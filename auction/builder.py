@@ -103,6 +103,7 @@ def build_snapshot(source: SnapshotSource, quality_of: QualityOf = same_quality)
     rules = in_evaluation_order(source.rules)
     rule_columns = CatalogueColumns(products, source.read_at_ms)
     masks = [np.packbits(target_mask(rule.target, rule_columns)) for rule in rules]
+    id_start, id_letters = _text_column(catalogue.product_id)
     bid_start, bid_letters = _text_column([bid.bid_id for bid in bids])
     names = Names(
         version=source.version,
@@ -131,6 +132,8 @@ def build_snapshot(source: SnapshotSource, quality_of: QualityOf = same_quality)
     )
     columns = Columns(
         offer=offer,
+        product_id_start=id_start,
+        product_id_letters=id_letters,
         bid_id_start=bid_start,
         bid_id_letters=bid_letters,
         product_brand=catalogue.product_brand,
@@ -529,7 +532,7 @@ def _text_column(texts: Sequence[str]) -> tuple[Int64s, Bytes]:
     encoded = [text.encode() for text in texts]
     start = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([len(text) for text in encoded], out=start[1:])
-    return start, np.frombuffer(b"".join(encoded), np.uint8)
+    return start, np.frombuffer(bytearray(b"".join(encoded)), np.uint8)  # compiled code wants to be able to write
 
 
 def _budgets(amounts: Sequence[int | None]) -> Int64s:

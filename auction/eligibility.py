@@ -5,12 +5,9 @@ Marks what the request and the visitor rule out, then lets compiled code look at
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import repeat
-from operator import attrgetter
-from typing import cast
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Raw, Struct
 from numpy.typing import NDArray
 
 from affinity.view import VisitorView
@@ -35,11 +32,12 @@ from auction.kernel import (
     Records,
     add_organic_nb,
     find_candidates_nb,
+    read_candidates_nb,
 )
 from auction.loss import LossReason
 from auction.market import Context, Market
 from auction.placement import Placement
-from auction.request import RequestCandidate, SlotRequest
+from auction.request import CANDIDATE_COUNT_MAX, Candidates, CandidatesUnusual, RequestCandidate, SlotRequest
 from auction.rules import RulePlan
 from auction.settings import Settings
 from auction.snapshot import CONTEXT_DIMENSIONS, PAGE_BIT, Int32s, Int64s
@@ -47,10 +45,6 @@ from auction.spend import SpendView
 
 SCORE_MAX = 4 * PPM * BID_MICROS_MAX  # what is not known to be worth less
 WANTED_ALL = 1 << 40  # more candidates than there can be
-
-_product_id_of = attrgetter("product_id")
-_relevance_of = attrgetter("relevance")
-_organic_rank_of = attrgetter("organic_rank")
 
 
 class Place(Struct):
@@ -158,13 +152,11 @@ def lay_place(
     first_slot: int,
     slot_count: int,
     plan: RulePlan,
-    candidates: Sequence[RequestCandidate | str] | None,
+    candidates: Candidates | None,
     context: Context,
     visitor: VisitorView,
     market: Market,
     tie_seed: int,
-    *,
-    is_merchandised: bool,
 ) -> Place:
     """Return one placement of the request, ready to be looked at."""
     term = np.zeros(TERM_COUNT, np.int64)
@@ -186,10 +178,7 @@ def lay_place(
         0,  # at offer
         candidates is None,  # something may be left in the lists
     )
-    if candidates is None:
-        listed = _list_own(visitor)
-    else:
-        listed = _list_candidates(candidates, placement, market, is_merchandised=is_merchandised)
+    listed = _list_own(visitor) if candidates is None else _list_candidates(candidates, market)
     arrays = PlaceArrays(plan.effect, term, context.lists.copy(), listed)
     return Place(placement, number, first_slot, slot_count, plan, candidates is not None, arrays)
 
@@ -304,24 +293,29 @@ def _list_own(visitor: VisitorView) -> Records:
     return _listed(visitor.product_row) if len(visitor.product_row) else _NOTHING_LISTED
 
 
-def _list_candidates(
-    candidates: Sequence[RequestCandidate | str], placement: Placement, market: Market, *, is_merchandised: bool
-) -> Records:
-    """Return the page's candidates in its order, without those nobody knows."""
-    told: Sequence[RequestCandidate] = cast(Sequence[RequestCandidate], candidates)
+def _list_candidates(candidates: Candidates, market: Market) -> Records:
+    """Return the page's candidates in its order, without those nobody knows.
+
+    Raises:
+        CandidatesUnusual: raw candidates are for the general decoder.
+    """
+    if isinstance(candidates, Raw):
+        raw = np.frombuffer(candidates, np.uint8)
+        listed = np.empty(min(CANDIDATE_COUNT_MAX, len(raw) // 3 + 1), LISTED)  # none is shorter than "",
+        columns = market.snapshot.columns
+        known = read_candidates_nb(
+            raw, columns.product_id_start, columns.product_id_letters, market.id_table, CANDIDATE_COUNT_MAX, listed
+        )
+        if known < 0:
+            raise CandidatesUnusual
+        return listed[:known]
+    told = [RequestCandidate(product_id=one) if isinstance(one, str) else one for one in candidates]
     row_of = market.snapshot.product_row.get
-    try:
-        rows = np.fromiter(map(row_of, map(_product_id_of, told), repeat(-1)), np.int32, len(candidates))
-    except AttributeError:  # some are product ids alone
-        told = [RequestCandidate(product_id=one) if isinstance(one, str) else one for one in candidates]
-        rows = np.fromiter(map(row_of, map(_product_id_of, told), repeat(-1)), np.int32, len(candidates))
-    listed = _listed(rows)
-    if placement.relevance_floor_ppm > 0:
-        shares = np.array(list(map(_relevance_of, told)), np.float64)
-        listed["relevance_ppm"] = np.where(np.isnan(shares), -1, np.rint(np.nan_to_num(shares) * PPM))
-    if is_merchandised:
-        listed["organic_rank"] = [one or 0 for one in map(_organic_rank_of, told)]
-    return listed if rows.size and rows.min() >= 0 else listed[rows >= 0]
+    listed = _listed(np.array([row_of(one.product_id, -1) for one in told], np.int32))
+    shares = np.array([one.relevance for one in told], np.float64)
+    listed["relevance_ppm"] = np.where(np.isnan(shares), -1, np.rint(np.nan_to_num(shares) * PPM))
+    listed["organic_rank"] = [one.organic_rank or 0 for one in told]
+    return listed[listed["product_row"] >= 0]
 
 
 def _listed(rows: NDArray[np.int32]) -> Records:

@@ -13,13 +13,14 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from auction.errors import BodyTooLarge
-from auction.request import SlotRequest
+from auction.request import CandidatesUnusual, RawSlotRequest, SlotRequest
 from auction.serving import SlotServer
 
 WRITE_RECEIPTS_AFTER_S = 0.05
 RECEIPTS_PER_WRITE = 64  # as many as are written without holding up a fill
 
-_decode = msgspec.json.Decoder(SlotRequest).decode
+_decode = msgspec.json.Decoder(RawSlotRequest).decode
+_decode_all = msgspec.json.Decoder(SlotRequest).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -61,7 +62,12 @@ def routes(server: SlotServer) -> list[Route]:
     async def post_fills(request: Request) -> Response:
         arrived_ns = server.clock_ns()
         body = await read_body(request.receive, server.settings.body_bytes_max)
-        answer = JsonAnswer(_encode(server.fill_since(_decode(body), server.clock_ms(), arrived_ns)))
+        arrived_ms = server.clock_ms()
+        try:
+            response = server.fill_since(_decode(body), arrived_ms, arrived_ns)
+        except CandidatesUnusual:
+            response = server.fill_since(_decode_all(body), arrived_ms, arrived_ns)
+        answer = JsonAnswer(_encode(response))
         if server.receipts is not None and not writing:
             writing.append(asyncio.get_running_loop().call_later(WRITE_RECEIPTS_AFTER_S, write_receipts))
         return answer

@@ -5,9 +5,10 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from affinity.view import VisitorView
 from auction.eligibility import (
@@ -37,7 +38,7 @@ from auction.loss import LossReason
 from auction.market import Context, Market, new_outcome
 from auction.placement import Placement
 from auction.quality import clear_own_quality, set_own_quality
-from auction.request import SlotRequest
+from auction.request import Candidates, RequestPlacement, SlotRequest
 from auction.rules import NO_RULES
 from auction.settings import Settings
 from auction.spend import SpendView
@@ -231,16 +232,22 @@ def lay_out(
                 first_slot,
                 slot_count,
                 plan,
-                asked.candidates,
+                _candidates_of(asked),
                 context,
                 visitor,
                 market,
                 tie_seed,
-                is_merchandised=request.mode == "merchandised",
             )
         )
         first_slot += slot_count
     return places
+
+
+def _candidates_of(asked: RequestPlacement) -> Candidates | None:
+    candidates = cast(Candidates | None, asked.candidates)
+    if isinstance(candidates, Raw) and bytes(candidates) in (b"", b"null"):
+        return None
+    return candidates
 
 
 def _decide(

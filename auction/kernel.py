@@ -1844,6 +1844,223 @@ def add_organic_nb(
     return int(listed.size - listed_at)
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# The page's candidates, read from the request's own bytes: two hundred objects and look-ups cost more than the auction
+# ---------------------------------------------------------------------------------------------------------------------
+
+_FNV_START, _FNV_STEP = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
+_ID_BYTES_MAX = 64
+_RANK_MAX = 1_000_000
+_KEY_PRODUCT, _KEY_RANK, _KEY_RELEVANCE = 1, 2, 4
+
+
+@njit(types.void(types.int64[::1], types.uint8[::1], types.int32[::1]), cache=True)
+def file_ids_nb(id_start: Int64s, id_letters: UInt8s, table: Int32s) -> None:
+    """File ids in a hash table by row: open addressing, a power of two places, -1 where free.
+
+    Source: FNV-1a, Fowler, Noll and Vo; a hash only says where to look, the letters decide.
+
+    Args:
+        id_start: (n+1,) where each id begins in `id_letters`.
+        id_letters: the ids one after the other.
+        table: out; at least twice as many places as ids.
+    """
+    table[:] = -1
+    mask = np.uint64(table.size - 1)
+    for row in range(id_start.size - 1):
+        hashed = _FNV_START
+        for at in range(id_start[row], id_start[row + 1]):
+            hashed = (hashed ^ np.uint64(id_letters[at])) * _FNV_STEP
+        place = (hashed ^ (hashed >> np.uint64(32))) & mask
+        while table[np.int64(place)] >= 0:
+            place = (place + np.uint64(1)) & mask
+        table[np.int64(place)] = row
+
+
+@njit(cache=True)
+def _row_of(
+    raw: UInt8s, begin: Int, end: Int, hashed: np.uint64, id_start: Int64s, id_letters: UInt8s, table: Int32s
+) -> Int:
+    mask = np.uint64(table.size - 1)
+    place = (hashed ^ (hashed >> np.uint64(32))) & mask
+    while True:
+        row = np.int64(table[np.int64(place)])
+        if row < 0:
+            return row
+        first = id_start[row]
+        if id_start[row + 1] - first == end - begin:
+            is_same = True
+            for at in range(end - begin):
+                is_same &= raw[begin + at] == id_letters[first + at]
+            if is_same:
+                return row
+        place = (place + np.uint64(1)) & mask
+
+
+@njit(cache=True)
+def _is_text(raw: UInt8s, at: Int, text: UInt8s) -> bool:
+    """Say whether the text stands there, followed by a quotation mark."""
+    if at + text.size >= raw.size:
+        return False
+    is_same = raw[at + text.size] == 34
+    for place in range(text.size):
+        is_same &= raw[at + place] == text[place]
+    return bool(is_same)
+
+
+_PRODUCT_ID = np.frombuffer(b"product_id", np.uint8)
+_ORGANIC_RANK = np.frombuffer(b"organic_rank", np.uint8)
+_RELEVANCE = np.frombuffer(b"relevance", np.uint8)
+
+
+@njit(cache=True)
+def _skip_space(raw: UInt8s, at: Int) -> Int:
+    while at < raw.size and (raw[at] == 32 or raw[at] == 10 or raw[at] == 13 or raw[at] == 9):
+        at += 1
+    return at
+
+
+@njit(
+    types.int64(
+        types.Array(types.uint8, 1, "C", readonly=True),
+        types.int64[::1],
+        types.uint8[::1],
+        types.int32[::1],
+        types.int64,
+        _records(LISTED),
+    ),
+    cache=True,
+)
+def read_candidates_nb(
+    raw: UInt8s, id_start: Int64s, id_letters: UInt8s, table: Int32s, count_max: int, listed: Records
+) -> Int:
+    """Write the products of a JSON array of candidates that are known; return how many, or -1 where it is unusual.
+
+    Usual is what a site sends: product ids, or objects of `product_id`, `organic_rank` and `relevance`, in plain ASCII,
+    whole ranks and decimal shares. Whatever else there is, right or wrong, is for the general decoder to read.
+
+    Args:
+        raw: the array's bytes, from `[` to `]`.
+        id_start: as in `file_ids_nb`.
+        id_letters: as in `file_ids_nb`.
+        table: as `file_ids_nb` wrote it.
+        count_max: most candidates there may be.
+        listed: out; room for `count_max`, or for as many as these bytes can hold.
+    """
+    unusual: Int = np.int64(-1)
+    at: Int = _skip_space(raw, np.int64(0))
+    if at >= raw.size or raw[at] != 91:  # [
+        return unusual
+    at = _skip_space(raw, at + 1)
+    known: Int = np.int64(0)
+    count = 0
+    if at < raw.size and raw[at] == 93:  # ]
+        return known
+    while True:
+        is_object = at < raw.size and raw[at] == 123  # {
+        if is_object:
+            at = _skip_space(raw, at + 1)
+        keys = 0
+        row: Int = np.int64(-1)
+        rank: Int = np.int64(0)
+        relevance: Int = np.int64(-1)
+        while True:
+            key = _KEY_PRODUCT
+            if is_object:
+                # The lengths tell the three names apart, their letters are compared in full.
+                if at + 14 >= raw.size or raw[at] != 34:
+                    return unusual
+                if _is_text(raw, at + 1, _PRODUCT_ID):
+                    at += 12
+                elif _is_text(raw, at + 1, _ORGANIC_RANK):
+                    key = _KEY_RANK
+                    at += 14
+                elif _is_text(raw, at + 1, _RELEVANCE):
+                    key = _KEY_RELEVANCE
+                    at += 11
+                else:
+                    return unusual
+                if keys & key:
+                    return unusual
+                at = _skip_space(raw, at)
+                if at >= raw.size or raw[at] != 58:  # :
+                    return unusual
+                at = _skip_space(raw, at + 1)
+            keys |= key
+            if at >= raw.size:
+                return unusual
+            if key == _KEY_PRODUCT:
+                if raw[at] != 34:
+                    return unusual
+                begin = at + 1
+                at = begin
+                hashed = _FNV_START
+                while at < raw.size and raw[at] != 34:
+                    letter = raw[at]
+                    if letter < 32 or letter > 126 or letter == 92:  # control, not ASCII, or an escape
+                        return unusual
+                    hashed = (hashed ^ np.uint64(letter)) * _FNV_STEP
+                    at += 1
+                if at - begin > _ID_BYTES_MAX or at >= raw.size:
+                    return unusual
+                row = _row_of(raw, begin, at, hashed, id_start, id_letters, table)
+                at += 1
+            elif key == _KEY_RANK:
+                first_digit = at
+                while at < raw.size and 48 <= raw[at] <= 57 and at - first_digit < 8:
+                    rank = rank * 10 + np.int64(raw[at] - 48)
+                    at += 1
+                if at == first_digit or raw[first_digit] == 48 or rank < 1 or rank > _RANK_MAX:
+                    return unusual
+            else:
+                if raw[at] != 48 and raw[at] != 49:  # 0 or 1
+                    return unusual
+                relevance = np.int64(raw[at] - 48) * PPM
+                at += 1
+                if at < raw.size and raw[at] == 46:  # .
+                    at += 1
+                    first_digit = at
+                    unit = np.int64(PPM // 10)
+                    while at < raw.size and 48 <= raw[at] <= 57:
+                        digit = np.int64(raw[at] - 48)
+                        relevance += digit * unit
+                        if at - first_digit == 6 and digit >= 5:
+                            relevance += 1
+                        unit //= 10
+                        at += 1
+                    if at == first_digit:
+                        return unusual
+                if relevance > PPM:
+                    return unusual
+            if not is_object:
+                break
+            at = _skip_space(raw, at)
+            if at >= raw.size:
+                return unusual
+            if raw[at] == 125:  # }
+                at += 1
+                break
+            if raw[at] != 44:  # ,
+                return unusual
+            at = _skip_space(raw, at + 1)
+        count += 1
+        if keys & _KEY_PRODUCT == 0 or count > count_max:
+            return unusual
+        if row >= 0:
+            listed[known].product_row = row
+            listed[known].relevance_ppm = relevance
+            listed[known].organic_rank = rank
+            known += 1
+        at = _skip_space(raw, at)
+        if at >= raw.size:
+            return unusual
+        if raw[at] == 93:  # ]
+            return known if _skip_space(raw, at + 1) == raw.size else unusual
+        if raw[at] != 44:
+            return unusual
+        at = _skip_space(raw, at + 1)
+
+
 @njit(
     types.int64(
         _CandidateArrays,

@@ -28,6 +28,7 @@ from auction.kernel import (
     MarketArrays,
     OutcomeArrays,
     PageArrays,
+    file_ids_nb,
 )
 from auction.request import Page
 from auction.rules import RuleBook
@@ -84,6 +85,7 @@ class Market:
     Attributes:
         arrays: what the gate reads.
         base_quality_ppm: (P,) of the model, for visitors it knows nothing else of.
+        id_table: products by the hash of their ids, see `file_ids_nb`.
         rules: the plans of the retailer's rules.
         mean_quality_ppm: mean base quality of what can be shown.
         scratch: working memory of the auction being held.
@@ -121,6 +123,9 @@ class Market:
             wish=columns.wish,
         )
         self.base_quality_ppm = base_quality_ppm
+        # Twice as many places as products or more, so that a search is short.
+        self.id_table = np.empty(1 << max(4, (2 * len(base_quality_ppm)).bit_length()), np.int32)
+        file_ids_nb(columns.product_id_start, columns.product_id_letters, self.id_table)
         is_available = columns.product_is_available == 1
         mean = base_quality_ppm[is_available].mean() if is_available.any() else PPM
         self.mean_quality_ppm = max(1, round(float(mean)))

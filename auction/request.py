@@ -1,8 +1,9 @@
 """The page's question and our answer, as they travel on the wire (`POST /v1/fills`)."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from affinity.catalog import CategoryId
 from affinity.navigation import Consent, NavigationEvent, QueryText
@@ -10,6 +11,7 @@ from ledger.terms import ChargeOn, Identifier
 
 PageType = Literal["home", "landing", "category", "search", "product", "cart", "confirmation", "email", "store_screen"]
 Mode = Literal["sponsored", "merchandised"]
+CANDIDATE_COUNT_MAX = 10_000
 NameText = Annotated[str, Meta(max_length=64)]  # a look-up key: an unknown one is simply not found
 
 
@@ -40,7 +42,7 @@ class RequestPlacement(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     placement_id: NameText
     slot_count: Annotated[int, Meta(ge=1, le=50)] | None = None  # None: as the placement is configured
-    candidates: Annotated[list[RequestCandidate | NameText], Meta(max_length=10_000)] | None = None
+    candidates: Annotated[list[RequestCandidate | NameText], Meta(max_length=CANDIDATE_COUNT_MAX)] | None = None
 
 
 class SlotRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -56,6 +58,25 @@ class SlotRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     tmax_ms: Annotated[int, Meta(ge=1, le=10_000)] = 50
     mode: Mode = "sponsored"
     rules: Literal["on", "off"] = "on"
+
+
+class RawPlacement(RequestPlacement, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The same, its candidates still as they came: compiled code reads the usual ones (`read_candidates_nb`)."""
+
+    candidates: Raw = Raw()  # type: ignore[assignment]  # the same thing, not decoded yet; empty or `null` for none
+
+
+class RawSlotRequest(SlotRequest, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What `POST /v1/fills` decodes: a `SlotRequest`, but for the candidates of its placements."""
+
+    placements: Annotated[list[RawPlacement], Meta(min_length=1, max_length=5)]  # type: ignore[assignment]
+
+
+Candidates = Sequence[RequestCandidate | str] | Raw
+
+
+class CandidatesUnusual(Exception):  # a turn to take, not an error
+    """Raw candidates are not what `read_candidates_nb` reads: decode the whole body as a `SlotRequest` instead."""
 
 
 class Disclosure(Struct, frozen=True):

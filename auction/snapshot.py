@@ -32,7 +32,7 @@ Int64s = NDArray[np.int64]
 Int32s = NDArray[np.int32]
 Bytes = NDArray[np.uint8]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _MAGIC = b"ENDCAPSN"
 _ALIGNMENT = 64
 
@@ -104,7 +104,8 @@ class Columns(Struct, frozen=True, kw_only=True):
 
     Attributes:
         offer: (O,) records of OFFER.
-        bid_id_start, bid_id_letters: the bids' ids, a TextColumn.
+        product_id_start, product_id_letters: the products' ids, a TextColumn.
+        bid_id_start, bid_id_letters: the same of the bids.
         product_*: (P,) brand, category (NONE_ROW for none), price now, relevance, and whether a slot may show it.
         attribute_code: (A, P) place of the product's value among `attribute_values`, NONE_ROW where it has none.
         campaign_*: (K,) advertiser, budgets (-1 for none), flight (an open end is ±2^62), whether pacing is even and
@@ -125,6 +126,8 @@ class Columns(Struct, frozen=True, kw_only=True):
     """
 
     offer: NDArray[np.void]
+    product_id_start: Int64s
+    product_id_letters: Bytes
     bid_id_start: Int64s
     bid_id_letters: Bytes
     product_brand: Int32s
