@@ -3,8 +3,7 @@
 Marks what the request and the visitor rule out, then lets compiled code look at the offers, most valuable first.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 from msgspec import Raw, Struct
@@ -91,41 +90,39 @@ class Place(Struct):
         return ((1 << self.slot_count) - 1) << self.first_slot
 
 
-@contextmanager
-def asking(
-    request: SlotRequest,
-    context: Context,
-    market: Market,
-    visitor: VisitorView,
-    spend: SpendView,
-    now_ms: int,
-    settings: Settings,
-) -> Iterator[AskerArrays]:
-    """Mark what this request and visitor rule out, for as long as the block runs."""
-    scratch, snapshot = market.scratch, market.snapshot
-    product_row = snapshot.product_row
-    excluded = [product_row[name] for name in request.exclude_product_ids if name in product_row]
-    if context.product_row >= 0:
-        excluded.append(context.product_row)
-    dismissed = visitor.dismissed_row
-    capped = _capped_bids(visitor, market, now_ms)
-    keyword_rows = list(context.keyword_rows)
-    reason = scratch.mark["reason"]
-    if len(dismissed):
-        reason[dismissed] = LossReason.DISMISSED
-    if excluded:
-        reason[excluded] = LossReason.EXCLUDED_BY_REQUEST
-    if capped:
-        scratch.is_capped[capped] = 1
-    if keyword_rows:
-        scratch.is_keyword_hit[keyword_rows] = 1
-    _set_fact(scratch.fact, request, market, visitor, spend, now_ms, settings)
-    if visitor.has_consent:
-        audiences = scratch.audience_word_count
-        scratch.bits[:audiences] = visitor.audience_bits[:audiences]
-        scratch.bits[audiences:-1] = visitor.pattern_bits[: scratch.pattern_word_count]
-    try:
-        yield AskerArrays(
+class asking:  # noqa: N801  # reads as the verb it is: `with asking(…) as asker`
+    """Marks what a request and its visitor rule out, for as long as the block runs."""
+
+    __slots__ = ("_asker", "_capped", "_keywords", "_ruled_out", "_scratch")
+
+    def __init__(
+        self,
+        request: SlotRequest,
+        context: Context,
+        market: Market,
+        visitor: VisitorView,
+        spend: SpendView,
+        now_ms: int,
+        settings: Settings,
+    ) -> None:
+        scratch = self._scratch = market.scratch
+        row_of = market.snapshot.product_row
+        self._ruled_out: list[tuple[LossReason, Sequence[int] | NDArray[np.int32]]] = []
+        if len(visitor.dismissed_row):
+            self._ruled_out.append((LossReason.DISMISSED, visitor.dismissed_row))
+        excluded = [row_of[name] for name in request.exclude_product_ids if name in row_of]
+        if context.product_row >= 0:
+            excluded.append(context.product_row)
+        if excluded:
+            self._ruled_out.append((LossReason.EXCLUDED_BY_REQUEST, excluded))
+        self._capped = _capped_bids(visitor, market, now_ms)
+        self._keywords = list(context.keyword_rows)
+        _set_fact(scratch.fact, request, market, visitor, spend, now_ms, settings)
+        if visitor.has_consent:
+            audiences = scratch.audience_word_count
+            scratch.bits[:audiences] = visitor.audience_bits[:audiences]
+            scratch.bits[audiences:-1] = visitor.pattern_bits[: scratch.pattern_word_count]
+        self._asker = AskerArrays(
             spend.campaign_reason,
             spend.pacing_ppm,
             scratch.mark,
@@ -135,15 +132,23 @@ def asking(
             scratch.bits,
             scratch.fact,
         )
-    finally:
-        if len(dismissed):
-            reason[dismissed] = 0
-        if excluded:
-            reason[excluded] = 0
-        if capped:
-            scratch.is_capped[capped] = 0
-        if keyword_rows:
-            scratch.is_keyword_hit[keyword_rows] = 0
+
+    def __enter__(self) -> AskerArrays:
+        for reason, rows in self._ruled_out:
+            self._scratch.mark["reason"][rows] = reason
+        if self._capped:
+            self._scratch.is_capped[self._capped] = 1
+        if self._keywords:
+            self._scratch.is_keyword_hit[self._keywords] = 1
+        return self._asker
+
+    def __exit__(self, *_: object) -> None:
+        for _reason, rows in self._ruled_out:
+            self._scratch.mark["reason"][rows] = 0
+        if self._capped:
+            self._scratch.is_capped[self._capped] = 0
+        if self._keywords:
+            self._scratch.is_keyword_hit[self._keywords] = 0
 
 
 def lay_place(
@@ -178,7 +183,7 @@ def lay_place(
         0,  # at offer
         candidates is None,  # something may be left in the lists
     )
-    listed = _list_own(visitor) if candidates is None else _list_candidates(candidates, market)
+    listed = _list_own(visitor) if candidates is None else _list_candidates(candidates, number, market)
     arrays = PlaceArrays(plan.effect, term, context.lists.copy(), listed)
     return Place(placement, number, first_slot, slot_count, plan, candidates is not None, arrays)
 
@@ -229,17 +234,17 @@ def unseen_kinds(places: Sequence[Place], market: Market) -> tuple[Int64s, Int64
     """Return the kinds of candidate not looked at: charge types, slots, groups, and scores none of them exceeds."""
     kinds: list[tuple[int, int, int, int]] = []
     for place in places:
-        slots = _as_signed(place.slot_bits)
         unseen_score = place.unseen_score
         if unseen_score:
+            slots = _as_signed(place.slot_bits)
             kinds.append((CLICK, slots, GROUP_EVERYONE | GROUP_PAID, unseen_score))
             if market.has_impression_bids:
                 kinds.append((IMPRESSION, slots, GROUP_EVERYONE | GROUP_PAID, unseen_score))
         if place.unseen_organic_score:
-            kinds.append((CLICK, slots, GROUP_EVERYONE, place.unseen_organic_score))
+            kinds.append((CLICK, _as_signed(place.slot_bits), GROUP_EVERYONE, place.unseen_organic_score))
     if not kinds:
         return _NO_INT64S, _NO_INT64S, _NO_INT64S, _NO_INT64S
-    table = np.array(kinds, np.int64).T.copy()
+    table = np.array(list(zip(*kinds, strict=True)), np.int64)
     return table[0], table[1], table[2], table[3]
 
 
@@ -293,7 +298,7 @@ def _list_own(visitor: VisitorView) -> Records:
     return _listed(visitor.product_row) if len(visitor.product_row) else _NOTHING_LISTED
 
 
-def _list_candidates(candidates: Candidates, market: Market) -> Records:
+def _list_candidates(candidates: Candidates, number: int, market: Market) -> Records:
     """Return the page's candidates in its order, without those nobody knows.
 
     Raises:
@@ -301,7 +306,7 @@ def _list_candidates(candidates: Candidates, market: Market) -> Records:
     """
     if isinstance(candidates, Raw):
         raw = np.frombuffer(candidates, np.uint8)
-        listed = np.empty(min(CANDIDATE_COUNT_MAX, len(raw) // 3 + 1), LISTED)  # none is shorter than "",
+        listed = market.scratch.listing(number, min(CANDIDATE_COUNT_MAX, len(raw) // 3 + 1))  # `"",` is the least
         columns = market.snapshot.columns
         known = read_candidates_nb(
             raw, columns.product_id_start, columns.product_id_letters, market.id_table, CANDIDATE_COUNT_MAX, listed

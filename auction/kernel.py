@@ -1878,23 +1878,38 @@ def file_ids_nb(id_start: Int64s, id_letters: UInt8s, table: Int32s) -> None:
 
 
 @njit(cache=True)
-def _row_of(
-    raw: UInt8s, begin: Int, end: Int, hashed: np.uint64, id_start: Int64s, id_letters: UInt8s, table: Int32s
-) -> Int:
+def _find_rows(raw: UInt8s, count: Int, id_start: Int64s, id_letters: UInt8s, table: Int32s, listed: Records) -> Int:
+    """Replace where ids stand by the rows they name; return how many are known, moved to the front.
+
+    One pass over all for each place in memory, so that the processor waits for many of them at once.
+    """
     mask = np.uint64(table.size - 1)
-    place = (hashed ^ (hashed >> np.uint64(32))) & mask
-    while True:
-        row = np.int64(table[np.int64(place)])
-        if row < 0:
-            return row
-        first = id_start[row]
-        if id_start[row + 1] - first == end - begin:
-            is_same = True
-            for at in range(end - begin):
-                is_same &= raw[begin + at] == id_letters[first + at]
-            if is_same:
-                return row
-        place = (place + np.uint64(1)) & mask
+    for at in range(count):
+        hashed = np.uint64(listed[at].score)
+        listed[at].score = np.int64((hashed ^ (hashed >> np.uint64(32))) & mask)
+    for at in range(count):
+        listed[at].product_row = table[listed[at].score]
+    known = np.int64(0)
+    for at in range(count):
+        row = np.int64(listed[at].product_row)
+        place = listed[at].score
+        begin, size = np.int64(listed[at].heap >> 7), np.int64(listed[at].heap & 127)
+        while row >= 0:
+            first = id_start[row]
+            if id_start[row + 1] - first == size:
+                is_same = True
+                for letter in range(size):
+                    is_same &= raw[begin + letter] == id_letters[first + letter]
+                if is_same:
+                    break
+            place = (place + 1) & np.int64(mask)
+            row = np.int64(table[place])
+        if row >= 0:
+            listed[known].product_row = row
+            listed[known].relevance_ppm = listed[at].relevance_ppm
+            listed[known].organic_rank = listed[at].organic_rank
+            known += 1
+    return known
 
 
 @njit(cache=True)
@@ -1949,19 +1964,18 @@ def read_candidates_nb(
     """
     unusual: Int = np.int64(-1)
     at: Int = _skip_space(raw, np.int64(0))
-    if at >= raw.size or raw[at] != 91:  # [
+    if at >= raw.size or raw[at] != 91 or raw.size >= 1 << 24:  # [
         return unusual
     at = _skip_space(raw, at + 1)
-    known: Int = np.int64(0)
     count = 0
     if at < raw.size and raw[at] == 93:  # ]
-        return known
+        return np.int64(0)
     while True:
         is_object = at < raw.size and raw[at] == 123  # {
         if is_object:
             at = _skip_space(raw, at + 1)
         keys = 0
-        row: Int = np.int64(-1)
+        id_hash, id_place = _FNV_START, np.int64(0)
         rank: Int = np.int64(0)
         relevance: Int = np.int64(-1)
         while True:
@@ -2003,7 +2017,7 @@ def read_candidates_nb(
                     at += 1
                 if at - begin > _ID_BYTES_MAX or at >= raw.size:
                     return unusual
-                row = _row_of(raw, begin, at, hashed, id_start, id_letters, table)
+                id_hash, id_place = hashed, np.int64((begin << 7) | (at - begin))
                 at += 1
             elif key == _KEY_RANK:
                 first_digit = at
@@ -2046,16 +2060,17 @@ def read_candidates_nb(
         count += 1
         if keys & _KEY_PRODUCT == 0 or count > count_max:
             return unusual
-        if row >= 0:
-            listed[known].product_row = row
-            listed[known].relevance_ppm = relevance
-            listed[known].organic_rank = rank
-            known += 1
+        listed[count - 1].score = np.int64(id_hash)
+        listed[count - 1].heap = id_place
+        listed[count - 1].relevance_ppm = relevance
+        listed[count - 1].organic_rank = rank
         at = _skip_space(raw, at)
         if at >= raw.size:
             return unusual
         if raw[at] == 93:  # ]
-            return known if _skip_space(raw, at + 1) == raw.size else unusual
+            if _skip_space(raw, at + 1) < raw.size:
+                return unusual
+            return _find_rows(raw, count, id_start, id_letters, table, listed)
         if raw[at] != 44:
             return unusual
         at = _skip_space(raw, at + 1)

@@ -19,6 +19,7 @@ from auction.kernel import (
     ENTRY,
     FACT_COUNT,
     IMPRESSION,
+    LISTED,
     LOST,
     MARK,
     PPM,
@@ -28,6 +29,7 @@ from auction.kernel import (
     MarketArrays,
     OutcomeArrays,
     PageArrays,
+    Records,
     file_ids_nb,
 )
 from auction.request import Page
@@ -39,6 +41,7 @@ CONTEXT_COUNT_MAX = 4_096
 FILTER_BYTES_MAX = 32_000_000
 ORDER_COUNT_MAX = 256
 FACTS_COUNT_MAX = 50_000
+PLACEMENT_COUNT_MAX = 5  # of one request
 QUESTION_STEP = 8  # questions are numbered in steps, so that each placement of a page has a number of its own
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -328,6 +331,7 @@ class Scratch:
         self.question = 0
         self.found = new_found(4_096)
         self.capacity = 4_096
+        self._listings = [np.empty(0, LISTED)] * PLACEMENT_COUNT_MAX
         self._is_taken = False
 
     @contextmanager
@@ -344,6 +348,12 @@ class Scratch:
         """Return a number no earlier question had."""
         self.question += QUESTION_STEP
         return self.question
+
+    def listing(self, number: int, count: int) -> Records:
+        """Return an array for so many of a placement's own candidates; memory that is used again is warm."""
+        if len(self._listings[number]) < count:
+            self._listings[number] = np.empty(count, LISTED)
+        return self._listings[number]
 
     def make_room(self, more: int) -> FoundArrays:
         """Return the arrays the gate writes to, with room for so many more of each kind."""
@@ -363,13 +373,8 @@ class Scratch:
 
 def new_outcome(slot_count: int) -> OutcomeArrays:
     """Return arrays for the outcome of a page with so many slots."""
-    return OutcomeArrays(
-        winner_row=np.full(slot_count, -1, np.int64),
-        critical_micros=np.zeros(slot_count, np.int64),
-        vcg_micros=np.zeros(slot_count, np.int64),
-        threshold_micros=np.zeros((slot_count, slot_count), np.int64),
-        pick_order=np.zeros(slot_count, np.int64),
-    )
+    rows = np.empty((4 + slot_count, slot_count), np.int64)
+    return OutcomeArrays(rows[0], rows[1], rows[2], rows[4:], rows[3])
 
 
 def new_found(capacity: int) -> FoundArrays:

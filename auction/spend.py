@@ -120,17 +120,20 @@ class SpendView:
 
         On the slot path: whether the campaign may still be served is worked out anew only when that is in doubt.
         """
-        advertiser = self._advertiser_of[campaign_row]
+        advertiser, z = self._advertiser_of[campaign_row], self._settings.pending_z
+        price = float(self._pending_price[campaign_row])
+        # The room kept free grows by no more than this, since sqrt(a + b) is at most sqrt(a) + sqrt(b).
+        own = expected_micros + z * sqrt(expected_micros * max(price, price_micros))
+        shared = own
+        if price_micros > price:
+            self._pending_price[campaign_row] = price_micros
+            risen = z * (sqrt(price_micros) - sqrt(price))
+            own += risen * sqrt(max(0.0, float(self._pending[campaign_row])))
+            shared += risen * sqrt(max(0.0, float(self._pending_advertiser[advertiser])))
         self._pending[campaign_row] += expected_micros
         self._pending_advertiser[advertiser] += expected_micros
-        if price_micros > self._pending_price[campaign_row]:
-            self._pending_price[campaign_row] = price_micros
-            self._judge(campaign_row)
-            return
-        # The room kept free grows by no more than this, since sqrt(a + b) is at most sqrt(a) + sqrt(b).
-        more = expected_micros + self._settings.pending_z * sqrt(expected_micros * self._pending_price[campaign_row])
-        self._campaign_slack[campaign_row] -= more
-        self._advertiser_slack[advertiser] -= more
+        self._campaign_slack[campaign_row] -= own
+        self._advertiser_slack[advertiser] -= shared
         if self._campaign_slack[campaign_row] <= 0 or self._advertiser_slack[advertiser] <= 0:
             self._judge_advertiser(advertiser)
 
