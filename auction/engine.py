@@ -35,12 +35,13 @@ from auction.kernel import (
     fill_page_nb,
 )
 from auction.loss import LossReason
-from auction.market import Context, Market, new_outcome
+from auction.market import Context, Market, outcome_in
 from auction.placement import Placement
 from auction.quality import clear_own_quality, set_own_quality
 from auction.request import Candidates, RequestPlacement, SlotRequest
 from auction.rules import NO_RULES
 from auction.settings import Settings
+from auction.snapshot import Int64s
 from auction.spend import SpendView
 from ledger.terms import ChargeOn
 
@@ -115,6 +116,8 @@ class Outcome(Struct, frozen=True):
         candidate_count, lost_count: how much of the market's `found` arrays belongs to this auction; read before
             the next one writes to them.
         laid: the placements as laid out.
+        block: the memory of `arrays`.
+        page_bytes: the page's arrays as receipts have them, pins aside.
     """
 
     places: list[PlaceOutcome]
@@ -125,6 +128,8 @@ class Outcome(Struct, frozen=True):
     candidate_count: int
     lost_count: int
     laid: list[Place]
+    block: Int64s
+    page_bytes: list[bytes]
 
 
 def hold_auction(
@@ -165,8 +170,10 @@ def hold_auction(
         own_rows = set_own_quality(visitor, market)
         try:
             places = lay_out(request, context, market, visitor, deadline.arrived_ms, tie_seed)
-            page = _page_arrays(request, places, market)
-            arrays = new_outcome(len(page.pinned_row))
+            page, page_bytes = _page_arrays(request, places, market)
+            slot_count = len(page.pinned_row)
+            block = np.empty((4 + slot_count, slot_count), np.int64)
+            arrays = outcome_in(block)
             with asking(request, context, market, visitor, spend, deadline.arrived_ms, settings) as asker:
                 pins = _place_pins(places, asker, market, page)
                 is_partial = _decide(
@@ -174,7 +181,9 @@ def hold_auction(
                 )
         finally:
             clear_own_quality(own_rows, market)
-    return _read_outcome(places, page, arrays, pins, market, tie_seed, is_partial, no_paid_reason)
+    outcomes = _read_outcome(places, arrays, pins, market, is_partial, no_paid_reason)
+    candidate_count, lost_count = market.scratch.found.counts.tolist()
+    return Outcome(outcomes, is_partial, tie_seed, page, arrays, candidate_count, lost_count, places, block, page_bytes)
 
 
 def lay_out(
@@ -335,20 +344,22 @@ def _place_pins(places: Sequence[Place], asker: AskerArrays, market: Market, pag
     return pins
 
 
-def _page_arrays(request: SlotRequest, places: Sequence[Place], market: Market) -> PageArrays:
+def _page_arrays(request: SlotRequest, places: Sequence[Place], market: Market) -> tuple[PageArrays, list[bytes]]:
     """Return the page's slots with their attention, and every cap over them; equal pages share all but the pins."""
     key = (
         request.page.type,
         *[(one.placement.placement_id, one.slot_count, one.plan.brand_max, one.plan.group_max) for one in places],
     )
-    page = market.pages.get(key)
-    if page is None:
+    known = market.pages.get(key)
+    if known is None:
         if len(market.pages) >= PAGE_COUNT_MAX:
             market.pages.pop(next(iter(market.pages)))
-        page = market.pages[key] = _make_page(request.page.type, places, market)
+        page = _make_page(request.page.type, places, market)
+        known = market.pages[key] = page, [array.tobytes() for array in page]
     if any(place.plan.pins for place in places):
-        return page._replace(pinned_row=page.pinned_row.copy())
-    return page
+        page, page_bytes = known
+        return page._replace(pinned_row=page.pinned_row.copy()), page_bytes
+    return known
 
 
 def _make_page(page_type: str, places: Sequence[Place], market: Market) -> PageArrays:
@@ -382,14 +393,12 @@ def _make_page(page_type: str, places: Sequence[Place], market: Market) -> PageA
 
 def _read_outcome(
     places: list[Place],
-    page: PageArrays,
     arrays: OutcomeArrays,
     pins: dict[int, int],
     market: Market,
-    tie_seed: int,
     is_partial: bool,
     no_paid_reason: str | None,
-) -> Outcome:
+) -> list[PlaceOutcome]:
     found = market.scratch.found
     winners: list[int] = arrays.winner_row.tolist()
     outcomes: list[PlaceOutcome] = []
@@ -418,8 +427,7 @@ def _read_outcome(
             )
         reason = None if decisions else _no_fill_reason(place, market, is_partial, no_paid_reason)
         outcomes.append(PlaceOutcome(place.placement.placement_id, reason, decisions))
-    candidate_count, lost_count = int(found.counts[0]), int(found.counts[1])
-    return Outcome(outcomes, is_partial, tie_seed, page, arrays, candidate_count, lost_count, places)
+    return outcomes
 
 
 def _price(pricing: str, slot: int, winner: int, arrays: OutcomeArrays, market: Market) -> int:

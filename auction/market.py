@@ -5,7 +5,7 @@ One market belongs to one thread: auctions write to its scratch arrays and clear
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -92,7 +92,7 @@ class Market:
         rules: the plans of the retailer's rules.
         mean_quality_ppm: mean base quality of what can be shown.
         scratch: working memory of the auction being held.
-        pages: slots and caps of pages laid out before (engine.py).
+        pages: slots and caps of pages laid out before (engine.py), and their bytes for receipts.
     """
 
     def __init__(self, snapshot: Snapshot, model: BoundModel) -> None:
@@ -133,7 +133,7 @@ class Market:
         mean = base_quality_ppm[is_available].mean() if is_available.any() else PPM
         self.mean_quality_ppm = max(1, round(float(mean)))
         self.scratch = Scratch(snapshot)
-        self.pages: dict[tuple[object, ...], PageArrays] = {}
+        self.pages: dict[tuple[object, ...], tuple[PageArrays, list[bytes]]] = {}
         self._contexts: dict[tuple[str, str | None, str | None, str | None], Context] = {}
         self._filters: dict[bytes, Bytes] = {}
         self._facts: dict[int, OfferFacts] = {}
@@ -329,8 +329,9 @@ class Scratch:
         self.bits = np.zeros(self.audience_word_count + self.pattern_word_count + 1, np.uint64)
         self.fact = np.zeros(FACT_COUNT, np.int64)
         self.question = 0
-        self.found = new_found(4_096)
         self.capacity = 4_096
+        self.blocks = new_blocks(self.capacity)
+        self.found = new_found(self.capacity, self.blocks)
         self._listings = [np.empty(0, LISTED)] * PLACEMENT_COUNT_MAX
         self._is_taken = False
 
@@ -361,7 +362,8 @@ class Scratch:
         needed = int(max(count[0], count[1])) + more
         if needed > self.capacity:
             self.capacity = max(needed, 2 * self.capacity)
-            grown = new_found(self.capacity)
+            self.blocks = new_blocks(self.capacity)
+            grown = new_found(self.capacity, self.blocks)
             for name in CandidateArrays._fields:
                 getattr(grown.candidate, name)[: count[0]] = getattr(self.found.candidate, name)[: count[0]]
             grown.entry[: count[0]] = self.found.entry[: count[0]]
@@ -373,26 +375,53 @@ class Scratch:
 
 def new_outcome(slot_count: int) -> OutcomeArrays:
     """Return arrays for the outcome of a page with so many slots."""
-    rows = np.empty((4 + slot_count, slot_count), np.int64)
-    return OutcomeArrays(rows[0], rows[1], rows[2], rows[4:], rows[3])
+    return outcome_in(np.empty((4 + slot_count, slot_count), np.int64))
 
 
-def new_found(capacity: int) -> FoundArrays:
+def outcome_in(block: Int64s) -> OutcomeArrays:
+    """Return arrays for an outcome that lie in one block, which a receipt copies at once."""
+    return OutcomeArrays(block[0], block[1], block[2], block[4:], block[3])
+
+
+class Blocks(NamedTuple):
+    """The candidates' arrays of one kind together, so that a receipt copies four things and not eleven.
+
+    Attributes:
+        amounts: (4, C) bids, weights, values and floors.
+        codes: (3, C) advertisers, brands and products.
+        charge: (C,).
+        bits: (3, C) tie keys, slots and groups.
+    """
+
+    amounts: Int64s
+    codes: Int32s
+    charge: NDArray[np.int8]
+    bits: NDArray[np.uint64]
+
+    def arrays(self) -> CandidateArrays:
+        """Return them one by one."""
+        bid, weight, value, floor = self.amounts
+        advertiser, brand, product = self.codes
+        tie_key, slots, groups = self.bits
+        return CandidateArrays(
+            bid, weight, value, floor, advertiser, brand, product, self.charge, tie_key, slots, groups
+        )
+
+
+def new_blocks(capacity: int) -> Blocks:
+    """Return blocks for so many candidates."""
+    return Blocks(
+        np.zeros((4, capacity), np.int64),
+        np.zeros((3, capacity), np.int32),
+        np.zeros(capacity, np.int8),
+        np.zeros((3, capacity), np.uint64),
+    )
+
+
+def new_found(capacity: int, blocks: Blocks) -> FoundArrays:
     """Return arrays for so many candidates, and so many that lost."""
     return FoundArrays(
-        candidate=CandidateArrays(
-            bid_micros=np.zeros(capacity, np.int64),
-            weight_ppm=np.zeros(capacity, np.int64),
-            value_micros=np.zeros(capacity, np.int64),
-            floor_micros=np.zeros(capacity, np.int64),
-            advertiser_code=np.zeros(capacity, np.int32),
-            brand_code=np.zeros(capacity, np.int32),
-            product_code=np.zeros(capacity, np.int32),
-            charge_code=np.zeros(capacity, np.int8),
-            tie_key=np.zeros(capacity, np.uint64),
-            eligible_slots=np.zeros(capacity, np.uint64),
-            group_bits=np.zeros(capacity, np.uint64),
-        ),
+        candidate=blocks.arrays(),
         entry=np.zeros(capacity, ENTRY),
         lost=np.zeros(capacity, LOST),
         counts=np.zeros(2, np.int64),

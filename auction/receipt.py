@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from auction.engine import Outcome
 from auction.kernel import ENTRY, LOST, CandidateArrays, OutcomeArrays, PageArrays, fill_page_nb
-from auction.market import Market, new_outcome
+from auction.market import Blocks, Market, new_outcome, outcome_in
 from auction.request import SlotRequest
 from auction.settings import Settings
 from auction.snapshot import Snapshot
@@ -31,10 +31,10 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _LENGTH = struct.Struct("<I")
 _RECORD_BYTES_MAX = 1 << 28
 BATCH_COUNT_MAX = 256
-PRODUCT_CODE = CandidateArrays._fields.index("product_code")
+PINNED = PageArrays._fields.index("pinned_row")
 
 # How the arrays of a receipt are written, in this order.
-_CANDIDATE_TYPES = ("i8", "i8", "i8", "i8", "i4", "i4", "i4", "i1", "u8", "u8", "u8")
+_CANDIDATE_TYPES = ("i8", "i4", "i1", "u8")  # amounts, codes, charge, bits
 _PAGE_TYPES = ("i8", "i8", "i8", "u8", "i1", "u8", "i8")
 
 
@@ -78,7 +78,7 @@ class Note(Struct, frozen=True, array_like=True, tag="receipt"):
     entry: bytes
     lost: bytes
     page: list[bytes]
-    outcome: list[bytes]
+    outcome: bytes
 
 
 class OfferName(Struct, frozen=True, array_like=True):
@@ -155,7 +155,6 @@ def make_note(
     found, count = market.scratch.found, outcome.candidate_count
     lost = min(outcome.lost_count, lost_count_max)
     rules = market.snapshot.rules
-    page, arrays = outcome.page, outcome.arrays
     return Note(
         auction_id=auction_id,
         held_at_ms=held_at_ms,
@@ -181,11 +180,11 @@ def make_note(
         ],
         candidate_count=count,
         lost_count=outcome.lost_count,
-        candidates=[array[:count].tobytes() for array in found.candidate],
+        candidates=[array[..., :count].tobytes() for array in market.scratch.blocks],
         entry=found.entry[:count].tobytes(),
         lost=found.lost[:lost].tobytes(),
-        page=[array.tobytes() for array in page],
-        outcome=[array.tobytes() for array in arrays],
+        page=[*outcome.page_bytes[:PINNED], outcome.page.pinned_row.tobytes(), *outcome.page_bytes[PINNED + 1 :]],
+        outcome=outcome.block.tobytes(),
     )
 
 
@@ -342,7 +341,7 @@ class ReceiptLog:
         lost = [np.frombuffer(note.lost, LOST)["offer_row"] for note in notes]
         offers = np.concatenate(entries + lost)
         offers = _take_new(self._named_offers, offers[offers >= 0])
-        shown = [np.frombuffer(note.candidates[PRODUCT_CODE], "i4") for note in notes]
+        shown = [np.frombuffer(note.candidates[1], "i4")[2 * note.candidate_count :] for note in notes]
         facts = snapshot.columns.offer[offers]
         products = _take_new(self._named_products, np.concatenate([*shown, facts["product_row"]]))
         if not len(offers) and not len(products):
@@ -449,23 +448,26 @@ def read_segment(path: Path, only: str | None = None) -> Iterator[Receipt]:
 def open_note(note: Note, offers: dict[int, OfferName], products: dict[int, str]) -> Receipt:
     """Return the arrays of a note."""
     slot_count = sum(place.slot_count for place in note.places)
-    candidates = [np.frombuffer(raw, kind) for raw, kind in zip(note.candidates, _CANDIDATE_TYPES, strict=True)]
+    count = note.candidate_count
+    amounts, codes, charge, bits = [
+        np.frombuffer(raw, kind).reshape(-1, count).copy()  # compiled code wants to be able to write
+        for raw, kind in zip(note.candidates, _CANDIDATE_TYPES, strict=True)
+    ]
     entry, lost = np.frombuffer(note.entry, ENTRY), np.frombuffer(note.lost, LOST)
-    page = [np.frombuffer(raw, kind) for raw, kind in zip(note.page, _PAGE_TYPES, strict=True)]
+    page = [np.frombuffer(raw, kind).copy() for raw, kind in zip(note.page, _PAGE_TYPES, strict=True)]
     page[0] = page[0].reshape(2, slot_count)
-    outcome = [np.frombuffer(raw, "i8") for raw in note.outcome]
-    outcome[3] = outcome[3].reshape(slot_count, slot_count)
+    block = np.frombuffer(note.outcome, "i8").reshape(4 + slot_count, slot_count).copy()
     return Receipt(
         note=note,
-        candidates=CandidateArrays(*[array.copy() for array in candidates]),  # compiled code wants to be able to write
+        candidates=Blocks(amounts, codes, charge[0], bits).arrays(),
         offer_row=entry["offer_row"],
         quality_ppm=entry["quality_ppm"],
         place=entry["place"],
         lost_row=lost["offer_row"],
         lost_reason=lost["reason"],
         lost_place=lost["place"],
-        page=PageArrays(*[array.copy() for array in page]),
-        outcome=OutcomeArrays(*[array.copy() for array in outcome]),
+        page=PageArrays(*page),
+        outcome=outcome_in(block),
         offers=offers,
         products=products,
     )
