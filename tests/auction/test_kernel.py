@@ -436,6 +436,14 @@ class CapWithExemption(naive.Cap):
         return ad.name != self.exempt and super().binds(ad, slot)
 
 
+def was_full_at_its_turn(page: naive.Page, cap: naive.Cap, ad: naive.Ad, slot: int) -> bool:
+    """Say whether the slot was still free when the pair's turn came, but the cap full."""
+    turn = (-naive.pair_value(page, ad, slot), slot, ad.tie)
+    before = {pick.slot: pick.ad for pick in naive.allocate(page) if (-pick.value, pick.slot, pick.ad.tie) < turn}
+    is_open = naive.may_stand(page, ad, slot) and slot not in before
+    return is_open and cap.binds(ad, slot) and cap.is_full(ad, page.pins | before)
+
+
 @always
 @given(crowded_pages)
 def test_who_lost_to_a_cap_would_have_had_a_slot_without_it_and_who_was_outbid_would_not(page: naive.Page) -> None:
@@ -464,8 +472,7 @@ def test_who_lost_to_a_cap_would_have_had_a_slot_without_it_and_who_was_outbid_w
         else:
             assert reason == (LOST_TO_CAP if wins_exempted else LOST_TO_BETTER)
         if reason == LOST_TO_CAP:
-            without_others = [cap for number, cap in enumerate(page.caps) if number == caps[row]]
-            assert any(cap.counts(ad) for cap in without_others)
+            assert any(was_full_at_its_turn(page, page.caps[caps[row]], ad, slot) for slot in free_slots)
     assert (reasons[len(page.ads) :] == 0).all()  # pins
 
 
@@ -476,3 +483,21 @@ def test_many_bids_on_one_product_hide_no_other_product() -> None:
     page = naive.Page(attention={"click": [Fraction(1), Fraction(1, 2), Fraction(1, 4)]}, ads=hundred + others)
     assert decide(page).fills == ["a000", "b0", "b1"]
     assert decide(page) == decide_naively(page)
+
+
+def test_the_cap_named_is_the_one_that_was_full_when_the_turn_came() -> None:
+    """X's turn on the first slot is before Q's equal one on the second, so the brand's cap was still open to it."""
+    x = naive.Ad("x", "x", "A", "A", "click", 4, Fraction(1), tie=0, groups=frozenset({"new"}))
+    q = naive.Ad("q", "q", "A", "A", "click", 4, Fraction(1), tie=1, slots=frozenset({1}))
+    caps = [
+        naive.Cap(frozenset({0, 1}), 1, per_brand=True),
+        naive.Cap(frozenset({0}), 0, "new"),
+        naive.Cap(frozenset({1}), 0, "new"),
+    ]
+    page = naive.Page(attention={"click": [Fraction(1), Fraction(1)]}, ads=[x, q], caps=caps)
+    candidates, count, arrays, outcome = to_arrays(page)
+    allocate_and_price_nb(candidates, count, arrays, SHORTLIST_COUNT, outcome)
+    reasons, named = np.empty(count, np.int64), np.empty(count, np.int64)
+    say_why_lost_nb(candidates, count, arrays, outcome, reasons, named)
+    assert outcome.winner_row.tolist() == [-1, 1]
+    assert (reasons.tolist(), named.tolist()) == ([LOST_TO_CAP, 0], [1, -1])
