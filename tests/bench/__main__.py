@@ -1,0 +1,31 @@
+"""Print every figure of the README's table: `make bench`. Each ratio is measured side by side in one run.
+
+The files can be run one by one too: `python -m tests.bench.bench_auction`, `…bench_kernel`, `…bench_affinity`,
+`…bench_ledger`.
+"""
+
+import os
+import platform
+import sys
+
+from tests.bench import bench_affinity, bench_auction, bench_kernel, bench_ledger
+
+PARTS = {
+    "Deciding a page, and POST /v1/fills beside a bare route": bench_auction.main,
+    "The auction's kernel alone": bench_kernel.main,
+    "Navigation and affinity": bench_affinity.main,
+    "Billing events made durable": bench_ledger.main,
+}
+
+
+def main() -> int:
+    """Run every part after the other, so that none slows another."""
+    print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} processors", flush=True)
+    for title, part in PARTS.items():
+        print(f"\n{title}\n", flush=True)
+        part()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
