@@ -15,13 +15,11 @@ from ledger.intake import Received
 from ledger.journal import Posting, Side, Transaction
 from ledger.money import Micros
 from ledger.settings import Settings
-from ledger.terms import ChargeOn
 from ledger.traffic import CLICK_WITHOUT_IMPRESSION
 
 TOTAL = ""  # in place of a day: the whole life of a campaign
 
 _CLICK, _IMPRESSION, _VIEW = EventType.CLICK, EventType.IMPRESSION, EventType.VIEW
-_ON_CLICK, _ON_IMPRESSION = ChargeOn.CLICK, ChargeOn.IMPRESSION
 _DEBIT, _CREDIT = Side.DEBIT, Side.CREDIT
 _REASONS = {kind: f"charge:{kind.value}" for kind in EventType}
 
@@ -185,10 +183,16 @@ def charge_group(group: Sequence[Received], history: History, budgets: Budgets, 
             outcomes.append(Late())
             continue
         code = _reason_not_to_charge(received)
-        is_paid_click = code is None and received.type is _CLICK
+        is_due = code is None and received.type.value == received.terms.charge_on
+        is_paid_click = is_due and received.type is _CLICK
         if is_paid_click and seen is not None and not _was_seen(received.token_id, seen, history):
             code = CLICK_WITHOUT_IMPRESSION
-        charge = _charge(received, budgets) if code is None else Charge(received, "unbilled", code)
+        if code is not None:
+            charge = Charge(received, "unbilled", code)
+        elif is_due:
+            charge = _charge(received, budgets)
+        else:  # the bid pays for another event: recorded, nothing due
+            charge = Charge(received, "accepted", None)
         history.add(received, charge)
         outcomes.append(charge)
     return outcomes
@@ -206,11 +210,7 @@ def _reason_not_to_charge(received: Received) -> str | None:
     charge_on = terms.charge_on
     if charge_on is None or not terms.is_sponsored or terms.advertiser_id is None or terms.campaign_id is None:
         return "organic"
-    if received.type is _CLICK:
-        return None if charge_on is _ON_CLICK else "charged_on_impression"
-    if received.type is _IMPRESSION:
-        return None if charge_on is _ON_IMPRESSION else "charged_on_click"
-    return "never_charged"
+    return None
 
 
 def _charge(received: Received, budgets: Budgets) -> Charge:

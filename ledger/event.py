@@ -55,9 +55,9 @@ class EventResult(Struct, frozen=True, gc=False):
     """What became of one event.
 
     Attributes:
-        result: `accepted` (recorded and charged), `duplicate` (of one recorded before, whose code and amount it
-            carries), `conflict` (the event id names another event), `rejected` (nothing recorded), `unbilled`
-            (recorded, nothing charged).
+        result: `accepted` (recorded, and charged where the bid pays for it), `duplicate` (of one recorded before, whose
+            code and amount it carries), `conflict` (the event id names another event), `rejected` (nothing recorded),
+            `unbilled` (recorded, and for the reason in `code` not charged).
         code: why, or None; `partial` where less than the price was left to charge.
         amount_micros: what was charged; None where the caller may not see it.
     """

@@ -67,11 +67,11 @@ def test_an_event_id_with_other_content_is_a_conflict(world: World) -> None:
     ("charge_on", "kind", "expected"),
     [
         (ChargeOn.CLICK, "click", ("accepted", None, 7_919)),
-        (ChargeOn.CLICK, "impression", ("unbilled", "charged_on_click", 0)),
-        (ChargeOn.CLICK, "view", ("unbilled", "never_charged", 0)),
+        (ChargeOn.CLICK, "impression", ("accepted", None, 0)),
+        (ChargeOn.CLICK, "view", ("accepted", None, 0)),
         (ChargeOn.IMPRESSION, "impression", ("accepted", None, 7_919)),
-        (ChargeOn.IMPRESSION, "click", ("unbilled", "charged_on_impression", 0)),
-        (ChargeOn.IMPRESSION, "view", ("unbilled", "never_charged", 0)),
+        (ChargeOn.IMPRESSION, "click", ("accepted", None, 0)),
+        (ChargeOn.IMPRESSION, "view", ("accepted", None, 0)),
         (None, "impression", ("unbilled", "organic", 0)),
         (None, "click", ("unbilled", "organic", 0)),
     ],
@@ -156,7 +156,7 @@ def test_an_impression_holds_half_an_hour_and_a_click_a_day(sqlite_world: World)
     sqlite_world.fund("adv-1", 10**9)
     token, other = sqlite_world.fill(), sqlite_world.fill()
     sqlite_world.clock.pass_ms(30 * MINUTE_MS)
-    assert sqlite_world.record(sqlite_world.event(token, "impression"))[0].result == "unbilled"
+    assert sqlite_world.record(sqlite_world.event(token, "impression"))[0].result == "accepted"
     sqlite_world.clock.pass_ms(1)
     assert codes(sqlite_world.record(sqlite_world.event(other, "impression"))) == [("rejected", "expired", None)]
     sqlite_world.clock.pass_ms(24 * HOUR_MS - 30 * MINUTE_MS - 1)
