@@ -126,7 +126,7 @@ def db_upgrade(data_dir: Path | None) -> None:
 def db_downgrade(revision: str, yes: bool, data_dir: Path | None) -> None:
     """Take the database back to an earlier version, with what only later ones can hold lost."""
     from bidder_api.deployment import open_configured
-    from migrations.run import downgrade
+    from bidder_api.migration import downgrade
 
     settings = _settings(data_dir=data_dir)
     if not yes:

@@ -3,18 +3,15 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from sqlalchemy import inspect, text
 from sqlalchemy.engine import Connection
 
-import migrations
 from bidder_api.database import Database, open_database
+from bidder_api.migration import current_revision, newest_revision, upgrade
 from bidder_api.settings import Settings
 from bidder_api.store import Deployment, insert_deployment, read_deployment
 
 RETAILER_ID = "retailer"  # one per deployment; it leads every key and never appears on the wire
-VERSION_TABLE = "alembic_version"
 DEFAULT_CURRENCY = "EUR"
 DEFAULT_TIME_ZONE = "UTC"
 
@@ -35,8 +32,6 @@ def upgrade_database(database: Database, settings: Settings) -> Deployment:
     Raises:
         NotServable: the settings name another currency or time zone than the database was made with.
     """
-    from migrations.run import upgrade  # half a second to import, for this alone
-
     database.transact(upgrade)
 
     def ensure(connection: Connection) -> Deployment:
@@ -98,19 +93,6 @@ def _ready_deployment(database: Database, settings: Settings) -> Deployment:
 def is_current(database: Database) -> bool:
     """Say whether the database stands at this version's newest revision."""
     return database.read(current_revision) == newest_revision()
-
-
-def current_revision(connection: Connection) -> str | None:
-    """Return the revision the database stands at, None when it was never migrated."""
-    if not inspect(connection).has_table(VERSION_TABLE):
-        return None
-    found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar_one_or_none()  # noqa: S608
-    return None if found is None else str(found)
-
-
-def newest_revision() -> str:
-    """Return the newest revision there is: scripts are named by it, and numbered."""
-    return max(path.stem.partition("_")[0] for path in (Path(migrations.__file__).parent / "versions").glob("0*.py"))
 
 
 def check_deployment(deployment: Deployment, settings: Settings) -> None:

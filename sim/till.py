@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.pool import StaticPool
 
 from bidder_api.database import Database, sqlite_library
+from bidder_api.migration import upgrade
 from ledger import store
 from ledger.beacon import BeaconKeys
 from ledger.command import AddFunds
@@ -19,7 +20,6 @@ from ledger.event import EventResult, ReportedEvent
 from ledger.settings import Settings
 from ledger.spend import SpendUpdate
 from ledger.writer import LedgerWriter
-from migrations.run import upgrade
 from sim.result import Books
 
 RETAILER = "simulated"

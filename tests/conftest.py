@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from bidder_api.database import Database, open_database
-from migrations.run import upgrade
+from bidder_api.migration import upgrade
 from tests.demo_process import demo as demo  # a fixture, for every test of the session
 from tests.postgres import PostgresCluster, find_binaries
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bidder_api.database import Database, open_database, sqlite_library
+from bidder_api.migration import upgrade
 from ledger import store
 from ledger.beacon import BeaconKeys
 from ledger.command import AddFunds
@@ -27,7 +28,6 @@ from ledger.money import Micros
 from ledger.settings import Settings
 from ledger.terms import ChargeOn, ChargeTerms, new_id
 from ledger.writer import LedgerWriter
-from migrations.run import upgrade
 
 BATCH_EVENT_COUNT = 256
 BATCH_COUNT = 150

@@ -12,9 +12,8 @@ from click.testing import CliRunner, Result
 from bidder_api.access import parse_key
 from bidder_api.cli import endcap
 from bidder_api.database import open_database
-from bidder_api.deployment import RETAILER_ID, newest_revision
+from bidder_api.deployment import RETAILER_ID
 from bidder_api.store import list_changes, list_keys
-from migrations.run import head_revision
 
 HEAVY = ("numpy", "numba", "sqlalchemy", "starlette", "msgspec", "rich.progress")
 
@@ -127,10 +126,6 @@ def test_what_was_fixed_with_the_database_cannot_be_set_otherwise(monkeypatch: p
     assert "CHF, UTC" in run("db", "upgrade").output
     monkeypatch.setenv("ENDCAP_CURRENCY", "USD")
     assert "was made with CHF for good" in run("db", "upgrade", status=1).output
-
-
-def test_our_own_look_at_the_newest_revision_is_alembics() -> None:
-    assert newest_revision() == head_revision()
 
 
 @pytest.mark.postgres

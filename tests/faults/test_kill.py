@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bidder_api.database import Database, open_database
-from migrations.run import upgrade
+from bidder_api.migration import upgrade
 from tests.faults import planted
 from tests.faults.harness import IS_FULL, READY_S_MAX, Tally, WriterUnderTest, count, furnish, shopping
 from tests.postgres import PostgresCluster

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy.engine import Connection
 
 from bidder_api.database import Database, open_database
+from bidder_api.migration import upgrade
 from ledger.store import metadata
-from migrations.run import upgrade
 from tests.ledger.world import World
 from tests.postgres import PostgresCluster
 

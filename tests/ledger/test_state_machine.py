@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from bidder_api.database import Database, open_database
+from bidder_api.migration import upgrade
 from ledger.command import AddFunds, Reverse, SetCreditLine
 from ledger.errors import ConflictRefused
 from ledger.terms import ChargeOn
-from migrations.run import upgrade
 from tests.ledger.world import World
 
 ADVERTISERS = ("adv-1", "adv-2")
