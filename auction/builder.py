@@ -14,7 +14,7 @@ from affinity.audience import Audience
 from affinity.catalog import CATEGORY_SEPARATOR, Product, category_and_ancestors
 from affinity.pattern import NavigationPattern
 from auction.campaign import Bid, BidContext, Campaign, Keyword
-from auction.kernel import CLICK, IMPRESSION, OFFER
+from auction.kernel import CLICK, IMPRESSION, OFFER, WORD_PADDING
 from auction.loss import LossReason
 from auction.market import highest_score
 from auction.placement import PageCaps, Placement
@@ -532,7 +532,8 @@ def _text_column(texts: Sequence[str]) -> tuple[Int64s, Bytes]:
     encoded = [text.encode() for text in texts]
     start = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([len(text) for text in encoded], out=start[1:])
-    return start, np.frombuffer(bytearray(b"".join(encoded)), np.uint8)  # compiled code wants to be able to write
+    letters = bytearray(b"".join(encoded)) + bytes(WORD_PADDING)  # compiled code reads them eight at a time
+    return start, np.frombuffer(letters, np.uint8)
 
 
 def _budgets(amounts: Sequence[int | None]) -> Int64s:

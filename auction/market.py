@@ -333,6 +333,8 @@ class Scratch:
         self.blocks = new_blocks(self.capacity)
         self.found = new_found(self.capacity, self.blocks)
         self._listings = [np.empty(0, LISTED)] * PLACEMENT_COUNT_MAX
+        self.listed = list(self._listings)  # candidates read from a request's bytes, by the order of their lists
+        self.place = np.zeros(1, np.int64)
         self._is_taken = False
 
     @contextmanager
@@ -351,7 +353,7 @@ class Scratch:
         return self.question
 
     def listing(self, number: int, count: int) -> Records:
-        """Return an array for so many of a placement's own candidates; memory that is used again is warm."""
+        """Return an array for so many candidates of one list; memory that is used again is warm."""
         if len(self._listings[number]) < count:
             self._listings[number] = np.empty(count, LISTED)
         return self._listings[number]

@@ -32,7 +32,7 @@ Int64s = NDArray[np.int64]
 Int32s = NDArray[np.int32]
 Bytes = NDArray[np.uint8]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _MAGIC = b"ENDCAPSN"
 _ALIGNMENT = 64
 
