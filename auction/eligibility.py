@@ -31,7 +31,7 @@ from auction.kernel import (
     find_candidates_nb,
 )
 from auction.loss import LossReason
-from auction.market import Context, Market
+from auction.market import NO_FILTERS, Context, Market
 from auction.placement import Placement
 from auction.request import Candidates, RequestCandidate, SlotRequest
 from auction.rules import RulePlan
@@ -111,16 +111,8 @@ class asking:  # noqa: N801  # reads as the verb it is: `with asking(…) as ask
             audiences = scratch.audience_word_count
             scratch.bits[:audiences] = visitor.audience_bits[:audiences]
             scratch.bits[audiences:-1] = visitor.pattern_bits[: scratch.pattern_word_count]
-        self._asker = AskerArrays(
-            spend.campaign_reason,
-            spend.pacing_ppm,
-            scratch.mark,
-            market.passing(request.page.filters) if request.page.filters else _NO_BYTES,
-            scratch.is_capped,
-            scratch.is_keyword_hit,
-            scratch.bits,
-            scratch.fact,
-        )
+        filters = market.passing(request.page.filters) if request.page.filters else NO_FILTERS
+        self._asker = scratch.asker(spend.campaign_reason, spend.pacing_ppm, filters)
 
     def __enter__(self) -> AskerArrays:
         for reason, rows in self._ruled_out:
@@ -227,7 +219,6 @@ def find_organic(
         place.arrays.term[TERM_LEFT_ORGANIC] = merit * PPM
 
 
-_NO_BYTES = np.zeros(0, np.uint8)
 _NOTHING_LISTED = np.zeros(0, LISTED)
 
 

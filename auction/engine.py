@@ -5,7 +5,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from msgspec import Struct
@@ -37,6 +37,8 @@ from auction.kernel import (
     AskerArrays,
     OutcomeArrays,
     PageArrays,
+    PageBook,
+    bind_page_nb,
     decide_page_nb,
 )
 from auction.loss import LossReason
@@ -138,6 +140,16 @@ class Outcome(Struct, frozen=True):
     page_bytes: list[bytes]
 
 
+class Answer(NamedTuple):
+    """Where a page's decision is written, beside what it is decided from; see `decide_page_nb`."""
+
+    page: PageBook
+    pinned_row: Int64s
+    terms: Int64s
+    block: Int64s
+    facts: Int64s
+
+
 def hold_auction(
     request: SlotRequest,
     auction_id: str,
@@ -177,7 +189,7 @@ def hold_auction(
         try:
             places = lay_out(request, context, market, visitor, deadline.arrived_ms, tie_seed)
             terms = _gather_terms(places)
-            page, page_bytes = _page_arrays(request, places, market)
+            page, page_book, page_bytes = _page_arrays(request, places, market)
             slot_count = len(page.pinned_row)
             block = np.empty((4 + slot_count, slot_count), np.int64)
             facts = np.empty((len(FACT_ROWS), slot_count), np.int64)
@@ -188,16 +200,14 @@ def hold_auction(
                     request,
                     context,
                     places,
-                    page,
                     visitor,
+                    spend,
                     asker,
                     market,
                     deadline,
                     settings,
                     no_paid_reason,
-                    terms,
-                    arrays,
-                    facts,
+                    Answer(page_book, page.pinned_row, terms, block, facts),
                 )
         finally:
             clear_own_quality(own_rows, market)
@@ -276,16 +286,14 @@ def _decide(
     request: SlotRequest,
     context: Context,
     places: Sequence[Place],
-    page: PageArrays,
     visitor: VisitorView,
+    spend: SpendView,
     asker: AskerArrays,
     market: Market,
     deadline: Deadline,
     settings: Settings,
     no_paid_reason: str | None,
-    terms: Int64s,
-    arrays: OutcomeArrays,
-    facts: Int64s,
+    answer: Answer,
 ) -> bool:
     """Look at candidates and fill the page until no other candidate could change it; say whether time ran out."""
     is_merchandised = request.mode == "merchandised"
@@ -293,6 +301,7 @@ def _decide(
     if is_merchandised:
         for place in places:
             find_organic(place, context, visitor.product_row, asker, market, per_slot * place.slot_count)
+    terms = answer.terms
     terms[:, TERM_IS_SEARCHED] = no_paid_reason is None
     is_late = deadline.is_past
     while True:
@@ -305,14 +314,14 @@ def _decide(
         more = WANTED_ALL if is_merchandised else per_slot * place.slot_count
         state = INTERRUPTED
         while state == INTERRUPTED and not is_late:
-            state = _decide_page(place, more, chunk, asker, market, page, terms, arrays, facts)
+            state = _decide_page(place, more, chunk, spend, asker, market, answer)
             is_late = state == INTERRUPTED and deadline.is_past
         if state == SETTLED:
             return False
         if is_late or deadline.is_past:
             terms[:, TERM_IS_SEARCHED] = 0
             terms[:, TERM_LEFT_ORGANIC] = 0
-            _decide_page(place, 0, 0, asker, market, page, terms, arrays, facts)
+            _decide_page(place, 0, 0, spend, asker, market, answer)
             return True
         per_slot *= 4
         for place in places:
@@ -321,30 +330,23 @@ def _decide(
 
 
 def _decide_page(
-    place: Place,
-    wanted: int,
-    chunk: int,
-    asker: AskerArrays,
-    market: Market,
-    page: PageArrays,
-    terms: Int64s,
-    arrays: OutcomeArrays,
-    facts: Int64s,
+    place: Place, wanted: int, chunk: int, spend: SpendView, asker: AskerArrays, market: Market, answer: Answer
 ) -> int:
-    """Look at more offers for one placement and fill the page; see `decide_page_nb`, in one call for speed."""
+    """Look at more offers for one placement and fill the page; see `decide_page_nb`."""
+    market.scratch.make_room(chunk + 1)
     return decide_page_nb(
-        market.arrays,
-        asker,
+        market.scratch.book(market.arrays, spend.campaign_reason, spend.pacing_ppm),
+        answer.page,
+        answer.pinned_row,
         place.arrays,
+        asker.passes_filters,
         place.has_candidates,
         wanted,
         chunk,
         market.has_impression_bids,
-        market.scratch.make_room(chunk + 1),
-        page,
-        terms,
-        arrays,
-        facts,
+        answer.terms,
+        answer.block,
+        answer.facts,
     )
 
 
@@ -398,7 +400,9 @@ def _place_pins(places: Sequence[Place], asker: AskerArrays, market: Market, pag
     return pins
 
 
-def _page_arrays(request: SlotRequest, places: Sequence[Place], market: Market) -> tuple[PageArrays, list[bytes]]:
+def _page_arrays(
+    request: SlotRequest, places: Sequence[Place], market: Market
+) -> tuple[PageArrays, PageBook, list[bytes]]:
     """Return the page's slots with their attention, and every cap over them; equal pages share all but the pins."""
     key = (
         request.page.type,
@@ -409,10 +413,10 @@ def _page_arrays(request: SlotRequest, places: Sequence[Place], market: Market) 
         if len(market.pages) >= PAGE_COUNT_MAX:
             market.pages.pop(next(iter(market.pages)))
         page = _make_page(request.page.type, places, market)
-        known = market.pages[key] = page, [array.tobytes() for array in page]
+        known = market.pages[key] = page, bind_page_nb(page), [array.tobytes() for array in page]
     if any(place.plan.pins for place in places):
-        page, page_bytes = known
-        return page._replace(pinned_row=page.pinned_row.copy()), page_bytes
+        page, book, page_bytes = known
+        return page._replace(pinned_row=page.pinned_row.copy()), book, page_bytes
     return known
 
 

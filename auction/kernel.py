@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 from numba import njit, types
+from numba.experimental import structref
 from numpy.typing import NDArray
 
 Int = int | np.int64  # the same thing in compiled code
@@ -2227,64 +2228,131 @@ def _unseen_kinds(terms: Int64s, has_impression_bids: bool) -> Int64s:
 FACT_ROWS = ("product_row", "offer_row", "quality_ppm", "charge", "bid_micros")  # of `facts` in `decide_page_nb`
 
 
+class _BookType(types.StructRef):
+    """Numba's type of a `Book`."""
+
+
+class Book(structref.StructRefProxy):
+    """Arrays that stay the same from one auction to the next, handed to compiled code as one thing.
+
+    Handing over an array costs a quarter of a microsecond, and there would be thirty. Made by `bind_book_nb`.
+    """
+
+    market: MarketArrays
+    asker: AskerArrays
+    found: FoundArrays
+
+
+class _PageBookType(types.StructRef):
+    """Numba's type of a `PageBook`."""
+
+
+class PageBook(structref.StructRefProxy):
+    """The same for the arrays of a page. Made by `bind_page_nb`."""
+
+    page: PageArrays
+
+
+for _kind in (_BookType, _PageBookType):
+    structref.register(_kind)  # type: ignore[no-untyped-call]
+structref.define_proxy(Book, _BookType, ["market", "asker", "found"])  # type: ignore[no-untyped-call]
+structref.define_proxy(PageBook, _PageBookType, ["page"])  # type: ignore[no-untyped-call]
+_Book = _BookType(  # type: ignore[no-untyped-call]
+    [("market", _MarketArrays), ("asker", _AskerArrays), ("found", _FoundArrays)]
+)
+_PageBook = _PageBookType([("page", _PageArrays)])  # type: ignore[no-untyped-call]
+
+
+@njit(_Book(_MarketArrays, _AskerArrays, _FoundArrays), cache=True)
+def bind_book_nb(market: MarketArrays, asker: AskerArrays, found: FoundArrays) -> Book:
+    """Return a book of these arrays; what is written to one of them is seen in the other."""
+    return Book(market, asker, found)  # type: ignore[no-untyped-call]
+
+
+@njit(_PageBook(_PageArrays), cache=True)
+def bind_page_nb(page: PageArrays) -> PageBook:
+    """Return a book of a page's arrays."""
+    return PageBook(page)  # type: ignore[no-untyped-call]
+
+
 @njit(
     types.int64(
-        _MarketArrays,
-        _AskerArrays,
+        _Book,
+        _PageBook,
+        types.int64[::1],
         _PlaceArrays,
+        types.uint8[::1],
         types.boolean,
         types.int64,
         types.int64,
         types.boolean,
-        _FoundArrays,
-        _PageArrays,
         types.int64[:, ::1],
-        _OutcomeArrays,
+        types.int64[:, ::1],
         types.int64[:, ::1],
     ),
     cache=True,
 )
 def decide_page_nb(
-    market: MarketArrays,
-    asker: AskerArrays,
+    book: Book,
+    page_book: PageBook,
+    pinned_row: Int64s,
     place: PlaceArrays,
+    passes_filters: UInt8s,
     has_page_candidates: bool,
     wanted: int,
     row_count_max: int,
     has_impression_bids: bool,
-    found: FoundArrays,
-    page: PageArrays,
     terms: Int64s,
-    outcome: OutcomeArrays,
+    block: Int64s,
     facts: Int64s,
 ) -> int:
     """Look at more offers for one placement, then fill and price the page.
 
     Args:
-        market: as in `_find_candidates`, like all up to `found`.
-        asker: as there.
-        place: as there; its term is a row of `terms`.
-        has_page_candidates: as there.
+        book: market, asker and found as in `_find_candidates`, filters aside.
+        page_book: the page as in `allocate_and_price_nb`, pins aside.
+        pinned_row: the page's pins.
+        place: as in `_find_candidates`; its term is a row of `terms`.
+        passes_filters: the asker's.
+        has_page_candidates: as in `_find_candidates`.
         wanted: as there; 0 looks at no more offers.
         row_count_max: as there.
         has_impression_bids: whether any offer is for impressions.
-        found: what was and is found, for all placements.
-        page: as in `allocate_and_price_nb`.
         terms: (places, TERM_COUNT) of all placements of the page: what else was not looked at.
-        outcome: as in `allocate_and_price_nb`.
+        block: (4 + S, S) out: the outcome as in `allocate_and_price_nb`: winners, both prices, order, thresholds.
         facts: (FACT_ROWS, S) out: of each slot's winner; undefined where nobody won.
 
     Returns:
         SETTLED; WANTING where candidates not looked at yet might change anything (then the outcome says nothing);
         INTERRUPTED where `row_count_max` ended it before the page was filled.
     """
-    term = place.term
+    term, found, was_asked, page = place.term, book.found, book.asker, page_book.page
     if wanted > 0 and term[TERM_IS_SEARCHED] == 1:
         if term[TERM_IS_UNFINISHED] == 1 or term[TERM_LEFT_IN_LISTS] > 0 or term[TERM_LEFT_IN_PRODUCTS] > 0:
-            if _find_candidates(market, asker, place, has_page_candidates, wanted, row_count_max, found):
+            asker = AskerArrays(
+                was_asked.campaign_reason,
+                was_asked.pacing_ppm,
+                was_asked.mark,
+                passes_filters,
+                was_asked.is_capped,
+                was_asked.is_keyword_hit,
+                was_asked.bits,
+                was_asked.fact,
+            )
+            if _find_candidates(book.market, asker, place, has_page_candidates, wanted, row_count_max, found):
                 term[TERM_IS_UNFINISHED] = 1
                 return INTERRUPTED
             term[TERM_IS_UNFINISHED] = 0
+    page = PageArrays(
+        page.attention_permille,
+        page.opportunity_cost,
+        pinned_row,
+        page.cap_bits,
+        page.cap_per_brand,
+        page.cap_slots,
+        page.cap_max,
+    )
+    outcome = OutcomeArrays(block[0], block[1], block[2], block[4:], block[3])
     unseen = _unseen_kinds(terms, has_impression_bids)
     candidate = found.candidate
     if _allocate_and_price(candidate, found.counts[0], page, unseen, np.int64(SHORTLIST_COUNT), outcome) < 0:
