@@ -1196,6 +1196,7 @@ OFFER = np.dtype(
         ("is_restricted", "u1"),  # only where its bid's categories or keywords say
         ("has_frequency_cap", "u1"),
         ("reserved", "u1"),
+        ("offer_row", "i4"),  # its own place among the offers
     ],
     align=True,
 )
@@ -1206,7 +1207,7 @@ PRODUCT = np.dtype(
         ("relevance_ppm", "i8"),  # of the catalogue
         ("best_click_micros", "i8"),  # most any of its offers bids for a click; 0 for none
         ("best_impression_score", "i8"),  # most any of its offers for impressions can be worth
-        ("offers_begin", "i8"),  # its list in `posting_row`
+        ("offers_begin", "i8"),  # its offers in `offer_by_product`
         ("offers_end", "i8"),
         ("brand_code", "i4"),  # one of its own for a product without brand
         ("is_available", "i4"),  # 1 where a slot may show it
@@ -1273,6 +1274,8 @@ class MarketArrays(NamedTuple):
 
     Attributes:
         offer: (O,) OFFER.
+        offer_by_product: (O,) the same, those of one product side by side: a page's candidates are looked at one
+            by one, and every place in memory that is far from the last costs as much as all the rest.
         product: (P,) PRODUCT.
         posting_row: offers of every list of every kind, each list ascending.
         best_score_from: (O+1,) most any offer from this one on can be worth, see `highest_score` in market.py.
@@ -1282,6 +1285,7 @@ class MarketArrays(NamedTuple):
     """
 
     offer: Records
+    offer_by_product: Records
     product: Records
     posting_row: Int32s
     best_score_from: Int64s
@@ -1376,7 +1380,15 @@ def _records(dtype: np.dtype[np.void]) -> types.Array:
 
 
 _MarketArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
-    (_records(OFFER), _records(PRODUCT), types.int32[::1], types.int64[::1], types.int64[::1], types.int64[::1]),
+    (
+        _records(OFFER),
+        _records(OFFER),
+        _records(PRODUCT),
+        types.int32[::1],
+        types.int64[::1],
+        types.int64[::1],
+        types.int64[::1],
+    ),
     MarketArrays,
 )
 _AskerArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
@@ -1561,17 +1573,22 @@ def _sift_down(listed: Records, size: Int, at: Int) -> None:
 
 
 @njit(cache=True)
-def _heap_listed(product: Records, mark: Records, listed: Records) -> Int:
+def _heap_listed(product: Records, offer_by_product: Records, mark: Records, listed: Records) -> Int:
     """Write what each product's offers can be worth at most, and heap those worth anything; return how many are."""
     size = 0
+    touched = np.int64(0)
     for at in range(listed.size):
         row = listed[at].product_row
         score = product[row].best_click_micros * _quality(product, mark, row)
         score = max(score, product[row].best_impression_score)
         listed[at].score = score
         if score > 0:
+            # Read now, while nothing waits for it, so that it is there when the product's turn comes.
+            touched |= offer_by_product[product[row].offers_begin].bid_micros
             listed[size].heap = at
             size += 1
+    if touched < 0:  # never; but the compiler must not see that nobody needs it
+        return np.int64(0)
     for at in range(size // 2 - 1, -1, -1):
         _sift_down(listed, size, at)
     return np.int64(size)
@@ -1619,13 +1636,14 @@ def _find_candidates(
     goal = counts[0] + wanted
     relevance_ppm, organic_rank = np.int64(-1), np.int64(0)
     if term[TERM_HEAP_SIZE] == NOT_HEAPED:
-        term[TERM_HEAP_SIZE] = _heap_listed(market.product, mark, listed)
+        term[TERM_HEAP_SIZE] = _heap_listed(market.product, market.offer_by_product, mark, listed)
     offer_at = term[TERM_AT_OFFER]
     reads_lists = not has_page_candidates and term[TERM_LEFT_IN_LISTS] > 0
     base_row: Int = np.int64(NO_ROW)
     if reads_lists:
         base_row = _next_common(posting_row, lists, base_count)
     looked_at = 0
+    offer_place = np.int64(0)
     while True:
         is_in_context = True
         if reads_lists:
@@ -1671,7 +1689,7 @@ def _find_candidates(
                 _sift_down(listed, term[TERM_HEAP_SIZE], 0)
                 offer_at = np.int64(0)
                 continue
-            row = np.int64(posting_row[offer_place])
+            row = np.int64(market.offer_by_product[offer_place].offer_row)
             relevance_ppm = np.int64(listed[listed_at].relevance_ppm)
             organic_rank = np.int64(listed[listed_at].organic_rank)
             offer_at += 1
@@ -1685,7 +1703,7 @@ def _find_candidates(
                         offer_at = market.product[product_row].offers_end - market.product[product_row].offers_begin
                     continue
 
-        offer = market.offer[row]
+        offer = market.offer[row] if reads_lists else market.offer_by_product[offer_place]
         product_row = np.int64(offer.product_row)
         relevance = relevance_ppm if relevance_ppm >= 0 else market.product[product_row].relevance_ppm
         reason = np.int64(0)

@@ -125,6 +125,7 @@ class Market:
         self.rules = RuleBook(snapshot.rules, columns.rule_target_bits, snapshot.product_row)
         self.arrays = MarketArrays(
             offer=columns.offer,
+            offer_by_product=columns.offer_by_product,
             product=product,
             posting_row=columns.posting_row,
             best_score_from=best_from,
