@@ -14,7 +14,7 @@ from affinity.audience import Audience
 from affinity.catalog import CATEGORY_SEPARATOR, Product, category_and_ancestors
 from affinity.pattern import NavigationPattern
 from auction.campaign import Bid, BidContext, Campaign, Keyword
-from auction.kernel import CLICK, IMPRESSION, OFFER, WORD_PADDING
+from auction.kernel import CLICK, IMPRESSION, OFFER, WORD_PADDING, find_best_left_nb
 from auction.loss import LossReason
 from auction.market import highest_score
 from auction.placement import PageCaps, Placement
@@ -101,6 +101,9 @@ def build_snapshot(source: SnapshotSource, quality_of: QualityOf = same_quality)
     offer = _number_offers(bids, catalogue, targeting, campaign_row, campaign_advertiser, advertiser_row, expected_ppm)
     postings = _Postings(offer, catalogue, targeting)
     by_product = np.argsort(offer["product_row"], kind="stable")
+    offer_by_product = offer[by_product]
+    best_left = np.empty((len(offer), 2), np.int64)
+    find_best_left_nb(offer_by_product, _int64s(targeting.multiplier_max_ppm), best_left)
     rules = in_evaluation_order(source.rules)
     rule_columns = CatalogueColumns(products, source.read_at_ms)
     masks = [np.packbits(target_mask(rule.target, rule_columns)) for rule in rules]
@@ -133,7 +136,8 @@ def build_snapshot(source: SnapshotSource, quality_of: QualityOf = same_quality)
     )
     columns = Columns(
         offer=offer,
-        offer_by_product=offer[by_product],
+        offer_by_product=offer_by_product,
+        best_left=best_left,
         product_id_start=id_start,
         product_id_letters=id_letters,
         bid_id_start=bid_start,
@@ -160,7 +164,7 @@ def build_snapshot(source: SnapshotSource, quality_of: QualityOf = same_quality)
         open_word_start=postings.open_word_start,
         target_category_start=postings.target_category_start,
         keyword_start=postings.keyword_start,
-        product_start=_starts(offer["product_row"][by_product], len(products)),
+        product_start=_starts(offer_by_product["product_row"], len(products)),
         word_product_start=catalogue.word_product.start,
         word_product_row=catalogue.word_product.row,
         wish_start=_int64s(targeting.wish_start),

@@ -16,7 +16,6 @@ from auction.kernel import (
     LISTED,
     NOT_HEAPED,
     PPM,
-    TERM_AT_OFFER,
     TERM_AT_PRODUCT,
     TERM_IS_SEARCHED,
     TERM_IS_UNFINISHED,
@@ -161,7 +160,6 @@ def lay_place(
             _as_signed(tie_seed),
             NOT_HEAPED,
             0,  # at product
-            0,  # at offer
             candidates is None,  # something may be left in the lists
             0,  # left in products
             0,  # is searched
@@ -291,7 +289,7 @@ def _listed(rows: NDArray[np.int32]) -> Records:
 def _listing(place: Place, listed: Records) -> PlaceArrays:
     """Return the placement's arrays with other products listed, from the first of them on."""
     term = place.arrays.term.copy()
-    term[TERM_AT_PRODUCT] = term[TERM_AT_OFFER] = 0
+    term[TERM_AT_PRODUCT] = 0
     return place.arrays._replace(term=term, listed=listed)
 
 

@@ -6,12 +6,14 @@ Letters in shapes, everywhere in this file: C candidates, S slots of the page (a
 K charge types (rows of the attention table), F caps.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
 from numba.experimental import structref
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 Int = int | np.int64  # the same thing in compiled code
@@ -1205,8 +1207,6 @@ PRODUCT = np.dtype(
     [
         ("base_quality_ppm", "i8"),  # 1 to 1,000,000
         ("relevance_ppm", "i8"),  # of the catalogue
-        ("best_click_micros", "i8"),  # most any of its offers bids for a click; 0 for none
-        ("best_impression_score", "i8"),  # most any of its offers for impressions can be worth
         ("offers_begin", "i8"),  # its offers in `offer_by_product`
         ("offers_end", "i8"),
         ("brand_code", "i4"),  # one of its own for a product without brand
@@ -1234,11 +1234,13 @@ EFFECT = np.dtype(  # what the retailer's rules do to a product in one placement
 )
 LISTED = np.dtype(  # a product whose offers are looked at for itself
     [
-        ("score", "i8"),  # most any of its offers can be worth; the gate writes it
+        ("score", "i8"),  # most any of its offers not looked at can be worth; the gate writes it
         ("product_row", "i4"),
         ("relevance_ppm", "i4"),  # -1: the catalogue's
         ("organic_rank", "i4"),  # 0: none
         ("heap", "i4"),  # the gate's: places in the list, heaped by score
+        ("offer_at", "i4"),  # how many of its offers were looked at
+        ("is_open_here", "i4"),  # whether its unrestricted offers belong to the context; -1: not known yet
     ],
     align=True,
 )
@@ -1276,6 +1278,8 @@ class MarketArrays(NamedTuple):
         offer: (O,) OFFER.
         offer_by_product: (O,) the same, those of one product side by side: a page's candidates are looked at one
             by one, and every place in memory that is far from the last costs as much as all the rest.
+        best_left: (O, 2) most micros for a click, and most score for an impression, of an offer and those of its
+            product behind it in `offer_by_product`; see `find_best_left_nb`.
         product: (P,) PRODUCT.
         posting_row: offers of every list of every kind, each list ascending.
         best_score_from: (O+1,) most any offer from this one on can be worth, see `highest_score` in market.py.
@@ -1286,6 +1290,7 @@ class MarketArrays(NamedTuple):
 
     offer: Records
     offer_by_product: Records
+    best_left: Int64s
     product: Records
     posting_row: Int32s
     best_score_from: Int64s
@@ -1347,12 +1352,12 @@ TERM_PLACEMENT, TERM_PLACE, TERM_FLOOR_CLICK, TERM_FLOOR_IMPRESSION, TERM_SCORE_
 TERM_RELEVANCE_FLOOR, TERM_SQUASHING, TERM_MEAN_QUALITY, TERM_BOOST_MAX = range(5, 9)
 TERM_BASE_COUNT, TERM_SLOTS, TERM_TIE_SEED = range(9, 12)  # slots and seed: bit patterns of uint64
 TERM_HEAP_SIZE = 12  # listed products not looked at yet; NOT_HEAPED before they are heaped
-TERM_AT_PRODUCT, TERM_AT_OFFER = 13, 14  # where to go on: in the list (organic ones), in the product's offers
-TERM_LEFT_IN_LISTS, TERM_LEFT_IN_PRODUCTS = 15, 16  # what offers not looked at may be worth
-TERM_IS_SEARCHED = 17  # 1: offers are looked at for it
-TERM_IS_UNFINISHED = 18  # 1: it was left off in the midst of its offers, or nothing was looked at yet
-TERM_LEFT_ORGANIC = 19  # what the best organic candidate not looked at may be worth
-TERM_COUNT = 20
+TERM_AT_PRODUCT = 13  # where to go on in the list, for organic ones
+TERM_LEFT_IN_LISTS, TERM_LEFT_IN_PRODUCTS = 14, 15  # what offers not looked at may be worth
+TERM_IS_SEARCHED = 16  # 1: offers are looked at for it
+TERM_IS_UNFINISHED = 17  # 1: it was left off in the midst of its offers, or nothing was looked at yet
+TERM_LEFT_ORGANIC = 18  # what the best organic candidate not looked at may be worth
+TERM_COUNT = 19
 NOT_HEAPED = -1
 
 # What `decide_page_nb` says.
@@ -1383,6 +1388,7 @@ _MarketArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
     (
         _records(OFFER),
         _records(OFFER),
+        types.int64[:, ::1],
         _records(PRODUCT),
         types.int32[::1],
         types.int64[::1],
@@ -1412,6 +1418,25 @@ _FoundArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
 )
 
 # Helpers take plain arrays, not tuples of them: a tuple costs a count of references for each array at every call.
+
+
+def _fetch_a_record(_typing: object, records: Any, _row: Any) -> Any:
+    """Have a record brought near before it is needed; changes nothing, and its place need not even be ours."""
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        first = builder.bitcast(array.data, byte)
+        place = builder.gep(first, [builder.mul(arguments[1], array.itemsize)])
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        builder.call(fetch, [place, number(0), number(3), number(1)])  # to read, to be kept, as data
+        return context.get_dummy_value()
+
+    return types.void(records, types.int64), write
+
+
+_fetch: Any = intrinsic(_fetch_a_record)
 
 
 @njit(cache=True)
@@ -1554,6 +1579,8 @@ def _most_unseen(score: Int, term: Int64s) -> Int:
 @njit(cache=True)
 def _sift_down(listed: Records, size: Int, at: Int) -> None:
     """Restore the heap of listed products, the one worth most on top and of equal ones the first, below `at`."""
+    if size == 0:
+        return
     moved = listed[at].heap
     score = listed[moved].score
     while True:
@@ -1573,25 +1600,58 @@ def _sift_down(listed: Records, size: Int, at: Int) -> None:
 
 
 @njit(cache=True)
-def _heap_listed(product: Records, offer_by_product: Records, mark: Records, listed: Records) -> Int:
+def _most_left(best_left: Int64s, place: Int, quality_ppm: Int) -> Int:
+    return np.int64(max(best_left[place, 0] * quality_ppm, best_left[place, 1]))
+
+
+@njit(cache=True)
+def _heap_listed(market: MarketArrays, mark: Records, listed: Records) -> Int:
     """Write what each product's offers can be worth at most, and heap those worth anything; return how many are."""
+    product = market.product
     size = 0
-    touched = np.int64(0)
     for at in range(listed.size):
-        row = listed[at].product_row
-        score = product[row].best_click_micros * _quality(product, mark, row)
-        score = max(score, product[row].best_impression_score)
+        row = np.int64(listed[at].product_row)
+        begin = product[row].offers_begin
+        score: Int = np.int64(0)
+        if begin < product[row].offers_end:
+            score = _most_left(market.best_left, begin, _quality(product, mark, row))
         listed[at].score = score
         if score > 0:
-            # Read now, while nothing waits for it, so that it is there when the product's turn comes.
-            touched |= offer_by_product[product[row].offers_begin].bid_micros
+            _fetch(market.offer_by_product, begin)
+            listed[at].offer_at = 0
+            listed[at].is_open_here = -1
             listed[size].heap = at
             size += 1
-    if touched < 0:  # never; but the compiler must not see that nobody needs it
-        return np.int64(0)
     for at in range(size // 2 - 1, -1, -1):
         _sift_down(listed, size, at)
     return np.int64(size)
+
+
+@njit(cache=True)
+def _go_on(market: MarketArrays, mark: Records, term: Int64s, listed: Records, is_done: bool) -> None:
+    """Go on to the next offer of the product on top of the heap, or let it go; restore the heap."""
+    at = listed[0].heap
+    row = np.int64(listed[at].product_row)
+    next_place = market.product[row].offers_begin + listed[at].offer_at + 1
+    if is_done or next_place >= market.product[row].offers_end:
+        term[TERM_HEAP_SIZE] -= 1
+        listed[0].heap = listed[term[TERM_HEAP_SIZE]].heap
+    else:
+        listed[at].offer_at += 1
+        listed[at].score = _most_left(market.best_left, next_place, _quality(market.product, mark, row))
+    _sift_down(listed, term[TERM_HEAP_SIZE], 0)
+
+
+@njit(cache=True)
+def _call_ahead(market: MarketArrays, mark: Records, lists: Int64s, number: Int) -> None:
+    """Have what the next offers of a list need brought near, before their turn comes."""
+    at, end = lists[LIST_AT, number], lists[LIST_END, number]
+    if at + 12 < end:
+        _fetch(market.offer, market.posting_row[at + 12])
+    if at + 6 < end:
+        product_row = np.int64(market.offer[market.posting_row[at + 6]].product_row)
+        _fetch(market.product, product_row)
+        _fetch(mark, product_row)
 
 
 @njit(cache=True)
@@ -1636,8 +1696,7 @@ def _find_candidates(
     goal = counts[0] + wanted
     relevance_ppm, organic_rank = np.int64(-1), np.int64(0)
     if term[TERM_HEAP_SIZE] == NOT_HEAPED:
-        term[TERM_HEAP_SIZE] = _heap_listed(market.product, market.offer_by_product, mark, listed)
-    offer_at = term[TERM_AT_OFFER]
+        term[TERM_HEAP_SIZE] = _heap_listed(market, mark, listed)
     reads_lists = not has_page_candidates and term[TERM_LEFT_IN_LISTS] > 0
     base_row: Int = np.int64(NO_ROW)
     if reads_lists:
@@ -1660,48 +1719,52 @@ def _find_candidates(
             for number in range(base_count, list_count):
                 if lists[LIST_AT, number] < lists[LIST_END, number] and posting_row[lists[LIST_AT, number]] == row:
                     lists[LIST_AT, number] += 1
+                    _call_ahead(market, mark, lists, np.int64(number))
             if row == base_row:
                 lists[LIST_AT, 0] += 1
                 base_row = _next_common(posting_row, lists, base_count)
+                if base_count == 1:
+                    _call_ahead(market, mark, lists, np.int64(0))
+                elif base_row != NO_ROW:
+                    _fetch(market.offer, base_row)
             looked_at += 1
             if mark[market.offer[row].product_row].own_quality_ppm > 0:
                 continue
         else:
-            if offer_at == 0:
-                most: Int = np.int64(0)
-                if term[TERM_HEAP_SIZE] > 0:
-                    most = _most_unseen(listed[listed[0].heap].score, term)
-                is_enough = counts[0] >= goal if has_page_candidates else most <= term[TERM_LEFT_IN_LISTS]
-                if most == 0 or is_enough:
-                    term[TERM_AT_OFFER], term[TERM_LEFT_IN_PRODUCTS] = 0, most
-                    return False
+            most: Int = np.int64(0)
+            if term[TERM_HEAP_SIZE] > 0:
+                most = _most_unseen(listed[listed[0].heap].score, term)
+            is_enough = counts[0] >= goal if has_page_candidates else most <= term[TERM_LEFT_IN_LISTS]
+            if most == 0 or is_enough:
+                term[TERM_LEFT_IN_PRODUCTS] = most
+                return False
             if looked_at >= row_count_max:
-                term[TERM_AT_OFFER] = offer_at
                 return True
             listed_at = listed[0].heap
             product_row = np.int64(listed[listed_at].product_row)
-            offer_place = market.product[product_row].offers_begin + offer_at
-            is_done = offer_at == 0 and mark[product_row].last_asked == asked  # it is listed twice
-            mark[product_row].last_asked = asked
-            if is_done or offer_place >= market.product[product_row].offers_end:
-                term[TERM_HEAP_SIZE] -= 1
-                listed[0].heap = listed[term[TERM_HEAP_SIZE]].heap
-                _sift_down(listed, term[TERM_HEAP_SIZE], 0)
-                offer_at = np.int64(0)
+            offer_place = market.product[product_row].offers_begin + listed[listed_at].offer_at
+            if listed[listed_at].offer_at == 0 and mark[product_row].last_asked == asked:  # it is listed twice
+                _go_on(market, mark, term, listed, True)
                 continue
+            mark[product_row].last_asked = asked
             row = np.int64(market.offer_by_product[offer_place].offer_row)
             relevance_ppm = np.int64(listed[listed_at].relevance_ppm)
             organic_rank = np.int64(listed[listed_at].organic_rank)
-            offer_at += 1
             looked_at += 1
-            is_restricted = market.offer[row].is_restricted == 1
-            if is_restricted or not has_page_candidates:
-                is_in_context = _is_in_context(posting_row, lists, base_count, is_restricted, row)
-                if not is_in_context and not has_page_candidates:
-                    if list_count == base_count and not is_restricted:
-                        # Nor do its other open offers belong here, and no restricted one does.
-                        offer_at = market.product[product_row].offers_end - market.product[product_row].offers_begin
-                    continue
+            is_restricted = market.offer_by_product[offer_place].is_restricted == 1
+            is_done = False
+            if has_page_candidates:
+                is_in_context = not is_restricted or _is_in_context(posting_row, lists, base_count, True, row)
+            elif is_restricted:
+                is_in_context = _is_in_context(posting_row, lists, base_count, True, row)
+            else:
+                if listed[listed_at].is_open_here < 0:  # what holds of one of its open offers holds of all
+                    listed[listed_at].is_open_here = _is_in_context(posting_row, lists, base_count, False, row)
+                is_in_context = listed[listed_at].is_open_here == 1
+                is_done = not is_in_context and list_count == base_count  # no restricted one belongs here either
+            _go_on(market, mark, term, listed, is_done)
+            if not is_in_context and not has_page_candidates:
+                continue
 
         offer = market.offer[row] if reads_lists else market.offer_by_product[offer_place]
         product_row = np.int64(offer.product_row)
@@ -1799,6 +1862,29 @@ def _find_candidates(
         found.entry[at].offer_row = row
         found.entry[at].place = term[TERM_PLACE]
         counts[0] = at + 1
+
+
+@njit(types.void(_records(OFFER), types.int64[::1], types.int64[:, ::1]), cache=True)
+def find_best_left_nb(offer_by_product: Records, multiplier_max_ppm: Int64s, best_left: Int64s) -> None:
+    """Write the most an offer, or one of its product behind it, can bid.
+
+    Args:
+        offer_by_product: (O,) OFFER, those of one product side by side.
+        multiplier_max_ppm: greatest factor of each row of placement multipliers.
+        best_left: (O, 2) out: micros for a click; micros for an impression, times a million.
+    """
+    for at in range(offer_by_product.size - 1, -1, -1):
+        offer = offer_by_product[at]
+        bid = np.int64(offer.bid_micros)
+        if offer.multiplier_row >= 0:
+            bid = min(bid * multiplier_max_ppm[offer.multiplier_row] // PPM, np.int64(BID_MICROS_MAX))
+        if offer.never_reason != 0:
+            bid = np.int64(0)
+        best_left[at, 0] = bid if offer.charge == CLICK else np.int64(0)
+        best_left[at, 1] = np.int64(0) if offer.charge == CLICK else bid * PPM
+        if at + 1 < offer_by_product.size and offer_by_product[at + 1].product_row == offer.product_row:
+            best_left[at, 0] = max(best_left[at, 0], best_left[at + 1, 0])
+            best_left[at, 1] = max(best_left[at, 1], best_left[at + 1, 1])
 
 
 @njit(

@@ -18,7 +18,6 @@ from auction.kernel import (
     CLICK,
     ENTRY,
     FACT_COUNT,
-    IMPRESSION,
     LISTED,
     LOST,
     MARK,
@@ -38,7 +37,7 @@ from auction.kernel import (
 )
 from auction.request import Page
 from auction.rules import RuleBook
-from auction.snapshot import NONE_ROW, Bytes, Columns, Int32s, Int64s, Snapshot
+from auction.snapshot import NONE_ROW, Bytes, Int32s, Int64s, Snapshot
 from auction.words import QUERY_WORD_COUNT_MAX, words_of
 
 CONTEXT_COUNT_MAX = 4_096
@@ -115,7 +114,6 @@ class Market:
         product = np.zeros(len(base_quality_ppm), PRODUCT)
         product["base_quality_ppm"] = base_quality_ppm
         product["relevance_ppm"] = columns.product_relevance_ppm
-        product["best_click_micros"], product["best_impression_score"] = _best_bids(columns, best, base_quality_ppm)
         product["offers_begin"], product["offers_end"] = columns.product_start[:-1], columns.product_start[1:]
         product["brand_code"] = columns.product_brand
         product["is_available"] = columns.product_is_available
@@ -126,6 +124,7 @@ class Market:
         self.arrays = MarketArrays(
             offer=columns.offer,
             offer_by_product=columns.offer_by_product,
+            best_left=columns.best_left,
             product=product,
             posting_row=columns.posting_row,
             best_score_from=best_from,
@@ -460,20 +459,6 @@ def new_found(capacity: int, blocks: Blocks) -> FoundArrays:
         lost=np.zeros(capacity, LOST),
         counts=np.zeros(2, np.int64),
     )
-
-
-def _best_bids(columns: Columns, score: Int64s, quality_ppm: Int64s) -> tuple[Int64s, Int64s]:
-    """Return per product the most bid for a click, and the score of the most bid for an impression; 0 for none."""
-    offer, count = columns.offer, len(columns.product_price)
-    weight = np.where(offer["charge"] == CLICK, quality_ppm[offer["product_row"]], PPM)
-    bid = score // weight  # a whole number: the score is this bid times this weight
-    best: list[Int64s] = []
-    for charge in (CLICK, IMPRESSION):
-        most = np.zeros(count, np.int64)
-        is_charged = offer["charge"] == charge
-        np.maximum.at(most, offer["product_row"][is_charged], bid[is_charged])
-        best.append(most)
-    return best[0], best[1] * PPM
 
 
 def highest_score(offer: NDArray[np.void], multiplier_max_ppm: Int64s, quality_ppm: Int64s) -> Int64s:

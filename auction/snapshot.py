@@ -104,7 +104,8 @@ class Columns(Struct, frozen=True, kw_only=True):
 
     Attributes:
         offer: (O,) records of OFFER.
-        offer_by_product: (O,) the same records in the order of their products.
+        offer_by_product, best_left: (O,) the same records in the order of their products, and (O, 2) what each and
+            those behind it can bid; see MarketArrays in kernel.py.
         product_id_start, product_id_letters: the products' ids, a TextColumn.
         bid_id_start, bid_id_letters: the same of the bids.
         product_*: (P,) brand, category (NONE_ROW for none), price now, relevance, and whether a slot may show it.
@@ -128,6 +129,7 @@ class Columns(Struct, frozen=True, kw_only=True):
 
     offer: NDArray[np.void]
     offer_by_product: NDArray[np.void]
+    best_left: Int64s
     product_id_start: Int64s
     product_id_letters: Bytes
     bid_id_start: Int64s
