@@ -1203,6 +1203,26 @@ OFFER = np.dtype(
     align=True,
 )
 
+BID = np.dtype(  # one bid, as it is kept from one snapshot to the next (`bid_table.py`)
+    [
+        ("bid_micros", "i8"),  # for one billed event
+        ("products", "i4"),  # this and the next eight: codes, NONE_ROW for none
+        ("campaign", "i4"),
+        ("audience", "i4"),
+        ("pattern", "i4"),
+        ("condition", "i4"),
+        ("negative", "i4"),
+        ("multiplier", "i4"),
+        ("categories", "i4"),
+        ("keywords", "i4"),
+        ("page_mask", "u2"),
+        ("charge", "u1"),
+        ("is_live", "u1"),
+        ("is_paused", "u1"),
+        ("has_frequency_cap", "u1"),
+    ],
+    align=True,
+)
 PRODUCT = np.dtype(
     [
         ("base_quality_ppm", "i8"),  # 1 to 1,000,000
@@ -1262,6 +1282,7 @@ CONTEXT_DIMENSION_COUNT = 4
 # LossReason's numbers (loss.py); compiled code must not depend on another file.
 _BELOW_FLOOR, _NOT_IN_CONTEXT, _PAGE_NOT_TARGETED, _CONTEXT_MISSED = 100, 508, 509, 510
 _NEGATIVE_KEYWORD, _EXCLUDED_BY_RULE, _FILTERED_OUT, _BELOW_RELEVANCE = 511, 513, 514, 516
+_BID_PAUSED, _OUT_OF_STOCK, _NOT_ENTITLED = 501, 507, 521
 _NO_CONSENT, _AUDIENCE_MISSED, _PATTERN_MISSED, _FREQUENCY_CAPPED = 517, 518, 519, 520
 _BELOW_SCORE_FLOOR, _MULTIPLIER_ZERO = 522, 527
 
@@ -1862,6 +1883,86 @@ def _find_candidates(
         found.entry[at].offer_row = row
         found.entry[at].place = term[TERM_PLACE]
         counts[0] = at + 1
+
+
+@njit(
+    types.void(
+        _records(BID),
+        types.int64[::1],
+        types.int32[::1],
+        types.int32[:, ::1],
+        types.int32[::1],
+        types.int32[::1],
+        types.uint8[::1],
+        types.int64[::1],
+        types.int32[::1],
+        _records(OFFER),
+    ),
+    cache=True,
+)
+def write_offers_nb(
+    bid: Records,
+    product_start: Int64s,
+    product_row: Int32s,
+    rows: Int32s,
+    campaign_advertiser: Int32s,
+    product_brand: Int32s,
+    product_is_available: UInt8s,
+    entitled_start: Int64s,
+    entitled: Int32s,
+    offer: Records,
+) -> None:
+    """Write one offer for each bid and product, in their order; `offer_row` is left to whoever sorts them.
+
+    Args:
+        bid: (B,) BID.
+        product_start: (B+1,) where each bid's products begin in `product_row`.
+        product_row: the products, -1 for one nobody knows, which gets no offer.
+        rows: (B, 6) of each bid: campaign, audience, pattern, condition, negative keywords, multipliers.
+        campaign_advertiser: advertiser of each campaign.
+        product_brand: (P,) brand of each product.
+        product_is_available: (P,) 1 where a slot may show it.
+        entitled_start: (P+1,) where each product's advertisers begin in `entitled`.
+        entitled: advertisers that may bid on a product.
+        offer: out; as many as there are known products in `product_row`.
+    """
+    at = 0
+    for row in range(bid.size):
+        one = bid[row]
+        advertiser = campaign_advertiser[rows[row, 0]]
+        is_restricted = one.categories >= 0 or one.keywords >= 0
+        for place in range(product_start[row], product_start[row + 1]):
+            product = product_row[place]
+            if product < 0:
+                continue
+            is_entitled = False
+            for number in range(entitled_start[product], entitled_start[product + 1]):
+                is_entitled |= entitled[number] == advertiser
+            reason = 0
+            if not is_entitled:
+                reason = _NOT_ENTITLED
+            elif one.is_paused == 1:
+                reason = _BID_PAUSED
+            elif product_is_available[product] == 0:
+                reason = _OUT_OF_STOCK
+            written = offer[at]
+            written.bid_micros = one.bid_micros
+            written.product_row = product
+            written.bid_row = row
+            written.campaign_row = rows[row, 0]
+            written.advertiser_row = advertiser
+            written.brand_row = product_brand[product]
+            written.audience_row = rows[row, 1]
+            written.pattern_row = rows[row, 2]
+            written.condition_row = rows[row, 3]
+            written.negative_row = rows[row, 4]
+            written.multiplier_row = rows[row, 5]
+            written.page_mask = one.page_mask
+            written.never_reason = reason
+            written.charge = one.charge
+            written.is_restricted = is_restricted
+            written.has_frequency_cap = one.has_frequency_cap
+            at += 1
 
 
 @njit(types.void(_records(OFFER), types.int64[::1], types.int64[:, ::1]), cache=True)

@@ -274,53 +274,33 @@ def list_rules(
 # --- what a snapshot is built from -------------------------------------------------------------------------------
 
 
-def read_source(connection: Connection, retailer_id: str, *, currency: str, time_zone: str) -> SnapshotSource:
-    """Read everything the auction reads, as of one version (the connection's own consistent view)."""
+def read_source(
+    connection: Connection, retailer_id: str, *, currency: str, time_zone: str, since: int = -1
+) -> SnapshotSource:
+    """Read everything the auction reads, or what changed after version `since` of it.
+
+    As of one version: the connection's own consistent view.
+    """
     version = affinity_store.current_change_seq(connection, retailer_id)
     return SnapshotSource(
         version=version,
         currency=currency,
         time_zone=time_zone,
-        products=affinity_store.read_products_changed(connection, retailer_id, -1),
+        products=affinity_store.read_products_changed(connection, retailer_id, since),
         advertiser_names=dict(affinity_store.list_advertisers(connection, retailer_id)),
         placements=_decode_all(connection, retailer_id, placements, Placement),
         page_caps=list_page_caps(connection, retailer_id),
-        campaigns=_decode_all(connection, retailer_id, campaigns, Campaign, campaigns.c.status != "archived"),
-        bids=_decode_all(connection, retailer_id, bids, Bid, bids.c.status != "archived"),
-        rules=_decode_all(connection, retailer_id, rules, RetailerRule, rules.c.stage == "live"),
+        campaigns=_decode_all(connection, retailer_id, campaigns, Campaign, _since(campaigns, since)),
+        bids=_decode_all(connection, retailer_id, bids, Bid, _since(bids, since)),
+        rules=_decode_all(connection, retailer_id, rules, RetailerRule, _since(rules, since)),
     )
 
 
-def refresh_source(connection: Connection, retailer_id: str, source: SnapshotSource) -> SnapshotSource:
-    """Return the source as it is now, reading only what changed since; `source` itself when nothing did."""
-    version = affinity_store.current_change_seq(connection, retailer_id)
-    if version == source.version:
-        return source
-    since = source.version
-    products = affinity_store.read_products_changed(connection, retailer_id, since)
-    new_campaigns = _decode_all(connection, retailer_id, campaigns, Campaign, campaigns.c.change_seq > since)
-    new_bids = _decode_all(connection, retailer_id, bids, Bid, bids.c.change_seq > since)
-    new_rules = _decode_all(connection, retailer_id, rules, RetailerRule, rules.c.change_seq > since)
-    by_product = {product.product_id: product for product in source.products}
-    by_product.update((product.product_id, product) for product in products)
-    by_campaign = {campaign.campaign_id: campaign for campaign in source.campaigns}
-    by_campaign.update((campaign.campaign_id, campaign) for campaign in new_campaigns)
-    by_bid = {bid.bid_id: bid for bid in source.bids}
-    by_bid.update((bid.bid_id, bid) for bid in new_bids)
-    by_rule = {rule.rule_id: rule for rule in source.rules}
-    by_rule.update((rule.rule_id, rule) for rule in new_rules)
-    return SnapshotSource(
-        version=version,
-        currency=source.currency,
-        time_zone=source.time_zone,
-        products=list(by_product.values()),
-        advertiser_names=dict(affinity_store.list_advertisers(connection, retailer_id)),
-        placements=_decode_all(connection, retailer_id, placements, Placement),
-        page_caps=list_page_caps(connection, retailer_id),
-        campaigns=[campaign for campaign in by_campaign.values() if campaign.status != "archived"],
-        bids=[bid for bid in by_bid.values() if bid.status != "archived"],
-        rules=[rule for rule in by_rule.values() if rule.stage == "live"],
-    )
+def _since(table: sa.Table, since: int) -> sa.ColumnElement[bool]:
+    """Return the condition for what changed after a version, or, for -1, for what is in force at all."""
+    if since >= 0:
+        return table.c.change_seq > since
+    return table.c.stage == "live" if "stage" in table.c else table.c.status != "archived"
 
 
 # --- rows ----------------------------------------------------------------------------------------------------------

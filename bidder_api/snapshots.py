@@ -7,10 +7,10 @@ swaps. A restart finds the file of the current version and serves from it before
 from pathlib import Path
 
 from affinity.store import current_change_seq
-from auction.builder import QualityOf, SnapshotSource, build_snapshot, same_quality
+from auction.builder import QualityOf, SnapshotMaker, SnapshotSource, same_quality
 from auction.errors import SnapshotRefused
 from auction.snapshot import Snapshot
-from auction.store import read_source, refresh_source
+from auction.store import read_source
 from bidder_api.children import SnapshotNews
 from bidder_api.database import Database
 from bidder_api.store import Deployment
@@ -37,7 +37,7 @@ class SnapshotBuilder:
         self._deployment = deployment
         self._folder = folder
         self._quality_of = quality_of
-        self._source: SnapshotSource | None = None
+        self._maker = SnapshotMaker()
         self._version = -1
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -52,31 +52,29 @@ class SnapshotBuilder:
         if self._version < 0 and is_usable(self.path_of(version)):
             self._version = version
             return SnapshotNews(version, str(self.path_of(version)))
-        source = self._read()
-        path = self.path_of(source.version)
-        build_snapshot(source, self._quality_of).save(path)
-        self._version = source.version
+        self._maker.apply(self._read_changes())
+        snapshot = self._maker.make(self._quality_of)
+        path = self.path_of(snapshot.version)
+        snapshot.save(path)
+        self._version = snapshot.version
         self._forget_old(path)
-        return SnapshotNews(source.version, str(path))
+        return SnapshotNews(snapshot.version, str(path))
 
     def path_of(self, version: int) -> Path:
         """Return the file of a version."""
         return self._folder / f"{self._deployment.created_at_ms}-{version:015d}{SUFFIX}"
 
-    def _read(self) -> SnapshotSource:
-        retailer_id, source = self._deployment.retailer_id, self._source
-        if source is None:
-            self._source = self._database.read(
-                lambda connection: read_source(
-                    connection,
-                    retailer_id,
-                    currency=self._deployment.currency,
-                    time_zone=self._deployment.time_zone,
-                )
+    def _read_changes(self) -> SnapshotSource:
+        """Return what changed since the last time, or everything."""
+        return self._database.read(
+            lambda connection: read_source(
+                connection,
+                self._deployment.retailer_id,
+                currency=self._deployment.currency,
+                time_zone=self._deployment.time_zone,
+                since=self._maker.version,
             )
-        else:
-            self._source = self._database.read(lambda connection: refresh_source(connection, retailer_id, source))
-        return self._source
+        )
 
     def _forget_old(self, newest: Path) -> None:
         ours = sorted(path for path in self._folder.iterdir() if path.suffix == SUFFIX)

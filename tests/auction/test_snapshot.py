@@ -10,7 +10,8 @@ import pytest
 from affinity.audience import Audience
 from affinity.navigation import Action
 from affinity.pattern import NavigationPattern, PatternStep
-from auction.builder import build_snapshot, needs_brand
+from auction.bid_table import needs_brand
+from auction.builder import build_snapshot
 from auction.errors import SnapshotRefused
 from auction.kernel import OFFER
 from auction.request import Page
