@@ -50,32 +50,38 @@ class AuctionMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Yield the metrics as Prometheus names them."""
-        yield CounterMetricFamily("auctions", "Auctions held.", self.auctions)
-        yield CounterMetricFamily("auction_partial", "Answers that did not look at every candidate.", self.partials)
-        yield CounterMetricFamily("auction_late", "Answers after the page's tmax_ms.", self.late)
-        fills = CounterMetricFamily("fills", "Slots filled.", labels=["kind"])
+        yield CounterMetricFamily("endcap_auctions", "Auctions held.", self.auctions)
+        yield CounterMetricFamily(
+            "endcap_auction_partial", "Answers that did not look at every candidate.", self.partials
+        )
+        yield CounterMetricFamily("endcap_auction_late", "Answers after the page's tmax_ms.", self.late)
+        fills = CounterMetricFamily("endcap_fills", "Slots filled.", labels=["kind"])
         for kind, count in self.fills.items():
             fills.add_metric([kind], count)
         yield fills
-        no_fills = CounterMetricFamily("no_fills", "Placements without a fill, by reason.", labels=["reason"])
+        no_fills = CounterMetricFamily("endcap_no_fills", "Placements without a fill, by reason.", labels=["reason"])
         for reason, count in sorted(self.no_fills.items()):
             no_fills.add_metric([reason], count)
         yield no_fills
         yield HistogramMetricFamily(
-            "auction_duration_seconds",
+            "endcap_auction_duration_seconds",
             "From decoded request to answer.",
             buckets=_buckets(DURATION_BOUNDS_S, self._durations),
             sum_value=self._duration_sum_s,
         )
         yield HistogramMetricFamily(
-            "auction_budget_used_ratio",
+            "endcap_auction_budget_used_ratio",
             "Part of tmax_ms an answer took.",
             buckets=_buckets(BUDGET_BOUNDS, self._shares),
             sum_value=self._share_sum,
         )
-        yield CounterMetricFamily("receipts_dropped", "Receipts not written for want of room.", self.receipts_dropped)
-        yield GaugeMetricFamily("snapshot_version", "Version of the snapshot in use.", self.snapshot_version)
-        yield GaugeMetricFamily("snapshot_age_seconds", "Since the snapshot in use was read.", self.snapshot_age_s())
+        yield CounterMetricFamily(
+            "endcap_receipts_dropped", "Receipts not written for want of room.", self.receipts_dropped
+        )
+        yield GaugeMetricFamily("endcap_snapshot_version", "Version of the snapshot in use.", self.snapshot_version)
+        yield GaugeMetricFamily(
+            "endcap_snapshot_age_seconds", "Since the snapshot in use was read.", self.snapshot_age_s()
+        )
 
 
 def _buckets(bounds: tuple[float, ...], counts: list[int]) -> list[tuple[str, float]]:

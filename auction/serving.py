@@ -38,6 +38,9 @@ MAIN_PARAMETERS = [
 ]
 PERSONAL_PARAMETERS = [*MAIN_PARAMETERS, "what you did on this site"]
 
+ENTROPY_BYTES = 10
+DRAW_COUNT = 400  # times that many bytes of the system's chance are drawn at once: a call costs as much as an id
+
 BindModel = Callable[[Sequence[str]], BoundModel]
 SealBeacon = Callable[[ChargeTerms], str]
 
@@ -74,7 +77,7 @@ class SlotServer:
         metrics: what is counted.
         clock_ms: UTC, milliseconds since 1970.
         clock_ns: monotonic.
-        entropy: 10 bytes of chance for each auction's id.
+        entropy: 10 bytes of chance for each auction's id; the system's, if left out.
     """
 
     def __init__(
@@ -89,7 +92,7 @@ class SlotServer:
         metrics: AuctionMetrics | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
-        entropy: Callable[[], bytes] = lambda: os.urandom(10),
+        entropy: Callable[[], bytes] | None = None,
     ) -> None:
         self.visitors = visitors
         self.settings = settings
@@ -103,7 +106,7 @@ class SlotServer:
         self._early_spend: list[Callable[[SpendView], None]] = []
         self._bind_model = bind_model
         self._seal = seal
-        self._entropy = entropy
+        self._entropy = drawn_ahead(ENTROPY_BYTES) if entropy is None else entropy
         self._ties = blake2b(digest_size=8, key=key, person=b"endcap ties")
         self._disclosures: dict[tuple[int, int, bool], Disclosure] = {}
         self.metrics.snapshot_age_s = self._snapshot_age_s
@@ -385,3 +388,16 @@ class SlotServer:
         if self.served is None:
             return 0.0
         return max(0.0, (self.clock_ms() - self.served.market.snapshot.names.read_at_ms) / 1000)
+
+
+def drawn_ahead(size: int) -> Callable[[], bytes]:
+    """Return a source of so many bytes of the system's chance at a time, which asks the system for many at once."""
+    stock: list[bytes] = []
+
+    def draw() -> bytes:
+        if not stock:
+            drawn = os.urandom(size * DRAW_COUNT)
+            stock.extend(drawn[place : place + size] for place in range(0, len(drawn), size))
+        return stock.pop()
+
+    return draw

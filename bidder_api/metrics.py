@@ -23,17 +23,17 @@ class ServerMetrics:
         self.registry = registry
         ProcessCollector(registry=registry)
         self._management_duration_seconds = Histogram(
-            "management_duration_seconds",
+            "endcap_management_duration_seconds",
             "Time a management call took, its wait for a thread included.",
             ["operation"],
             registry=registry,
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0),
         )
-        self._problems = Counter("problems", "Requests refused, by code.", ["code"], registry=registry)
+        self._problems = Counter("endcap_problems", "Requests refused, by code.", ["code"], registry=registry)
         self.snapshot_failures = Counter(
-            "snapshot_failures", "Snapshots that could not be built or loaded.", registry=registry
+            "endcap_snapshot_failures", "Snapshots that could not be built or loaded.", registry=registry
         )
-        self.ready = Gauge("ready", "1 when the process can serve.", registry=registry)
+        self.ready = Gauge("endcap_ready", "1 when the process can serve.", registry=registry)
 
     def count_call(self, operation: str, seconds: float) -> None:
         """Count a management call."""

@@ -16,15 +16,15 @@ def test_what_was_counted_is_scraped() -> None:
     metrics.snapshot_version, metrics.snapshot_age_s = 7, lambda: 2.5
     text = generate_latest(registry).decode()
     for line in (
-        "auctions_total 2.0",
-        "auction_partial_total 1.0",
-        "auction_late_total 1.0",
-        'fills_total{kind="sponsored"} 3.0',
-        'no_fills_total{reason="no_bids"} 1.0',
-        'auction_duration_seconds_bucket{le="0.005"} 1.0',
-        'auction_duration_seconds_bucket{le="+Inf"} 2.0',
-        'auction_budget_used_ratio_bucket{le="1.0"} 1.0',
-        "snapshot_version 7.0",
-        "snapshot_age_seconds 2.5",
+        "endcap_auctions_total 2.0",
+        "endcap_auction_partial_total 1.0",
+        "endcap_auction_late_total 1.0",
+        'endcap_fills_total{kind="sponsored"} 3.0',
+        'endcap_no_fills_total{reason="no_bids"} 1.0',
+        'endcap_auction_duration_seconds_bucket{le="0.005"} 1.0',
+        'endcap_auction_duration_seconds_bucket{le="+Inf"} 2.0',
+        'endcap_auction_budget_used_ratio_bucket{le="1.0"} 1.0',
+        "endcap_snapshot_version 7.0",
+        "endcap_snapshot_age_seconds 2.5",
     ):
         assert line in text, line
