@@ -108,6 +108,11 @@ class AffinityModel:
         self.product_ids = learnt.product_id
         self.item_of = {product_id: item for item, product_id in enumerate(learnt.product_id)}
 
+    @property
+    def name(self) -> str:
+        """Return what its file is called, without the ending."""
+        return f"affinity-{self.learnt.trained_at_ms:013d}"
+
     def bind(self, product_ids: Sequence[str], groups: Sequence[str] | None = None) -> "BoundModel":
         """Return the model in rows of a snapshot.
 
@@ -135,7 +140,7 @@ class AffinityModel:
     def save(self, folder: Path) -> Path:
         """Write the model into a folder, and its metrics beside it; return the model's path."""
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"affinity-{self.learnt.trained_at_ms:013d}{SUFFIX}"
+        path = folder / f"{self.name}{SUFFIX}"
         arrays = {name: getattr(self.learnt, name) for name in self.learnt.__struct_fields__}
         arrays["product_id"] = np.frombuffer(msgspec.json.encode(self.learnt.product_id), np.uint8)
         draft = path.with_suffix(".part")
@@ -152,6 +157,7 @@ class BoundModel:
     Attributes:
         product_ids: of each row.
         base_quality_ppm: (P,) predicted clicks per million showings to a visitor nothing is known of, 1 to 1,000,000.
+        name: the model's, as receipts have it.
     """
 
     def __init__(
@@ -162,6 +168,7 @@ class BoundModel:
         count_max: int = OWN_PRODUCT_COUNT_MAX,
     ) -> None:
         self.product_ids = list(product_ids)
+        self.name = "neutral" if model is None else model.name
         self.base_quality_ppm: Ppms = frozen(base_quality_ppm)
         self._row = {product_id: row for row, product_id in enumerate(self.product_ids)}
         self._model = model

@@ -85,16 +85,11 @@ class VisitorStore:
             EventTooOld: an event is later than late events may be.
             LogUnwritable: the log cannot be written.
         """
-        lead_ms, lateness_ms = self.settings.event_lead_s * 1000, self.settings.event_lateness_s * 1000
+        lateness_ms = self.settings.event_lateness_s * 1000
         times: list[int] = []
         for index, event in enumerate(batch.events):
             at_ms = int(event.occurred_at.timestamp() * 1000)
-            if at_ms > now_ms + lead_ms:
-                raise EventInFuture(
-                    f"occurred_at may be at most {self.settings.event_lead_s} s in the future, "
-                    f"was {(at_ms - now_ms) // 1000} s",
-                    f"/events/{index}/occurred_at",
-                )
+            self._check_not_ahead(event, now_ms, f"/events/{index}/occurred_at")
             if at_ms < now_ms - lateness_ms:
                 raise EventTooOld(
                     f"occurred_at may be at most {self.settings.event_lateness_s} s ago, "
@@ -189,7 +184,12 @@ class VisitorStore:
             model: bound to the products of that snapshot.
             now_ms: moment of the auction.
             navigation: events the caller keeps itself and sends along: known for this auction only.
+
+        Raises:
+            EventInFuture: one of them lies further in the future than clocks differ.
         """
+        for index, event in enumerate(navigation):
+            self._check_not_ahead(event, now_ms, f"/navigation/{index}/occurred_at")
         if not consent.personalised or (visitor_id is None and not navigation):
             return anonymous_view(targets)
         pseudonym = bytes(16) if visitor_id is None else self.pseudonymizer.of(visitor_id)
@@ -417,6 +417,15 @@ class VisitorStore:
                 record.profile = self.profile(record.pseudonym)
                 record.version += 1
                 record.view = None
+
+    def _check_not_ahead(self, event: NavigationEvent, now_ms: int, pointer: str) -> None:
+        at_ms = int(event.occurred_at.timestamp() * 1000)
+        if at_ms > now_ms + self.settings.event_lead_s * 1000:
+            raise EventInFuture(
+                f"occurred_at may be at most {self.settings.event_lead_s} s in the future, "
+                f"was {(at_ms - now_ms) // 1000} s",
+                pointer,
+            )
 
     def _with(
         self, record: VisitorRecord | None, pseudonym: bytes, navigation: Sequence[NavigationEvent]

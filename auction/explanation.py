@@ -1,13 +1,15 @@
 """A receipt in words: everything for the retailer; for an advertiser its own candidates, and nothing of others'.
 
-What an advertiser is told of a lost auction is the least bid that would have won, which is a price and so says
-something about the others' bids, as any second price does; it is found with the advertiser's other candidates taken
-out, exactly as its price would have been.
+What an advertiser is told of a lost auction is a bid that would have won, which is a price and so says something about
+the others' bids, as any second price does. It is found with the advertiser's other candidates taken out, exactly as its
+price would have been, and quoted in steps, as ranks are: within a step another's bid makes no difference to what is
+told. docs/mechanism.md says what that leaves to be learnt.
 """
 
 from collections.abc import Sequence
 from typing import Literal
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -21,16 +23,22 @@ from auction.kernel import (
     LOST_TO_CAP,
     LOST_TO_OPPORTUNITY_COST,
     LOST_TO_SAME_PRODUCT,
+    PPM,
     UNATTAINABLE,
     fill_page_nb,
     say_why_lost_nb,
 )
 from auction.loss import WORDS, LossReason
 from auction.market import new_outcome
-from auction.receipt import PlaceNote, Receipt
+from auction.receipt import Note, PlaceNote, Receipt
 from ledger.terms import ChargeOn
 
 LEAST_BID_COUNT_MAX = 100  # own losing candidates whose least winning bid is worked out
+
+# Up to each of these amounts a quote is a multiple of the step beside it: 1 up to 100, 2 up to 200, 5 up to 500, 10 up
+# to 1,000 and so on. So a step is 1 to 2.5 % of the amount, and every bound is on its own grid and on the next one.
+_STEP = np.array([first * 10**power for power in range(15) for first in (1, 2, 5)], np.int64)
+_STEP_UP_TO = 100 * _STEP
 
 
 class RetailerCandidate(Struct, frozen=True, kw_only=True):
@@ -57,11 +65,18 @@ class RetailerCandidate(Struct, frozen=True, kw_only=True):
 
 
 class AdvertiserCandidate(Struct, frozen=True, kw_only=True):
-    """One of its own candidates, as an advertiser sees it."""
+    """One of its own candidates, as an advertiser sees it.
+
+    Attributes:
+        bid_micros: what entered the auction for one event: the bid after its own placement multiplier and pacing.
+        rank: by value in the placement, from 1; whoever is within a step of a loser counts as before it.
+        least_winning_bid_micros: a bid, likewise, that would have won: the least one, rounded up to the next step.
+    """
 
     product_id: str
     campaign_id: str
     bid_id: str
+    bid_micros: int | None = None
     rank: int | None = None
     slot_position: int | None = None
     clearing_price_micros: int | None = None
@@ -70,8 +85,30 @@ class AdvertiserCandidate(Struct, frozen=True, kw_only=True):
     loss_words: str
 
 
+class NotLookedAt(Struct, frozen=True, kw_only=True):
+    """The offers of a page's context that were not looked at, and why.
+
+    Attributes:
+        offer_count_max: at most so many, of the lists of the page's context.
+        product_count: products whose offers were not looked at, of those the page named or the visitor leans to; null
+            where time ran out before they were counted.
+        value_micros_max: what an impression of any of them could be worth at most; null where time ran out.
+    """
+
+    offer_count_max: int
+    product_count: int | None
+    value_micros_max: int | None
+    loss_reason: int
+    loss_words: str
+
+
 class RetailerPlacement(Struct, frozen=True, kw_only=True):
-    """One placement of the page; `lost_count` counts those left out at the gate, of which the first are listed."""
+    """One placement of the page.
+
+    Attributes:
+        candidates: those that were looked at; of those left out at the gate the first.
+        not_looked_at: null where every offer was looked at, or none was asked for.
+    """
 
     placement_id: str
     slot_count: int
@@ -79,15 +116,22 @@ class RetailerPlacement(Struct, frozen=True, kw_only=True):
     rule_ids: list[str]
     no_fill_reason: str | None
     candidates: list[RetailerCandidate]
+    not_looked_at: NotLookedAt | None
 
 
 class AdvertiserPlacement(Struct, frozen=True, kw_only=True):
-    """One placement of the page."""
+    """One placement of the page.
+
+    Attributes:
+        candidates: the advertiser's own that were looked at.
+        left_out_words: null where every offer was looked at; else why bids of the advertiser may be missing.
+    """
 
     placement_id: str
     slot_count: int
     pricing: str
     candidates: list[AdvertiserCandidate]
+    left_out_words: str | None
 
 
 class AuctionReceipt(Struct, frozen=True, kw_only=True):
@@ -95,7 +139,10 @@ class AuctionReceipt(Struct, frozen=True, kw_only=True):
 
     Attributes:
         seen_by: for whom it was written.
-        candidate_count, lost_count: how many took part, how many were left out at the gate; only for the retailer.
+        model: name of the model whose qualities it was ranked with; as all below, only for the retailer.
+        tie_seed: what exact ties were drawn with.
+        candidate_count, lost_count: how many took part, how many were left out at the gate.
+        visited_count: how many offers were looked at, the organic products aside.
     """
 
     auction_id: str
@@ -108,8 +155,11 @@ class AuctionReceipt(Struct, frozen=True, kw_only=True):
     mode: str
     page_type: str
     currency: str
+    model: str | None = None
+    tie_seed: int | None = None
     candidate_count: int | None = None
     lost_count: int | None = None
+    visited_count: int | None = None
     placements: list[RetailerPlacement] | list[AdvertiserPlacement]
 
 
@@ -127,15 +177,24 @@ def explain_to_retailer(receipt: Receipt) -> AuctionReceipt:
                 _for_retailer(receipt, row, place, slots, ranks, losses) for row in _rows_of(receipt.place, number)
             ]
             + [_lost_for_retailer(receipt, row) for row in _rows_of(receipt.lost_place, number)],
+            not_looked_at=_not_looked_at(receipt.note, place),
         )
         for number, place in enumerate(receipt.note.places)
     ]
-    return _receipt(receipt, "retailer", placements, receipt.note.candidate_count, receipt.note.lost_count)
+    note = receipt.note
+    return msgspec.structs.replace(
+        _receipt(receipt, "retailer", placements),
+        model=note.model,
+        tie_seed=note.tie_seed,
+        candidate_count=note.candidate_count,
+        lost_count=note.lost_count,
+        visited_count=receipt.visited_count,
+    )
 
 
 def explain_to_advertiser(receipt: Receipt, advertiser_id: str) -> AuctionReceipt | None:
     """Return what the receipt says of an advertiser's own candidates; None where it had none in the auction."""
-    slots, ranks, losses = _slots(receipt), _ranks(receipt), _losses(receipt)
+    slots, losses = _slots(receipt), _losses(receipt)
     placements: list[AdvertiserPlacement] = []
     asked = 0
     for number, place in enumerate(receipt.note.places):
@@ -149,15 +208,16 @@ def explain_to_advertiser(receipt: Receipt, advertiser_id: str) -> AuctionReceip
             least = None
             if slot is None and reason is LossReason.OUTBID and asked < LEAST_BID_COUNT_MAX:
                 asked += 1
-                least = least_winning_bid(receipt, row)
+                least = quote(least_winning_bid(receipt, row))
             candidates.append(
                 AdvertiserCandidate(
                     product_id=name.product_id,
                     campaign_id=name.campaign_id,
                     bid_id=name.bid_id,
-                    rank=ranks[row],
+                    bid_micros=int(receipt.candidates.bid_micros[row]),
+                    rank=rank_in_steps(receipt, row),
                     slot_position=None if slot is None else slot - place.first_slot + 1,
-                    clearing_price_micros=None if slot is None else _clearing_price(receipt, row, slot, place),
+                    clearing_price_micros=None if slot is None else clearing_price(receipt, row, slot, place),
                     least_winning_bid_micros=least,
                     loss_reason=int(reason),
                     loss_words=WORDS[reason],
@@ -183,9 +243,10 @@ def explain_to_advertiser(receipt: Receipt, advertiser_id: str) -> AuctionReceip
                     slot_count=place.slot_count,
                     pricing=place.pricing,
                     candidates=candidates,
+                    left_out_words=_left_out_words(receipt, place),
                 )
             )
-    return _receipt(receipt, "advertiser", placements, None, None) if placements else None
+    return _receipt(receipt, "advertiser", placements) if placements else None
 
 
 def least_winning_bid(receipt: Receipt, row: int) -> int | None:
@@ -202,12 +263,91 @@ def least_winning_bid(receipt: Receipt, row: int) -> int | None:
     return least if least <= BID_MICROS_MAX else None
 
 
+def quote(least_micros: int | None) -> int | None:
+    """Return the first amount on the grid above the least bid that would have won; None where none would.
+
+    It would have won too, is 2.5 % more at most (or one micro), and is never the least bid itself, which with equal
+    weights may be another's bid.
+
+    >>> quote(1_000_000), quote(1_019_999), quote(1_020_000)
+    (1020000, 1020000, 1040000)
+    """
+    if least_micros is None:
+        return None
+    return min(int(_round_up(np.array([least_micros + 1], np.int64))[0]), BID_MICROS_MAX)
+
+
+def rank_in_steps(receipt: Receipt, row: int) -> int:
+    """Return a candidate's place by value in its placement, from 1, as far as its advertiser may know it.
+
+    Others are compared by the step their value falls in, as a bid of this candidate's. Within a step a loser comes
+    after all of them, and a winner where it stands on the page; the advertiser's own candidates are compared exactly.
+    """
+    candidates, order = receipt.candidates, _orders(receipt)
+    value = candidates.weight_ppm * candidates.bid_micros + candidates.value_micros * PPM
+    rows = np.flatnonzero(receipt.place == receipt.place[row])
+    rows = rows[rows != row]
+    is_own = candidates.advertiser_code[rows] == candidates.advertiser_code[row]
+    own = rows[is_own]
+    comes_first = (value[own] > value[row]) | (
+        (value[own] == value[row]) & (candidates.tie_key[own] < candidates.tie_key[row])
+    )
+    others = rows[~is_own]
+    as_bid = -(-(value[others] - candidates.value_micros[row] * PPM) // candidates.weight_ppm[row])
+    step = _round_up(np.maximum(as_bid, 0))
+    own_step = _round_up(candidates.bid_micros[row : row + 1])[0]
+    is_before = (step > own_step) | ((step == own_step) & ((order[row] < 0) | _is_earlier(order[others], order[row])))
+    return 1 + int(comes_first.sum()) + int(is_before.sum())
+
+
+def _is_earlier(order: NDArray[np.int64], than: np.int64) -> NDArray[np.bool_]:
+    return (order >= 0) & (order < than)
+
+
+def _orders(receipt: Receipt) -> NDArray[np.int64]:
+    """Return when each candidate got its slot, -1 for those that have none."""
+    order = np.full(receipt.note.candidate_count, -1, np.int64)
+    has_winner = receipt.outcome.winner_row >= 0
+    order[receipt.outcome.winner_row[has_winner]] = receipt.outcome.pick_order[has_winner]
+    return order
+
+
+def _round_up(amounts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the least amounts on the grid that are not less."""
+    step = _STEP[np.minimum(np.searchsorted(_STEP_UP_TO, amounts), len(_STEP) - 1)]
+    rounded: NDArray[np.int64] = -(-amounts // step) * step
+    return rounded
+
+
+def _left_out_words(receipt: Receipt, place: PlaceNote) -> str | None:
+    """Say why bids of an advertiser may be missing; None where all that belong to the page are there."""
+    left_out = _not_looked_at(receipt.note, place)
+    reasons = [] if left_out is None else [left_out.loss_words]
+    if receipt.note.lost_count > len(receipt.lost_row):
+        reasons.append("it took no part and the receipt had no room for it")
+    return f"a bid that is not listed is not for this page, or {', or '.join(reasons)}" if reasons else None
+
+
+def _not_looked_at(note: Note, place: PlaceNote) -> NotLookedAt | None:
+    """Return what was left out of a placement's offers; None where nothing was, or none were asked for."""
+    reach = place.reach
+    offer_count = reach.offer_count_max
+    if reach.product_count == offer_count == 0 or not (reach.has_begun or note.is_partial):
+        return None
+    reason = LossReason.OUT_OF_TIME if note.is_partial else LossReason.BOUNDED_OUT
+    return NotLookedAt(
+        offer_count_max=offer_count,
+        product_count=reach.product_count if reach.has_begun else None,
+        value_micros_max=None if note.is_partial else reach.value_micros_max,
+        loss_reason=int(reason),
+        loss_words=WORDS[reason],
+    )
+
+
 def _receipt(
     receipt: Receipt,
     seen_by: Literal["retailer", "advertiser"],
     placements: list[RetailerPlacement] | list[AdvertiserPlacement],
-    candidate_count: int | None,
-    lost_count: int | None,
 ) -> AuctionReceipt:
     note = receipt.note
     return AuctionReceipt(
@@ -221,8 +361,6 @@ def _receipt(
         mode=note.mode,
         page_type=note.page_type,
         currency=note.currency,
-        candidate_count=candidate_count,
-        lost_count=lost_count,
         placements=placements,
     )
 
@@ -294,7 +432,7 @@ def _slots(receipt: Receipt) -> dict[int, int]:
 def _ranks(receipt: Receipt) -> list[int]:
     """Return each candidate's place by score in its placement, from 1."""
     candidates = receipt.candidates
-    score = candidates.weight_ppm * candidates.bid_micros + candidates.value_micros * 1_000_000
+    score = candidates.weight_ppm * candidates.bid_micros + candidates.value_micros * PPM
     ranks = np.zeros(len(score), np.int64)
     for number in range(len(receipt.note.places)):
         rows = np.flatnonzero(receipt.place == number)
@@ -304,7 +442,8 @@ def _ranks(receipt: Receipt) -> list[int]:
     return found
 
 
-def _clearing_price(receipt: Receipt, row: int, slot: int, place: PlaceNote) -> int:
+def clearing_price(receipt: Receipt, row: int, slot: int, place: PlaceNote) -> int:
+    """Return what the fill of a slot is billed per event."""
     if place.pricing == "vcg":
         return int(receipt.outcome.vcg_micros[slot])
     if place.pricing == "first":

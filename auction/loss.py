@@ -42,6 +42,7 @@ class LossReason(IntEnum):
     PRODUCT_PLACED = 525
     HOLDOUT = 526
     MULTIPLIER_ZERO = 527
+    OUT_OF_TIME = 540
 
 
 WORDS: dict[LossReason, str] = {
@@ -76,4 +77,5 @@ WORDS: dict[LossReason, str] = {
     LossReason.PRODUCT_PLACED: "the product already stands on the page",
     LossReason.HOLDOUT: "the visitor is in the experiment's ad-free part",
     LossReason.MULTIPLIER_ZERO: "the bid's own multiplier for this placement is zero",
+    LossReason.OUT_OF_TIME: "time ran out before it was looked at",
 }

@@ -300,7 +300,8 @@ class Market:
             elif name == "category_id":
                 mask &= self._below_any(values)
             elif name == "product_id":
-                rows = [snapshot.product_row[value] for value in values if value in snapshot.product_row]
+                ids = [value for value in values if isinstance(value, str)]
+                rows = [snapshot.product_row[value] for value in ids if value in snapshot.product_row]
                 mask &= np.isin(np.arange(len(mask)), rows)
             elif name in snapshot.attribute_row:
                 accepted = {_as_text(value) for value in values}

@@ -15,6 +15,7 @@ class AuctionMetrics(Collector):
 
     Attributes:
         snapshot_age_s: asked when scraped.
+        receipt_counts: likewise: how many receipts were written, and how many dropped.
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
@@ -23,9 +24,9 @@ class AuctionMetrics(Collector):
         self.late = 0
         self.fills = {"sponsored": 0, "organic": 0}
         self.no_fills: dict[str, int] = {}
-        self.receipts_dropped = 0
         self.snapshot_version = 0
         self.snapshot_age_s: Callable[[], float] = float
+        self.receipt_counts: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self._durations = [0] * (len(DURATION_BOUNDS_S) + 1)
         self._duration_sum_s = 0.0
         self._shares = [0] * (len(BUDGET_BOUNDS) + 1)
@@ -75,9 +76,9 @@ class AuctionMetrics(Collector):
             buckets=_buckets(BUDGET_BOUNDS, self._shares),
             sum_value=self._share_sum,
         )
-        yield CounterMetricFamily(
-            "endcap_receipts_dropped", "Receipts not written for want of room.", self.receipts_dropped
-        )
+        written, dropped = self.receipt_counts()
+        yield CounterMetricFamily("endcap_receipts_written", "Receipts written to segments.", written)
+        yield CounterMetricFamily("endcap_receipts_dropped", "Receipts not written: a full queue or disk.", dropped)
         yield GaugeMetricFamily("endcap_snapshot_version", "Version of the snapshot in use.", self.snapshot_version)
         yield GaugeMetricFamily(
             "endcap_snapshot_age_seconds", "Since the snapshot in use was read.", self.snapshot_age_s()

@@ -1,14 +1,14 @@
 """Receipts: what each auction looked at, in append-only segment files that take a bounded part of the disk.
 
 On the slot path a receipt is a handful of copied arrays in a queue; `write` turns the queue into records off the path.
-A segment holds, besides receipts, the names behind the rows they speak of, each once per snapshot, so that it can be
-read long after its snapshots are gone. A receipt holds neither a visitor's id nor a hash of one.
+A segment (segment.py) holds, besides receipts, the names behind the rows they speak of, each once per snapshot, so that
+it can be read long after its snapshots are gone. A receipt holds neither a visitor's id nor a hash of one.
 
-A record is 4 bytes of length (little-endian) and a MessagePack value. A record torn by a crash ends its segment.
+Auctions with a paid fill have segments of their own: where room is short, those of the others go first.
 """
 
 import contextlib
-import struct
+import os
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,27 +19,78 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from auction.engine import Outcome
-from auction.kernel import ENTRY, LOST, CandidateArrays, OutcomeArrays, PageArrays, fill_page_nb
+from auction.kernel import (
+    ENTRY,
+    LIST_AT,
+    LIST_END,
+    LOST,
+    NOT_HEAPED,
+    PPM,
+    TERM_BASE_COUNT,
+    TERM_HEAP_SIZE,
+    TERM_LEFT_IN_LISTS,
+    TERM_LEFT_IN_PRODUCTS,
+    CandidateArrays,
+    OutcomeArrays,
+    PageArrays,
+    fill_page_nb,
+)
 from auction.market import Blocks, Market, new_outcome, outcome_in
 from auction.request import SlotRequest
+from auction.segment import (
+    HEAD,
+    OVERLAP_MS,
+    SegmentIndex,
+    Tell,
+    first_ms,
+    framed,
+    list_segments,
+    read_records,
+    segment_path,
+    series_of,
+)
 from auction.settings import Settings
 from auction.snapshot import Snapshot
 
-SEGMENT_SUFFIX = ".receipts"
-GONE_BEFORE = "gone-before"  # a file with the time before which segments were dropped
+GONE_BEFORE = "gone-before"  # with a series behind it, a file with the time before which its segments were dropped
+UNPAID = "unpaid"  # behind a process's name: its series of auctions without a paid fill
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_LENGTH = struct.Struct("<I")
-_RECORD_BYTES_MAX = 1 << 28
 BATCH_COUNT_MAX = 256
+OPEN_COUNT_MAX = 8  # segments whose index is kept in memory
 PINNED = PageArrays._fields.index("pinned_row")
 
 # How the arrays of a receipt are written, in this order.
-_CANDIDATE_TYPES = ("i8", "i4", "i1", "u8")  # amounts, codes, charge, bits
+_CANDIDATE_TYPES = (("i8", 4), ("i4", 3), ("i1", 1), ("u8", 3))  # amounts, codes, charge, bits: type, rows
 _PAGE_TYPES = ("i8", "i8", "i8", "u8", "i1", "u8", "i8")
 
 
+class Reach(Struct, frozen=True):
+    """How far the offers of a placement were looked at.
+
+    Attributes:
+        product_count: products not looked at, of those the page named or else those with a quality of the visitor's
+            own; NOT_HEAPED where no offer was looked at yet.
+        offer_count_max: offers of the context's lists not looked at, at most: one may be in several lists, and those of
+            the products above are in them too.
+        value_micros_max: what an impression of an offer not looked at could be worth at most.
+    """
+
+    product_count: int
+    offer_count_max: int
+    value_micros_max: int
+
+    @property
+    def has_begun(self) -> bool:
+        """Say whether any offer was looked at."""
+        return self.product_count != NOT_HEAPED
+
+
 class PlaceNote(Struct, frozen=True, array_like=True):
-    """A placement as it was laid out."""
+    """A placement as it was laid out.
+
+    Attributes:
+        term, lists: how far its offers were looked at: `PlaceArrays.term` and `.lists` at the end, as bytes of i8.
+    """
 
     placement_id: str
     first_slot: int
@@ -47,13 +98,29 @@ class PlaceNote(Struct, frozen=True, array_like=True):
     pricing: str
     rule_ids: list[str]
     no_fill_reason: str | None
+    term: bytes
+    lists: bytes
+
+    @property
+    def reach(self) -> Reach:
+        """Return how far its offers were looked at."""
+        term: list[int] = np.frombuffer(self.term, "i8").tolist()
+        left_in_lists, left_in_products = term[TERM_LEFT_IN_LISTS], term[TERM_LEFT_IN_PRODUCTS]
+        offer_count = 0
+        if left_in_lists:
+            lists = np.frombuffer(self.lists, "i8").reshape(3, -1)
+            left = lists[LIST_END] - lists[LIST_AT]
+            common, others = left[: term[TERM_BASE_COUNT]], left[term[TERM_BASE_COUNT] :]  # in all of them, in each
+            offer_count = int(common.min() if len(common) else 0) + int(others.sum())
+        return Reach(term[TERM_HEAP_SIZE], offer_count, -(-max(left_in_lists, left_in_products) // PPM))
 
 
-class Note(Struct, frozen=True, array_like=True, tag="receipt"):
+class Note(Struct, frozen=True, array_like=True):
     """A receipt as it is written.
 
     Attributes:
         snapshot_number: which of the segment's tables of names its rows are looked up in.
+        model: name of the model whose qualities it was ranked with.
         candidates, entry: arrays, as bytes, of those that took part.
         lost: the same of those that did not; `lost_count` of them, the first of which are here.
         page: attention, opportunity cost, pins; caps.
@@ -64,6 +131,7 @@ class Note(Struct, frozen=True, array_like=True, tag="receipt"):
     held_at_ms: int
     snapshot_number: int
     snapshot_version: int
+    model: str
     currency: str
     mode: str
     page_type: str
@@ -90,7 +158,7 @@ class OfferName(Struct, frozen=True, array_like=True):
     product_id: str
 
 
-class Names(Struct, frozen=True, array_like=True, tag="names"):
+class Names(Struct, frozen=True, array_like=True):
     """Names behind rows of one snapshot, as far as the segment's receipts needed them when they were written.
 
     Attributes:
@@ -112,9 +180,9 @@ class Names(Struct, frozen=True, array_like=True, tag="names"):
     products: dict[int, str]
 
 
-_Record = Note | Names
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[_Record] = msgspec.msgpack.Decoder(_Record)
+_note_decoder = msgspec.msgpack.Decoder(Note)
+_name_decoder = msgspec.msgpack.Decoder(Names)
 
 
 class Receipt(Struct, frozen=True):
@@ -133,12 +201,18 @@ class Receipt(Struct, frozen=True):
     offers: dict[int, OfferName]
     products: dict[int, str]
 
+    @property
+    def visited_count(self) -> int:
+        """Count the offers that were looked at, whether or not they took part."""
+        return int((self.offer_row >= 0).sum()) + self.note.lost_count
+
 
 class Waiting(Struct, frozen=True):
-    """A receipt in the queue, and the snapshot its rows are of."""
+    """A receipt in the queue, the snapshot its rows are of, and whether the auction has a paid fill."""
 
     note: Note
     snapshot: Snapshot
+    is_paid: bool
 
 
 def make_note(
@@ -160,6 +234,7 @@ def make_note(
         held_at_ms=held_at_ms,
         snapshot_number=0,
         snapshot_version=market.snapshot.version,
+        model=market.model.name,
         currency=market.snapshot.currency,
         mode=request.mode,
         page_type=request.page.type,
@@ -175,6 +250,8 @@ def make_note(
                 laid.placement.pricing,
                 [rules[row].rule_id for row in laid.plan.rule_rows],
                 decided.no_fill_reason,
+                laid.arrays.term.tobytes(),
+                laid.arrays.lists.tobytes(),
             )
             for laid, decided in zip(outcome.laid, outcome.places, strict=True)
         ],
@@ -204,21 +281,20 @@ class ReceiptLog:
     Args:
         folder: where segments are; other processes' segments in it are read, never written or dropped.
         settings: sizes.
-        process_name: part of this process's file names.
+        process_name: part of this process's file names; without a dash.
+
+    Attributes:
+        written_count: receipts written.
+        dropped_count: receipts that were not, because the queue was full or the disk refused them.
     """
 
     def __init__(self, folder: Path, settings: Settings, process_name: str = "0") -> None:
         self._folder = folder
         self._settings = settings
-        self._process_name = process_name
         self._waiting: deque[Waiting] = deque()
-        self._path: Path | None = None
-        self._size = 0
-        self._snapshot_number = 0
-        self._snapshot: Snapshot | None = None
-        self._named_offers = self._named_products = np.zeros(0, bool)
-        self._named_campaigns = self._named_advertisers = np.zeros(0, bool)
-        self.dropped_count = 0
+        self._paid, self._unpaid = _Series(process_name), _Series(f"{process_name}-{UNPAID}")
+        self._opened: dict[Path, _OpenSegment] = {}
+        self.written_count = self.dropped_count = 0
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     @property
@@ -227,36 +303,48 @@ class ReceiptLog:
         return len(self._waiting)
 
     def queue(self, waiting: Waiting) -> None:
-        """Take a receipt; drop and count it when the queue is full."""
-        if len(self._waiting) >= self._settings.receipt_queue_max:
+        """Take a receipt; drop and count it when the queue is full, and from half full on where nothing was paid."""
+        count_max = self._settings.receipt_queue_max
+        if len(self._waiting) >= (count_max if waiting.is_paid else count_max // 2):
             self.dropped_count += 1
             return
         self._waiting.append(waiting)
 
     def write(self, count_max: int = 1 << 30) -> int:
-        """Write up to so many receipts of the queue; return how many were.
+        """Take up to so many receipts from the queue and write them; return how many were taken.
 
         What the disk refuses is dropped and counted: a receipt must never hold up a fill.
         """
-        written = 0
-        while self._waiting and written < count_max:
-            if self._path is None or self._size >= self._settings.receipt_segment_bytes:
-                self._begin_segment(self._waiting[0].note.held_at_ms)
-            written += self._write_batch(min(count_max - written, BATCH_COUNT_MAX))
-        return written
+        taken = 0
+        while self._waiting and taken < count_max:
+            taken += self._write_batch(min(count_max - taken, BATCH_COUNT_MAX))
+        return taken
 
     def _write_batch(self, count_max: int) -> int:
-        """Write the first receipts of the queue that are of one snapshot, after the names they need."""
+        """Write the first receipts of the queue that are of one snapshot, each after the names it needs."""
         snapshot = self._waiting[0].snapshot
-        notes: list[Note] = []
-        while self._waiting and len(notes) < count_max and self._waiting[0].snapshot is snapshot:
-            notes.append(self._waiting.popleft().note)
-        names = self._name(snapshot, notes)
-        parts = [] if names is None else [_framed(names)]
-        for note in notes:
-            parts.append(_framed(msgspec.structs.replace(note, snapshot_number=self._snapshot_number)))
-        self._append(b"".join(parts), len(notes))
-        return len(notes)
+        paid: list[Note] = []
+        unpaid: list[Note] = []
+        while self._waiting and len(paid) + len(unpaid) < count_max and self._waiting[0].snapshot is snapshot:
+            waiting = self._waiting.popleft()
+            (paid if waiting.is_paid else unpaid).append(waiting.note)
+        for series, notes in ((self._paid, paid), (self._unpaid, unpaid)):
+            if notes:
+                self._append(series, snapshot, notes)
+        return len(paid) + len(unpaid)
+
+    def _append(self, series: "_Series", snapshot: Snapshot, notes: list[Note]) -> None:
+        try:
+            if series.path is None or series.size >= self._settings.receipt_segment_bytes:
+                series.path = None
+                self._trim(notes[0].held_at_ms)
+                series.begin(segment_path(self._folder, notes[0].held_at_ms, series.name))
+            series.append(snapshot, notes)
+        except OSError:
+            series.path = None
+            self.dropped_count += len(notes)
+        else:
+            self.written_count += len(notes)
 
     def find(self, auction_id: str) -> Receipt | None:
         """Return the receipt of an auction, None where none is kept."""
@@ -265,68 +353,107 @@ class ReceiptLog:
         if held_at_ms is None:
             return None
         for path in self._segments_around(held_at_ms):
-            for receipt in read_segment(path, only=auction_id):
+            receipt = self._open(path).find(auction_id)
+            if receipt is not None:
                 return receipt
         return None
 
     def is_gone(self, auction_id: str) -> bool:
-        """Say whether receipts as old as this one's would be were dropped."""
+        """Say whether receipts as old as this one's would be were dropped.
+
+        An id does not say whether its auction had a paid fill: ask only where none was found.
+        """
         held_at_ms = time_of(auction_id)
         if held_at_ms is None:
             return False
-        try:
-            gone_before_ms = int((self._folder / GONE_BEFORE).read_text())
-        except (OSError, ValueError):
-            return False
-        return held_at_ms < gone_before_ms
+        for path in self._folder.glob(f"{GONE_BEFORE}-*"):
+            with contextlib.suppress(OSError, ValueError):
+                if held_at_ms < int(path.read_text()):
+                    return True
+        return False
 
     # --- segments ----------------------------------------------------------------------------------------------------
 
-    def _append(self, content: bytes, receipt_count: int) -> None:
-        assert self._path is not None
-        try:
-            with self._path.open("ab") as file:
-                file.write(content)
-            self._size += len(content)
-        except OSError:
-            self.dropped_count += receipt_count
-            self._path = None
+    def _trim(self, now_ms: int) -> None:
+        """Drop ended segments of ours while there are more than may be, and note from when on receipts are kept.
 
-    def _begin_segment(self, first_ms: int) -> None:
-        self._trim()
-        self._path = self._folder / f"{first_ms:015d}-{self._process_name}{SEGMENT_SUFFIX}"
-        self._size = self._path.stat().st_size if self._path.exists() else 0
-        self._snapshot = None
-
-    def _trim(self) -> None:
-        """Drop our oldest segments while there is more than may be, and note from when on receipts are kept."""
-        ours = [path for path in list_segments(self._folder) if path.stem.endswith(f"-{self._process_name}")]
-        sizes = {path: path.stat().st_size for path in ours}
-        most = self._settings.receipt_bytes_max - self._settings.receipt_segment_bytes
-        total = sum(sizes.values())
-        while ours and total > max(most, 0):
-            oldest = ours.pop(0)
-            total -= sizes[oldest]
-            # Until the next segment begins, that is as far as the oldest one reached.
-            until_ms = _first_ms(ours[0]) if ours else _first_ms(oldest) + 1
-            with contextlib.suppress(OSError):
-                (self._folder / GONE_BEFORE).write_text(str(until_ms))
+        Those of auctions without a paid fill go first, the oldest before the others.
+        """
+        ended = {
+            series: [path for path in list_segments(self._folder) if series_of(path) == series.name]
+            for series in (self._unpaid, self._paid)
+        }
+        total = sum(path.stat().st_size for series, paths in ended.items() for path in paths if path != series.path)
+        most = max(0, self._settings.receipt_bytes_max - 2 * self._settings.receipt_segment_bytes)  # two are written to
+        for series, paths in ended.items():
+            while total > most and paths and paths[0] != series.path:
+                oldest = paths.pop(0)
+                total -= oldest.stat().st_size
+                until_ms = first_ms(paths[0]) if paths else now_ms
+                (self._folder / f"{GONE_BEFORE}-{series.name}").write_text(str(until_ms))
                 oldest.unlink()
+                self._opened.pop(oldest, None)
+
+    def _open(self, path: Path) -> "_OpenSegment":
+        """Return a segment with what is known of where its receipts are; only of the last few that is kept."""
+        opened = self._opened.pop(path, None) or _OpenSegment(path)
+        self._opened[path] = opened
+        if len(self._opened) > OPEN_COUNT_MAX:
+            self._opened.pop(next(iter(self._opened)))
+        return opened
 
     def _segments_around(self, held_at_ms: int) -> list[Path]:
-        """Return the segments that may hold a receipt of that time: per process, the last that began before it."""
-        by_process: dict[str, list[Path]] = {}
+        """Return the segments that may hold a receipt of that time: of each series, the last that began before it."""
+        by_series: dict[str, list[Path]] = {}
         for path in list_segments(self._folder):
-            by_process.setdefault(path.stem.partition("-")[2], []).append(path)
+            by_series.setdefault(series_of(path), []).append(path)
         found: list[Path] = []
-        for paths in by_process.values():
-            begun = [path for path in paths if _first_ms(path) <= held_at_ms]
-            # Auctions overlap the change of segments: one that began earlier may be written a little later.
+        for paths in by_series.values():
+            begun = [path for path in paths if first_ms(path) <= held_at_ms]
             found += reversed(begun[-2:])
-            found += [path for path in paths if held_at_ms < _first_ms(path) <= held_at_ms + 60_000]
+            found += [path for path in paths if held_at_ms < first_ms(path) <= held_at_ms + OVERLAP_MS]
         return found
 
-    # --- names -------------------------------------------------------------------------------------------------------
+
+class _Series:
+    """Segments written one after the other, and what the last of them has names for.
+
+    Attributes:
+        path: the segment being written; None: another is to begin.
+        size: its bytes.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.path: Path | None = None
+        self.size = 0
+        self._snapshot: Snapshot | None = None
+        self._snapshot_number = 0
+        self._named_offers = self._named_products = np.zeros(0, bool)
+        self._named_campaigns = self._named_advertisers = np.zeros(0, bool)
+
+    def begin(self, path: Path) -> None:
+        """Write to another segment from now on."""
+        self.path, self.size, self._snapshot = path, 0, None
+
+    def append(self, snapshot: Snapshot, notes: list[Note]) -> None:
+        """Write receipts of one snapshot, after the names they need.
+
+        Raises:
+            OSError: the disk refuses; the segment may end torn, and nothing may be written behind that.
+        """
+        assert self.path is not None
+        names = self._name(snapshot, notes)
+        parts = [HEAD] if self.size == 0 else []
+        if names is not None:
+            parts.append(framed(b"", _encoder.encode(names)))
+        for note in notes:
+            numbered = msgspec.structs.replace(note, snapshot_number=self._snapshot_number)
+            parts.append(framed(note.auction_id.encode(), _encoder.encode(numbered)))
+        content = b"".join(parts)
+        with self.path.open("ab") as file:
+            file.write(content)
+        self.size += len(content)
 
     def _name(self, snapshot: Snapshot, notes: list[Note]) -> Names | None:
         """Return the names receipts speak of that the segment does not have yet."""
@@ -372,13 +499,13 @@ class _NameTable:
         self._campaigns: dict[int, str] = {}
         self._advertisers: dict[int, str] = {}
 
-    def add(self, names: Names) -> None:
-        """Take over what a record names."""
+    def add(self, names: Names, only: NDArray[np.int32] | None = None) -> None:
+        """Take over what a record names; with `only`, of offers no more than those."""
         self.products.update(names.products)
         self._campaigns.update(names.campaigns)
         self._advertisers.update(names.advertisers)
-        columns = [
-            np.frombuffer(column, "i4").tolist()
+        offer_row, length, campaign, advertiser, product = [
+            np.frombuffer(column, "i4")
             for column in (
                 names.offer_row,
                 names.bid_length,
@@ -387,13 +514,51 @@ class _NameTable:
                 names.product_row,
             )
         ]
-        place = 0
-        for offer, length, campaign, advertiser, product in zip(*columns, strict=True):
-            bid_id = names.bid_letters[place : place + length].decode()
-            place += length
-            self.offers[offer] = OfferName(
-                bid_id, self._campaigns[campaign], self._advertisers[advertiser], self.products[product]
+        end = np.cumsum(length)
+        picked = slice(None) if only is None else np.flatnonzero(np.isin(offer_row, only))
+        columns = [column[picked].tolist() for column in (offer_row, end - length, end, campaign, advertiser, product)]
+        for row, begins, ends, campaign_row, advertiser_row, product_row in zip(*columns, strict=True):
+            self.offers[row] = OfferName(
+                names.bid_letters[begins:ends].decode(),
+                self._campaigns[campaign_row],
+                self._advertisers[advertiser_row],
+                self.products[product_row],
             )
+
+
+class _OpenSegment:
+    """A segment in which receipts are looked for by their auctions: reads what it needs, and what is new."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._index = SegmentIndex()
+        self._names: list[Names] = []
+
+    def find(self, auction_id: str) -> Receipt | None:
+        """Return an auction's receipt, None where it is not here."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None  # dropped meanwhile
+        try:
+            self._index.catch_up(descriptor)
+            span = self._index.span_of.get(auction_id.encode())
+            if span is None:
+                return None
+            for place, size in self._index.unkeyed[len(self._names) :]:
+                self._names.append(_name_decoder.decode(os.pread(descriptor, size, place)))
+            note = _note_decoder.decode(os.pread(descriptor, span[1], span[0]))
+        except (OSError, msgspec.MsgspecError):
+            return None
+        finally:
+            os.close(descriptor)
+        rows = [np.frombuffer(note.entry, ENTRY)["offer_row"], np.frombuffer(note.lost, LOST)["offer_row"]]
+        needed = np.concatenate(rows)
+        table = _NameTable()
+        for names in self._names:
+            if names.snapshot_number == note.snapshot_number:
+                table.add(names, needed)
+        return open_note(note, table.offers, table.products)
 
 
 def _take_new(is_named: NDArray[np.bool_], rows: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -405,44 +570,30 @@ def _take_new(is_named: NDArray[np.bool_], rows: NDArray[np.int32]) -> NDArray[n
     return new
 
 
-def list_segments(folder: Path) -> list[Path]:
-    """Return the segment files of a folder, oldest first."""
-    return sorted(folder.glob(f"*{SEGMENT_SUFFIX}"))
-
-
-def read_receipts(folder: Path) -> Iterator[Receipt]:
-    """Yield every receipt kept in a folder, oldest segment first."""
+def read_receipts(folder: Path, tell: Tell | None = None) -> Iterator[Receipt]:
+    """Yield every receipt kept in a folder, segment by segment, the one that began first first."""
     for path in list_segments(folder):
-        yield from read_segment(path)
+        yield from read_segment(path, tell)
 
 
-def read_segment(path: Path, only: str | None = None) -> Iterator[Receipt]:
-    """Yield the receipts of a segment up to its end, or to a torn record; with `only`, just that auction's."""
+def read_segment(path: Path, tell: Tell | None = None) -> Iterator[Receipt]:
+    """Yield the receipts of a segment up to its end, or to what cannot be read, which is told in a sentence."""
     tables: dict[int, _NameTable] = {}
-    wanted = None if only is None else only.encode()
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return  # dropped meanwhile
-    place = 0
-    while place + _LENGTH.size <= len(content):
-        (length,) = _LENGTH.unpack_from(content, place)
-        place += _LENGTH.size
-        if length > _RECORD_BYTES_MAX or place + length > len(content):
-            return
-        record = content[place : place + length]
-        place += length
-        if wanted is not None and b"receipt" in record[:12] and wanted not in record[:64]:
-            continue
+    for number, (key, value) in enumerate(read_records(path, tell)):
         try:
-            decoded = _decoder.decode(record)
-        except msgspec.DecodeError:
+            if key:
+                note = _note_decoder.decode(value)
+                table = tables.setdefault(note.snapshot_number, _NameTable())
+                receipt = open_note(note, table.offers, table.products)
+            else:
+                names = _name_decoder.decode(value)
+                tables.setdefault(names.snapshot_number, _NameTable()).add(names)
+                continue
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, KeyError):
+            if tell is not None:
+                tell(f"{path.name} is damaged: record {number + 1:,} cannot be read, nor what follows it.")
             return
-        table = tables.setdefault(decoded.snapshot_number, _NameTable())
-        if isinstance(decoded, Names):
-            table.add(decoded)
-        else:
-            yield open_note(decoded, table.offers, table.products)
+        yield receipt
 
 
 def open_note(note: Note, offers: dict[int, OfferName], products: dict[int, str]) -> Receipt:
@@ -450,8 +601,8 @@ def open_note(note: Note, offers: dict[int, OfferName], products: dict[int, str]
     slot_count = sum(place.slot_count for place in note.places)
     count = note.candidate_count
     amounts, codes, charge, bits = [
-        np.frombuffer(raw, kind).reshape(-1, count).copy()  # compiled code wants to be able to write
-        for raw, kind in zip(note.candidates, _CANDIDATE_TYPES, strict=True)
+        np.frombuffer(raw, kind).reshape(rows, count).copy()  # compiled code wants to be able to write
+        for raw, (kind, rows) in zip(note.candidates, _CANDIDATE_TYPES, strict=True)
     ]
     entry, lost = np.frombuffer(note.entry, ENTRY), np.frombuffer(note.lost, LOST)
     page = [np.frombuffer(raw, kind).copy() for raw, kind in zip(note.page, _PAGE_TYPES, strict=True)]
@@ -482,12 +633,3 @@ def time_of(auction_id: str) -> int | None:
     for digit in digits:
         number = number << 5 | _ALPHABET.index(digit)
     return number >> 80
-
-
-def _framed(record: Note | Names) -> bytes:
-    encoded = _encoder.encode(record)
-    return _LENGTH.pack(len(encoded)) + encoded
-
-
-def _first_ms(path: Path) -> int:
-    return int(path.stem.partition("-")[0])

@@ -110,6 +110,8 @@ class SlotServer:
         self._ties = blake2b(digest_size=8, key=key, person=b"endcap ties")
         self._disclosures: dict[tuple[int, int, bool], Disclosure] = {}
         self.metrics.snapshot_age_s = self._snapshot_age_s
+        if receipts is not None:
+            self.metrics.receipt_counts = lambda: (receipts.written_count, receipts.dropped_count)
 
     # --- what is read ------------------------------------------------------------------------------------------------
 
@@ -253,7 +255,8 @@ class SlotServer:
         if found is not None:
             seen = explain_to_retailer(found) if advertiser_id is None else explain_to_advertiser(found, advertiser_id)
         if seen is None:
-            raise AuctionUnknown(f"no auction {auction_id!r} is known")
+            whose = "" if advertiser_id is None else " to have looked at a bid of yours"
+            raise AuctionUnknown(f"no auction {auction_id!r} is known{whose}")
         return seen
 
     # --- what an answer is made of -----------------------------------------------------------------------------------
@@ -376,8 +379,7 @@ class SlotServer:
             variant,
             self.settings.receipt_rows_max,
         )
-        self.receipts.queue(Waiting(note, market.snapshot))
-        self.metrics.receipts_dropped = self.receipts.dropped_count
+        self.receipts.queue(Waiting(note, market.snapshot, is_paid))
 
     def _tie_seed(self, auction_id: str) -> int:
         hashed = self._ties.copy()

@@ -24,9 +24,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         pacing_step: size of such a step, in the logarithm of the multiplier.
         pacing_floor_ppm: lowest pacing multiplier, in parts per million.
         gate_interval_ms: milliseconds after which flights, funds and budgets are gone through again.
-        receipt_bytes_max: bytes of disk receipts may take; the oldest segment goes first.
-        receipt_segment_bytes: size of one segment file of receipts, in bytes.
-        receipt_queue_max: receipts waiting to be written; more are dropped and counted.
+        receipt_bytes_max: bytes of disk receipts may take; segments of auctions without a paid fill go first, and of
+            each kind the oldest.
+        receipt_segment_bytes: size of one segment file of receipts, in bytes; two are being written.
+        receipt_queue_max: receipts waiting to be written; more are dropped and counted, from half of it on those of
+            auctions without a paid fill.
         receipt_rows_max: candidates that lost at the gate kept in one receipt; more are counted only.
         unbilled_receipt_ppm: share of auctions without a paid fill whose receipt is kept, in parts per million.
     """

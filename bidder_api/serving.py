@@ -48,7 +48,7 @@ from bidder_api.server import Parts, build_app, management_routes
 from bidder_api.settings import AllSettings, beacon_keys, for_deployment, master_secret
 from bidder_api.store import Deployment
 from bidder_api.table import OPERATIONS
-from bidder_api.tasks import MODEL_FOLDER, NAVIGATION_FOLDER, pseudonymizer_of
+from bidder_api.tasks import MODEL_FOLDER, NAVIGATION_FOLDER, RECEIPT_FOLDER, pseudonymizer_of
 from ledger import endpoint as ledger_endpoint
 from ledger.beacon import BeaconKeys
 from ledger.metrics import LedgerMetrics
@@ -58,7 +58,6 @@ from ledger.store import erase_visitor
 
 T = TypeVar("T")
 
-RECEIPT_FOLDER = "receipts"
 SWITCH_INTERVAL_S = (
     0.0005  # how long a thread may hold up the event loop; the interpreter's own 5 ms is a page's budget
 )

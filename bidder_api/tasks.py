@@ -1,7 +1,7 @@
 """What the `endcap` command's tasks do once their settings are read: imports, models, and the books' own tools."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,6 +19,11 @@ ShowProgress = Callable[[str], AbstractContextManager[Progress]]  # title to a b
 
 NAVIGATION_FOLDER = "navigation"
 MODEL_FOLDER = "models"
+RECEIPT_FOLDER = "receipts"
+
+
+class NothingRecorded(Exception):  # a refusal is an answer, not an error
+    """There are no receipts to report on."""
 
 
 class Outcome(Struct, frozen=True):
@@ -108,6 +113,37 @@ def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:
         return store
 
     return CatalogueRanker(load_model(path), [product.product_id for product in products], visitors).rank
+
+
+def report_auctions(
+    settings: AllSettings, from_ms: int | None, until_ms: int | None, show_progress: ShowProgress
+) -> tuple[Any, list[str]]:
+    """Return what the recorded auctions of some time come to (see `AuctionReport`), and what could not be read.
+
+    Raises:
+        NothingRecorded: there are no receipts.
+    """
+    from auction.receipt import read_segment
+    from auction.report import report_receipts
+    from auction.segment import list_segments, segments_between
+
+    folder = settings.server.data_dir / RECEIPT_FOLDER
+    if not list_segments(folder):
+        raise NothingRecorded(f"{folder}: there are no receipts (*.receipts) here")
+    segments = segments_between(folder, from_ms, until_ms)
+    unread: list[str] = []
+
+    def receipts() -> Iterator[Any]:
+        for number, path in enumerate(segments):
+            progress(number, len(segments))
+            yield from read_segment(path, unread.append)
+        progress(len(segments), len(segments))
+
+    with show_progress("Reading receipts") as progress:
+        report = report_receipts(receipts(), from_ms, until_ms)
+    if report.receipt_count == 0:
+        raise NothingRecorded(" ".join([f"{folder}: no receipt of that time is here.", *unread]))
+    return report, unread
 
 
 def verify_ledger(settings: AllSettings, checkpoint: Path | None, show_progress: ShowProgress) -> Findings:

@@ -4,8 +4,7 @@ Runs the server's own kernel on what the receipts hold. It knows nothing that th
 at the top of every report, with numbers.
 """
 
-import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,8 @@ from auction.kernel import (
     PageArrays,
 )
 from auction.loss import LossReason
-from auction.receipt import PlaceNote, Receipt, list_segments, read_segment, replay_receipt
+from auction.receipt import PlaceNote, Receipt, read_receipts, replay_receipt
+from auction.segment import list_segments
 from sim.chance import PPM, Int64s
 from sim.errors import ReplayRefused, SimRefused
 from sim.measure import interval, resample
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 RESAMPLES = 400
 PRICINGS = ("critical", "vcg", "first")
-_FRAME = struct.Struct("<I")
 
 # Revenue is expected revenue, in billionths of a currency unit; clicks are expected ones, in billionths.
 COLUMNS = ("auctions", "slots", "fills", "at_floor", "revenue_nanos", "price_micros", "bid_micros", "clicks_ppb")
@@ -181,27 +180,26 @@ def replay(folder: Path, changes: Changes, seed: int = 0) -> ReplayResult:
     Raises:
         ReplayRefused: no receipts are there, or a change names what none of them knows.
     """
-    segments = list_segments(folder)
-    if not segments:
+    if not list_segments(folder):
         raise ReplayRefused(f"{folder}: there are no receipts (*.receipts) here")
-    torn = [found for path in segments if (found := _torn(path)) is not None]
+    unread: list[str] = []
     before = _Seen()
     different: list[str] = []
-    for receipt in _read(segments):
+    for receipt in read_receipts(folder, unread.append):
         again = replay_receipt(receipt)
         if not _is_same(receipt, again):
             different.append(receipt.note.auction_id)
         before.look(receipt)
     if not before.count:
-        raise ReplayRefused(f"{segments[0]}: no receipt in {folder} can be read; another version may have written them")
+        raise ReplayRefused(f"no receipt in {folder} can be read. {' '.join(unread[:3])}")
     before.check(changes)
-    unknown = _unknown(before, changes, torn)
+    unknown = _unknown(before, changes, unread)
     same_count = before.count - len(different)
     words = _in_words(changes)
     if changes.is_nothing:
         return ReplayResult(version("endcap"), before.count, same_count, different[:10], 0, words, unknown, [], [], [])
     ledger = _Comparison(before.count)
-    for row, receipt in enumerate(_read(segments)):
+    for row, receipt in enumerate(read_receipts(folder)):
         changed = apply_changes(receipt, changes, before.own_floor)
         ledger.note(row, receipt, changed, replay_receipt(changed), changes)
     return ReplayResult(
@@ -440,25 +438,6 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 9)
 
 
-def _read(segments: Iterable[Path]) -> Iterator[Receipt]:
-    for path in segments:
-        yield from read_segment(path)
-
-
-def _torn(path: Path) -> str | None:
-    """Return a sentence where a segment does not end with a whole record, as after a crash; None where it does."""
-    content = path.read_bytes()
-    place = 0
-    while place + _FRAME.size <= len(content):
-        (length,) = _FRAME.unpack_from(content, place)
-        if place + _FRAME.size + length > len(content):
-            break
-        place += _FRAME.size + length
-    if place == len(content):
-        return None
-    return f"{path.name} is torn at byte {place:,}: its last {len(content) - place:,} bytes are not a whole record."
-
-
 def _is_same(receipt: Receipt, again: OutcomeArrays) -> bool:
     recorded = receipt.outcome
     return all(
@@ -528,9 +507,9 @@ def _in_words(changes: Changes) -> list[str]:
     return words
 
 
-def _unknown(seen: _Seen, changes: Changes, torn: Sequence[str]) -> list[str]:
+def _unknown(seen: _Seen, changes: Changes, unread: Sequence[str]) -> list[str]:
     """Say what this replay cannot know, the most important first."""
-    found = list(torn)
+    found = list(unread)
     if seen.partial_count:
         found.append(
             f"{seen.partial_count:,} of {seen.count:,} auctions had run out of time and held fewer candidates."

@@ -56,6 +56,7 @@ class WorldModel(BoundModel):
 
     def __init__(self, product_ids: Sequence[str], base_quality_ppm: Int64s) -> None:
         super().__init__(product_ids, base_quality_ppm)
+        self.name = "world"
         self.ranked = Ranked(NO_ROWS, NO_PPMS, NO_AFFINITY)
 
     def rank_visitor(self, events: Sequence[Happening], now_ms: int) -> Ranked:

@@ -135,6 +135,8 @@ def test_a_saved_model_ranks_as_before(model: AffinityModel, tmp_path: Path) -> 
     assert latest_model(tmp_path) == path
     again = load_model(path)
     assert again.metrics == model.metrics
+    assert again.bind(["tent"]).name == path.stem
+    assert neutral_model(["tent"]).name == "neutral"
     line = {"navigation": [{"product_id": "tent"}], "limit": 10}
     assert CatalogueRanker(again, []).rank(line) == CatalogueRanker(model, []).rank(line)
     assert b"\x00" * 15 + b"\x01" not in path.read_bytes().replace(b"\x00", b"")  # no visitor in it

@@ -53,6 +53,7 @@ def test_help_imports_nothing_heavy() -> None:
         [], ["serve"], ["demo"], ["db"], ["db", "upgrade"], ["db", "downgrade"], ["keys"], ["keys", "create"],
         ["keys", "list"], ["keys", "revoke"], ["catalog", "import"], ["navigation", "import"], ["profiles", "import"],
         ["affinity", "train"], ["affinity", "evaluate"], ["affinity", "rank"], ["auction", "solve"],
+        ["auction", "report"],
         ["ledger", "verify"], ["ledger", "export"], ["ledger", "checkpoint"], ["sim", "run"], ["sim", "replay"],
         ["settings"],
     ],
@@ -183,3 +184,71 @@ def test_the_books_are_verified_exported_and_signed(tmp_path: Path) -> None:
     database.transact(lambda connection: connection.exec_driver_sql("UPDATE change_log SET role = 'site'"))
     database.close()
     assert "touched: change" in run("ledger", "verify", status=1).output
+
+
+class TestAuctionReport:
+    @pytest.fixture
+    def data_dir(self, tmp_path: Path) -> Path:
+        from tests.auction.servers import Served
+        from tests.auction.worlds import bid, placement, request, source
+
+        bids = [bid("bid_1", ["p1"], 3_000_000, "cmp_a"), bid("bid_2", ["p2"], 2_000_000, "cmp_b")]
+        folder = tmp_path / "data" / "receipts"
+        served = Served(source(bids=bids, placements=[placement(slot_count=1)]), folder)
+        for _ in range(3):
+            served.fill(request())
+            served.clock.now_ms += 86_400_000
+        served.server.receipts.write()
+        return folder
+
+    def test_as_a_table_json_and_csv(self, data_dir: Path) -> None:
+        table = run("auction", "report").stdout
+        for word in ("3 auctions; money in EUR", "placement", "top", "advertiser", "adv_a", "100.0%", "winners only"):
+            assert word in table
+        told = json.loads(run("auction", "report", "--format", "json").stdout)
+        assert told["receipt_count"] == 3
+        (top,) = told["placements"]
+        assert (top["name"], top["auctions"], top["fills"], top["sponsored_share"]) == ("top", 3, 3, 1.0)
+        assert top["price_over_bid"] == pytest.approx(2 / 3, abs=1e-5)
+        assert [line["name"] for line in told["advertisers"]] == ["adv_a", "adv_b"]
+        head, *rows = run("auction", "report", "--format", "csv").stdout.splitlines()
+        assert head.startswith("kind,name,auctions,slots,fills,")
+        assert [row.split(",")[:3] for row in rows] == [
+            ["placement", "top", "3"],
+            ["advertiser", "adv_a", "3"],
+            ["advertiser", "adv_b", "3"],
+        ]
+
+    def test_of_some_days(self, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def count(*words: str) -> int:
+            told = json.loads(run("auction", "report", "--format", "json", *words).stdout)
+            return int(told["receipt_count"])
+
+        # The first was held on 2026-09-21 at 14:13:20 UTC, the others a day later each.
+        assert count("--from", "2026-09-22") == 2
+        assert count("--to", "2026-09-21") == 1
+        assert count("--from", "2026-09-22", "--to", "2026-09-22") == 1
+        assert count("--to", "2026-09-21T16:13:21+02:00") == 1
+        monkeypatch.setenv("ENDCAP_TIME_ZONE", "Pacific/Kiritimati")  # 14 hours ahead
+        assert count("--from", "2026-09-22") == 3
+
+    def test_what_cannot_be_read_is_said_aside(self, data_dir: Path) -> None:
+        (segment,) = data_dir.glob("*.receipts")
+        segment.write_bytes(segment.read_bytes()[:-1])
+        done = run("auction", "report", "--format", "json")
+        assert json.loads(done.stdout)["receipt_count"] == 2
+        assert f"{segment.name} is torn at byte" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("words", "status", "sentence"),
+        [
+            (["--from", "2027-01-01"], 1, "no receipt of that time is here"),
+            (["--from", "yesterday"], 2, "--from must be a day such as"),
+            (["--to", "2026-09-21T10:00:00"], 2, "--to must be a day such as"),
+            (["--from", "2026-09-22", "--to", "2026-09-21"], 2, "--from must be before --to"),
+            (["--format", "xml"], 2, "xml"),
+            (["--data-dir", "nowhere"], 1, "there are no receipts"),
+        ],
+    )
+    def test_what_is_refused(self, data_dir: Path, words: list[str], status: int, sentence: str) -> None:
+        assert sentence in run("auction", "report", *words, status=status).output.replace("\n", " ")
