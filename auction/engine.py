@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import Raw, Struct
 
 from affinity.view import VisitorView
+from auction.allocation import Allocation, make_exact
 from auction.eligibility import (
     WANTED_ALL,
     Place,
@@ -20,7 +21,7 @@ from auction.eligibility import (
     lay_place,
     unseen_kinds,
 )
-from auction.errors import PlacementNotOnPage, PlacementRepeated, PlacementUnknown, TooManySlots
+from auction.errors import AllocationMixed, PlacementNotOnPage, PlacementRepeated, PlacementUnknown, TooManySlots
 from auction.kernel import (
     CLICK,
     GROUP_EVERYONE,
@@ -69,7 +70,7 @@ class Deadline(Struct, frozen=True):
 
 def no_deadline(now_ms: int) -> Deadline:
     """Return a deadline that never comes, for replays and simulations."""
-    return Deadline(now_ms, 1, lambda: 0)
+    return Deadline(now_ms, 1 << 62, lambda: 0)
 
 
 class Decision(Struct, frozen=True):
@@ -118,6 +119,7 @@ class Outcome(Struct, frozen=True):
         laid: the placements as laid out.
         block: the memory of `arrays`.
         page_bytes: the page's arrays as receipts have them, pins aside.
+        allocation: how the page was filled, which is `greedy` too where `exact` was asked for and could not be had.
     """
 
     places: list[PlaceOutcome]
@@ -130,6 +132,7 @@ class Outcome(Struct, frozen=True):
     laid: list[Place]
     block: Int64s
     page_bytes: list[bytes]
+    allocation: Allocation
 
 
 def hold_auction(
@@ -179,11 +182,26 @@ def hold_auction(
                 is_partial = _decide(
                     request, context, places, page, visitor, asker, market, deadline, settings, no_paid_reason, arrays
                 )
+                allocation: Allocation = "greedy"
+                if places[0].placement.allocation == "exact" and not is_partial:
+                    allocation = _make_exact(page, market, deadline, settings, arrays)
         finally:
             clear_own_quality(own_rows, market)
     outcomes = _read_outcome(places, arrays, pins, market, is_partial, no_paid_reason)
     candidate_count, lost_count = market.scratch.found.counts.tolist()
-    return Outcome(outcomes, is_partial, tie_seed, page, arrays, candidate_count, lost_count, places, block, page_bytes)
+    return Outcome(
+        outcomes,
+        is_partial,
+        tie_seed,
+        page,
+        arrays,
+        candidate_count,
+        lost_count,
+        places,
+        block,
+        page_bytes,
+        allocation,
+    )
 
 
 def lay_out(
@@ -195,6 +213,7 @@ def lay_out(
         PlacementUnknown: no placement has the id.
         PlacementRepeated: the request names it twice.
         PlacementNotOnPage: it does not stand on pages of that type.
+        AllocationMixed: it is filled by another allocation than the first.
         TooManySlots: more slots are asked for than it has, or than one page may have.
     """
     snapshot, page = market.snapshot, request.page
@@ -214,6 +233,12 @@ def lay_out(
             allowed = ", ".join(placement.page_types)
             raise PlacementNotOnPage(
                 f"placement {asked.placement_id!r} stands on pages of type {allowed}, page.type was {page.type}",
+                pointer,
+            )
+        if number and placement.allocation != places[0].placement.allocation:
+            raise AllocationMixed(
+                f"all placements of a page must have the allocation of the first, {places[0].placement.allocation}, "
+                f"{asked.placement_id!r} has {placement.allocation}",
                 pointer,
             )
         slot_count = placement.slot_count if asked.slot_count is None else asked.slot_count
@@ -274,11 +299,14 @@ def _decide(
 ) -> bool:
     """Look at candidates and fill the page until no other candidate could change it; say whether time ran out."""
     is_merchandised = request.mode == "merchandised"
+    # Which candidates the greedy page cannot need is known; the page worth most is only known when all were seen.
+    looks_at_all = places[0].placement.allocation == "exact"
     chunk, per_slot = settings.scan_rows_between_clock_looks, settings.candidates_per_slot
     found = market.scratch.found
     if is_merchandised:
         for place in places:
-            find_organic(place, context, visitor.product_row, asker, market, per_slot * place.slot_count)
+            wanted = WANTED_ALL if looks_at_all else per_slot * place.slot_count
+            find_organic(place, context, visitor.product_row, asker, market, wanted)
     is_late = deadline.is_past
     for place in places:
         place.is_searched = no_paid_reason is None
@@ -286,7 +314,7 @@ def _decide(
     while True:
         # On a merchandised page the lists are not in the order of the offers' value there: look at all of them.
         for place in places:
-            more = WANTED_ALL if is_merchandised else per_slot * place.slot_count
+            more = WANTED_ALL if is_merchandised or looks_at_all else per_slot * place.slot_count
             while place.unseen_score and not is_late and find_candidates(place, asker, market, more, chunk):
                 is_late = deadline.is_past
         found = market.scratch.found
@@ -302,6 +330,16 @@ def _decide(
         for place in places:
             if place.unseen_organic_score:
                 find_organic(place, context, visitor.product_row, asker, market, per_slot * place.slot_count)
+
+
+def _make_exact(
+    page: PageArrays, market: Market, deadline: Deadline, settings: Settings, arrays: OutcomeArrays
+) -> Allocation:
+    """Turn the greedy page into the one worth most, as far as that can be done before the deadline; say if it was."""
+    left_ns = deadline.ends_ns - deadline.clock_ns()
+    steps = min(settings.exact_steps_max, left_ns * settings.exact_steps_per_us // 1_000)
+    found = market.scratch.found
+    return make_exact(found.candidate, int(found.counts[0]), page, arrays, steps)
 
 
 def _place_pins(places: Sequence[Place], asker: AskerArrays, market: Market, page: PageArrays) -> dict[int, int]:

@@ -1121,9 +1121,11 @@ def _search(
     """
     count, slot_count = net.shape
     node_count = tree.shape[1]
-    node_way[_GAIN] = _UNREACHED
-    slot_way[_SLOT_GAIN] = _UNREACHED
-    slot_way[_OUT_GAIN] = _UNREACHED
+    for node in range(node_count):
+        node_way[_GAIN, node] = _UNREACHED
+    for slot in range(slot_count):
+        slot_way[_SLOT_GAIN, slot] = _UNREACHED
+        slot_way[_OUT_GAIN, slot] = _UNREACHED
     if goal_node >= 0:
         node_way[_GAIN, goal_node] = 0
     else:
@@ -1336,35 +1338,28 @@ def _settle_ties(
     nowhere: Int = np.int64(-1)
     if not _search(net, leaf, is_out, tree, slot_row, row_slot, frozen, root, nowhere, node_way, slot_way, steps_left):
         return False
-    is_tight = np.zeros((count, slot_count), np.bool_)
+    tight = np.empty(count * slot_count, np.int64)
     tight_count = 0
     for at in range(count):
         own = row_slot[at]
         for slot in range(slot_count):
-            if is_out[at] or net[at, slot] < 0 or _is_in(frozen, slot):
+            if is_out[at] or net[at, slot] < 0 or _is_in(frozen, slot) or slot_way[_SLOT_GAIN, slot] == _UNREACHED:
                 continue
-            if slot == own:
-                is_tight[at, slot] = True
-            elif slot_way[_SLOT_GAIN, slot] != _UNREACHED:
-                best = slot_way[_OUT_GAIN, own] if own >= 0 else node_way[_GAIN, leaf[at]]
-                is_tight[at, slot] = net[at, slot] + slot_way[_SLOT_GAIN, slot] == best
-            tight_count += is_tight[at, slot]
-    keys = np.empty((tight_count, 3), np.int64)
-    pair = np.empty((tight_count, 2), np.int64)
-    tight_count = 0
-    for at in range(count):
-        for slot in range(slot_count):
-            if is_tight[at, slot]:
-                keys[tight_count, 0] = gross[at, slot]
-                keys[tight_count, 1] = slot
-                keys[tight_count, 2] = tie_rank[at]
-                pair[tight_count, 0] = at
-                pair[tight_count, 1] = slot
+            best = slot_way[_OUT_GAIN, own] if own >= 0 else node_way[_GAIN, leaf[at]]
+            if slot == own or net[at, slot] + slot_way[_SLOT_GAIN, slot] == best:
+                tight[tight_count] = at * slot_count + slot
                 tight_count += 1
-    order, spare = np.arange(tight_count), np.empty(tight_count, np.int64)
+    keys = np.empty((tight_count, 3), np.int64)
+    order, spare = np.empty(tight_count, np.int64), np.empty(tight_count, np.int64)
+    for number in range(tight_count):
+        at, slot = tight[number] // slot_count, tight[number] % slot_count
+        keys[number, 0] = gross[at, slot]
+        keys[number, 1] = slot
+        keys[number, 2] = tie_rank[at]
+        order[number] = number
     _sort_best_first(order, spare, 0, tight_count, keys)
-    for number in order:
-        at, slot = pair[number, 0], pair[number, 1]
+    for place in range(tight_count):
+        at, slot = tight[order[place]] // slot_count, tight[order[place]] % slot_count
         own = row_slot[at]
         if _is_in(frozen, slot) or (own >= 0 and _is_in(frozen, own)):
             continue
@@ -1532,7 +1527,11 @@ def _grow_tree(page: PageArrays, pool: Int64s, open_slots: Int64s, room: Int64s,
                     tree[_PARENT, node_count] = above
                     tree[_ROOM, node_count] = left
                     node_count += 1
-    return tree[:, :node_count].copy(), True
+    grown = np.empty((3, node_count), np.int64)
+    for node in range(node_count):
+        for part in range(3):
+            grown[part, node] = tree[part, node]
+    return grown, True
 
 
 @njit(cache=True)
@@ -1590,10 +1589,12 @@ def _attention_at(
     Args: as in `_find_steps`, after it took the candidate out; `offset` and `wins` are what it found there.
     """
     nowhere: Int = np.int64(-1)
-    own_net, own_gross = net[at].copy(), gross[at].copy()
+    own_net, own_gross = np.empty(attention.size, np.int64), np.empty(attention.size, np.int64)
     own_tree, own_slot_row, own_row_slot = tree.copy(), slot_row.copy(), row_slot.copy()
     best, where = np.int64(0), nowhere
     for slot in range(attention.size):
+        own_net[slot] = net[at, slot]
+        own_gross[slot] = gross[at, slot]
         net[at, slot] = -1
         if not _is_in(open_slots, slot):
             continue
@@ -1637,7 +1638,9 @@ def _attention_at(
         steps_left,
     )
     is_out[at] = 1
-    net[at], gross[at] = own_net, own_gross
+    for slot in range(attention.size):
+        net[at, slot] = own_net[slot]
+        gross[at, slot] = own_gross[slot]
     if not is_done:
         return nowhere
     slot = own_row_slot[at]
@@ -1763,8 +1766,9 @@ def _price_exactly(
     row_slot: Int64s,
     open_slots: Int64s,
     picked: Int64s,
+    fill_count: Int,
     steps_left: Int64s,
-    outcome: OutcomeArrays,
+    made: Int64s,
 ) -> bool:
     """Price every paid fill of the best page; False where the steps ran out.
 
@@ -1781,16 +1785,20 @@ def _price_exactly(
         slot_row: the best page.
         row_slot: the best page.
         open_slots: (P,) where each may stand.
-        picked: (n,) the slots filled, in the greedy order.
+        picked: the slots filled, in the greedy order.
+        fill_count: how many.
         steps_left: as there.
-        outcome: thresholds and prices are written.
+        made: (2+S, S) out: critical and vcg price of each slot, 0 where none; then a row of thresholds for each.
     """
     slot_count = slot_row.size
     frozen = ~_sold_slots(page.pinned_row)[0]
     node_way = np.empty((4, tree.shape[1]), np.int64)
     slot_way = np.empty((3, slot_count), np.int64)
     least_bid = np.empty((2, slot_count), np.int64)
-    for number in range(picked.size):
+    for part in range(2 + slot_count):
+        for slot in range(slot_count):
+            made[part, slot] = 0 if part < 2 else UNATTAINABLE
+    for number in range(fill_count):
         at_slot = picked[number]
         at = slot_row[at_slot]
         advertiser = pool[_ADVERTISER, at]
@@ -1801,7 +1809,7 @@ def _price_exactly(
         attention = page.attention_permille[charge]
         floor = max(np.int64(0), candidates.floor_micros[row])
         later = np.int64(0)  # siblings that come after it in the greedy order
-        for other in range(number + 1, picked.size):
+        for other in range(number + 1, fill_count):
             later += pool[_ADVERTISER, slot_row[picked[other]]] == advertiser
         for side in range(2 if later else 1):  # with all its siblings on the page; without the later ones
             own_tree, own_slot_row, own_row_slot = tree.copy(), slot_row.copy(), row_slot.copy()
@@ -1809,7 +1817,7 @@ def _price_exactly(
             for other in range(pool.shape[1]):
                 is_out[other] = pool[_ADVERTISER, other] == advertiser and row_slot[other] < 0
             if side == 1:
-                for other in range(number + 1, picked.size):
+                for other in range(number + 1, fill_count):
                     sibling = slot_row[picked[other]]
                     if pool[_ADVERTISER, sibling] == advertiser and not _take_out(
                         net,
@@ -1851,16 +1859,16 @@ def _price_exactly(
         least, stair, total = np.int64(UNATTAINABLE), np.int64(UNATTAINABLE), np.int64(0)
         for place in range(slot_count):  # down the levels of attention
             slot = order[charge, place]
-            outcome.threshold_micros[at_slot, slot] = least_bid[0, slot]
+            made[2 + at_slot, slot] = least_bid[0, slot]
             least = min(least, least_bid[0, slot])
             stair = min(stair, least_bid[1 if later else 0, slot])
             level = attention[slot]
             next_level = attention[order[charge, place + 1]] if place + 1 < slot_count else np.int64(0)
             if level <= attention[at_slot] and next_level < level:
                 if level == attention[at_slot]:
-                    outcome.critical_micros[at_slot] = least
-                total += (level - next_level) * min(stair, outcome.critical_micros[at_slot])
-        outcome.vcg_micros[at_slot] = (total + attention[at_slot] - 1) // attention[at_slot]
+                    made[0, at_slot] = least
+                total += (level - next_level) * min(stair, made[0, at_slot])
+        made[1, at_slot] = (total + attention[at_slot] - 1) // attention[at_slot]
     return True
 
 
@@ -1898,10 +1906,12 @@ def _load_page(
     pool: Int64s, leaf: Int64s, tree: Int64s, winner_row: Int64s, frozen: Int, slot_row: Int64s, row_slot: Int64s
 ) -> bool:
     """Write a page given by rows as one given by places in the pool; False where one is not in it."""
-    slot_row[:] = -1
-    row_slot[:] = -1
-    tree[_USED] = 0
+    for at in range(row_slot.size):
+        row_slot[at] = -1
+    for node in range(tree.shape[1]):
+        tree[_USED, node] = 0
     for slot in range(slot_row.size):
+        slot_row[slot] = -1
         if winner_row[slot] < 0 or _is_in(frozen, slot):
             continue
         for at in range(pool.shape[1]):
@@ -1974,10 +1984,13 @@ def allocate_exactly_nb(
     if not is_tree:
         return EXACT_NOT_EXPRESSIBLE
 
-    keys = np.zeros((count, 3), np.int64)
-    keys[:, 1] = pool[_TIE]
-    keys[:, 2] = pool[_ROW]
-    by_tie, tie_rank = np.arange(count), np.empty(count, np.int64)
+    keys = np.empty((count, 3), np.int64)
+    by_tie, tie_rank = np.empty(count, np.int64), np.empty(count, np.int64)
+    for at in range(count):
+        keys[at, 0] = 0
+        keys[at, 1] = pool[_TIE, at]
+        keys[at, 2] = pool[_ROW, at]
+        by_tie[at] = at
     _sort_best_first(by_tie, tie_rank, 0, count, keys)
     for place in range(count):
         tie_rank[by_tie[place]] = place
@@ -2008,17 +2021,7 @@ def allocate_exactly_nb(
             picked[fill_count] = slot
             fill_count += 1
     _sort_best_first(picked, spare, 0, fill_count, keys)
-    picked = picked[:fill_count].copy()
-    made = OutcomeArrays(
-        page.pinned_row.copy(),
-        np.zeros(slot_count, np.int64),
-        np.zeros(slot_count, np.int64),
-        np.full((slot_count, slot_count), UNATTAINABLE, np.int64),
-        np.full(slot_count, -1, np.int64),
-    )
-    for number in range(fill_count):
-        made.winner_row[picked[number]] = pool[_ROW, slot_row[picked[number]]]
-        made.pick_order[picked[number]] = number
+    made = np.empty((2 + slot_count, slot_count), np.int64)  # both prices and thresholds, as in `outcome`
     order = _order_slots(page.attention_permille)
     if not _price_exactly(
         candidates,
@@ -2034,15 +2037,21 @@ def allocate_exactly_nb(
         row_slot,
         opened,
         picked,
+        fill_count,
         steps_left,
         made,
     ):
         return EXACT_TOO_LARGE
-    outcome.winner_row[:] = made.winner_row
-    outcome.critical_micros[:] = made.critical_micros
-    outcome.vcg_micros[:] = made.vcg_micros
-    outcome.threshold_micros[:] = made.threshold_micros
-    outcome.pick_order[:] = made.pick_order
+    for slot in range(slot_count):
+        standing = slot_row[slot]
+        outcome.winner_row[slot] = pool[_ROW, standing] if standing >= 0 else page.pinned_row[slot]
+        outcome.pick_order[slot] = -1
+        outcome.critical_micros[slot] = made[0, slot]
+        outcome.vcg_micros[slot] = made[1, slot]
+        for other in range(slot_count):
+            outcome.threshold_micros[slot, other] = made[2 + slot, other]
+    for number in range(fill_count):
+        outcome.pick_order[picked[number]] = number
     return EXACT_DONE
 
 

@@ -18,8 +18,9 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from auction.allocation import Allocation, fill_again
 from auction.engine import Outcome
-from auction.kernel import ENTRY, LOST, CandidateArrays, OutcomeArrays, PageArrays, fill_page_nb
+from auction.kernel import ENTRY, LOST, CandidateArrays, OutcomeArrays, PageArrays
 from auction.market import Blocks, Market, new_outcome, outcome_in
 from auction.request import SlotRequest
 from auction.settings import Settings
@@ -58,6 +59,7 @@ class Note(Struct, frozen=True, array_like=True, tag="receipt"):
         lost: the same of those that did not; `lost_count` of them, the first of which are here.
         page: attention, opportunity cost, pins; caps.
         outcome: winners, both prices, thresholds, order.
+        allocation: how the page was filled; receipts older than this field are greedy.
     """
 
     auction_id: str
@@ -79,6 +81,7 @@ class Note(Struct, frozen=True, array_like=True, tag="receipt"):
     lost: bytes
     page: list[bytes]
     outcome: bytes
+    allocation: Allocation = "greedy"
 
 
 class OfferName(Struct, frozen=True, array_like=True):
@@ -185,16 +188,14 @@ def make_note(
         lost=found.lost[:lost].tobytes(),
         page=[*outcome.page_bytes[:PINNED], outcome.page.pinned_row.tobytes(), *outcome.page_bytes[PINNED + 1 :]],
         outcome=outcome.block.tobytes(),
+        allocation=outcome.allocation,
     )
 
 
 def replay_receipt(receipt: Receipt) -> OutcomeArrays:
     """Fill and price the page again from what the receipt holds; equal to what it was, bit for bit."""
     again = new_outcome(len(receipt.page.pinned_row))
-    nothing = np.zeros(0, np.int64)
-    fill_page_nb(
-        receipt.candidates, receipt.note.candidate_count, receipt.page, nothing, nothing, nothing, nothing, again
-    )
+    fill_again(receipt.note.allocation, receipt.candidates, receipt.note.candidate_count, receipt.page, again)
     return again
 
 
