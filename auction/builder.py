@@ -14,7 +14,7 @@ from affinity.audience import Audience
 from affinity.catalog import CATEGORY_SEPARATOR, Product, category_and_ancestors
 from affinity.pattern import NavigationPattern
 from auction.campaign import Bid, BidContext, Campaign, Keyword
-from auction.kernel import CLICK, IMPRESSION, OFFER
+from auction.kernel import CLICK, IMPRESSION, OFFER, WORD_PADDING
 from auction.loss import LossReason
 from auction.market import highest_score
 from auction.placement import PageCaps, Placement
@@ -100,6 +100,7 @@ def build_snapshot(source: SnapshotSource, quality_of: QualityOf = same_quality)
     expected_ppm = quality_of(catalogue.product_id)
     offer = _number_offers(bids, catalogue, targeting, campaign_row, campaign_advertiser, advertiser_row, expected_ppm)
     postings = _Postings(offer, catalogue, targeting)
+    by_product = np.argsort(offer["product_row"], kind="stable")
     rules = in_evaluation_order(source.rules)
     rule_columns = CatalogueColumns(products, source.read_at_ms)
     masks = [np.packbits(target_mask(rule.target, rule_columns)) for rule in rules]
@@ -132,6 +133,7 @@ def build_snapshot(source: SnapshotSource, quality_of: QualityOf = same_quality)
     )
     columns = Columns(
         offer=offer,
+        offer_by_product=offer[by_product],
         product_id_start=id_start,
         product_id_letters=id_letters,
         bid_id_start=bid_start,
@@ -158,7 +160,7 @@ def build_snapshot(source: SnapshotSource, quality_of: QualityOf = same_quality)
         open_word_start=postings.open_word_start,
         target_category_start=postings.target_category_start,
         keyword_start=postings.keyword_start,
-        product_start=postings.product_start,
+        product_start=_starts(offer["product_row"][by_product], len(products)),
         word_product_start=catalogue.word_product.start,
         word_product_row=catalogue.word_product.row,
         wish_start=_int64s(targeting.wish_start),
@@ -394,7 +396,9 @@ def _number_offers(
         0,
     )
     value = highest_score(offer, _int64s(targeting.multiplier_max_ppm), expected_ppm)
-    return offer[np.argsort(-value, kind="stable")]
+    offer = offer[np.argsort(-value, kind="stable")]
+    offer["offer_row"] = np.arange(len(offer), dtype=np.int32)
+    return offer
 
 
 def needs_brand(audience: Audience) -> bool:
@@ -439,13 +443,12 @@ class _Postings:
             _turn_around(_gather(catalogue.product_words, open_product), words),
             _turn_around(_gather(targeting.bid_categories, offer["bid_row"]), categories),
             _turn_around(_gather(targeting.bid_keywords, offer["bid_row"]), len(targeting.keywords.row_of)),
-            _turn_around(Csr(np.arange(len(offer) + 1, dtype=np.int64), product), len(catalogue.product_id)),
         ]
         self.row = np.concatenate([rows for _, rows in lists])
         begins = np.cumsum([0] + [len(rows) for _, rows in lists])
         starts = [start + begin for (start, _), begin in zip(lists, begins, strict=False)]
         self.open_all_start, self.open_category_start, self.open_word_start = starts[:3]
-        self.target_category_start, self.keyword_start, self.product_start = starts[3:]
+        self.target_category_start, self.keyword_start = starts[3:]
 
 
 def _audience_rows(
@@ -532,7 +535,8 @@ def _text_column(texts: Sequence[str]) -> tuple[Int64s, Bytes]:
     encoded = [text.encode() for text in texts]
     start = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([len(text) for text in encoded], out=start[1:])
-    return start, np.frombuffer(bytearray(b"".join(encoded)), np.uint8)  # compiled code wants to be able to write
+    letters = bytearray(b"".join(encoded)) + bytes(WORD_PADDING)  # compiled code reads them eight at a time
+    return start, np.frombuffer(letters, np.uint8)
 
 
 def _budgets(amounts: Sequence[int | None]) -> Int64s:

@@ -6,43 +6,39 @@ Marks what the request and the visitor rule out, then lets compiled code look at
 from collections.abc import Sequence
 
 import numpy as np
-from msgspec import Raw, Struct
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from affinity.view import VisitorView
+from auction.candidates import FIRST_NUMBER
 from auction.kernel import (
-    BID_MICROS_MAX,
-    CLICK,
     FACT_CLICK_VALUE,
-    GROUP_EVERYONE,
-    GROUP_PAID,
-    IMPRESSION,
     LISTED,
     NOT_HEAPED,
     PPM,
     TERM_AT_OFFER,
     TERM_AT_PRODUCT,
-    TERM_COUNT,
+    TERM_IS_SEARCHED,
+    TERM_IS_UNFINISHED,
     TERM_LEFT_IN_LISTS,
     TERM_LEFT_IN_PRODUCTS,
+    TERM_LEFT_ORGANIC,
     VALUE_MICROS_MAX,
     AskerArrays,
     PlaceArrays,
     Records,
     add_organic_nb,
     find_candidates_nb,
-    read_candidates_nb,
 )
 from auction.loss import LossReason
-from auction.market import Context, Market
+from auction.market import NO_FILTERS, Context, Market
 from auction.placement import Placement
-from auction.request import CANDIDATE_COUNT_MAX, Candidates, CandidatesUnusual, RequestCandidate, SlotRequest
+from auction.request import Candidates, RequestCandidate, SlotRequest
 from auction.rules import RulePlan
 from auction.settings import Settings
 from auction.snapshot import CONTEXT_DIMENSIONS, PAGE_BIT, Int32s, Int64s
 from auction.spend import SpendView
 
-SCORE_MAX = 4 * PPM * BID_MICROS_MAX  # what is not known to be worth less
 WANTED_ALL = 1 << 40  # more candidates than there can be
 
 
@@ -57,9 +53,6 @@ class Place(Struct):
         has_candidates: the request says which products may stand here.
         arrays: what the gate reads; its lists and cursor move.
         organic: products for organic candidates.
-        is_searched: offers are looked at for it.
-        is_unfinished: it was left off in the midst of its offers.
-        unseen_organic_score: what the best organic candidate not looked at may be worth, 0 when all were.
     """
 
     placement: Placement
@@ -70,19 +63,15 @@ class Place(Struct):
     has_candidates: bool
     arrays: PlaceArrays
     organic: PlaceArrays | None = None
-    is_searched: bool = False
-    is_unfinished: bool = False
-    unseen_organic_score: int = 0
 
     @property
-    def unseen_score(self) -> int:
-        """Return what the best offer not looked at may be worth, 0 when all were."""
-        if not self.is_searched:
-            return 0
-        if self.is_unfinished:
-            return SCORE_MAX
+    def is_unseen(self) -> bool:
+        """Say whether there are offers still to look at."""
         term = self.arrays.term
-        return max(int(term[TERM_LEFT_IN_LISTS]), int(term[TERM_LEFT_IN_PRODUCTS]))
+        return bool(
+            term[TERM_IS_SEARCHED]
+            and (term[TERM_IS_UNFINISHED] or term[TERM_LEFT_IN_LISTS] or term[TERM_LEFT_IN_PRODUCTS])
+        )
 
     @property
     def slot_bits(self) -> int:
@@ -122,16 +111,8 @@ class asking:  # noqa: N801  # reads as the verb it is: `with asking(…) as ask
             audiences = scratch.audience_word_count
             scratch.bits[:audiences] = visitor.audience_bits[:audiences]
             scratch.bits[audiences:-1] = visitor.pattern_bits[: scratch.pattern_word_count]
-        self._asker = AskerArrays(
-            spend.campaign_reason,
-            spend.pacing_ppm,
-            scratch.mark,
-            market.passing(request.page.filters) if request.page.filters else _NO_BYTES,
-            scratch.is_capped,
-            scratch.is_keyword_hit,
-            scratch.bits,
-            scratch.fact,
-        )
+        filters = market.passing(request.page.filters) if request.page.filters else NO_FILTERS
+        self._asker = scratch.asker(spend.campaign_reason, spend.pacing_ppm, filters)
 
     def __enter__(self) -> AskerArrays:
         for reason, rows in self._ruled_out:
@@ -163,28 +144,35 @@ def lay_place(
     market: Market,
     tie_seed: int,
 ) -> Place:
-    """Return one placement of the request, ready to be looked at."""
-    term = np.zeros(TERM_COUNT, np.int64)
-    term[:TERM_LEFT_IN_PRODUCTS] = (
-        market.snapshot.placement_row[placement.placement_id],
-        number,
-        placement.floor_micros.click,
-        -(-placement.floor_micros.impression // 1_000),
-        placement.score_floor_micros,
-        placement.relevance_floor_ppm,
-        placement.squashing_ppm,
-        market.mean_quality_ppm,
-        plan.boost_ppm_max,
-        context.base_count,
-        _as_signed(((1 << slot_count) - 1) << first_slot),
-        _as_signed(tie_seed),
-        NOT_HEAPED,
-        0,  # at product
-        0,  # at offer
-        candidates is None,  # something may be left in the lists
+    """Return one placement of the request, ready to be looked at; its term is not yet a row of the page's."""
+    term = np.array(
+        (
+            market.snapshot.placement_row[placement.placement_id],
+            number,
+            placement.floor_micros.click,
+            -(-placement.floor_micros.impression // 1_000),
+            placement.score_floor_micros,
+            placement.relevance_floor_ppm,
+            placement.squashing_ppm,
+            market.mean_quality_ppm,
+            plan.boost_ppm_max,
+            context.base_count,
+            _as_signed(((1 << slot_count) - 1) << first_slot),
+            _as_signed(tie_seed),
+            NOT_HEAPED,
+            0,  # at product
+            0,  # at offer
+            candidates is None,  # something may be left in the lists
+            0,  # left in products
+            0,  # is searched
+            1,  # is unfinished
+            0,  # left of organic ones
+        ),
+        np.int64,
     )
-    listed = _list_own(visitor) if candidates is None else _list_candidates(candidates, number, market)
-    arrays = PlaceArrays(plan.effect, term, context.lists.copy(), listed)
+    listed = _list_own(visitor) if candidates is None else _list_candidates(candidates, market)
+    lists = context.lists.copy() if candidates is None else context.lists  # they move only where they are read
+    arrays = PlaceArrays(plan.effect, term, lists, listed)
     return Place(placement, number, first_slot, slot_count, plan, candidates is not None, arrays)
 
 
@@ -192,13 +180,14 @@ def find_candidates(place: Place, asker: AskerArrays, market: Market, wanted: in
     """Look at up to `row_count_max` more offers for a placement; say whether to go on at once.
 
     Stops as soon as `wanted` more candidates are found in the context's lists; those of products with a quality of
-    the visitor's own are looked at as far down as the lists. `place.unseen_score` says what is still possible.
+    the visitor's own are looked at as far down as the lists. The place's term says what is still possible.
     """
     found = market.scratch.make_room(row_count_max + 1)
-    place.is_unfinished = find_candidates_nb(
+    is_unfinished = find_candidates_nb(
         market.arrays, asker, place.arrays, place.has_candidates, wanted, row_count_max, found
     )
-    return place.is_unfinished
+    place.arrays.term[TERM_IS_UNFINISHED] = is_unfinished
+    return is_unfinished
 
 
 def find_organic(
@@ -221,35 +210,15 @@ def find_organic(
     rest = add_organic_nb(
         market.arrays, asker, place.organic, wanted, not place.has_candidates, scratch.make_room(wanted)
     )
-    place.unseen_organic_score = 0
+    place.arrays.term[TERM_LEFT_ORGANIC] = 0
     if rest:
         next_row = place.organic.listed["product_row"][place.organic.term[TERM_AT_PRODUCT]]
         quality = int(market.base_quality_ppm[next_row])
         merit = max(1, int(asker.fact[FACT_CLICK_VALUE]) * quality // PPM)
         merit = min(merit * place.plan.boost_ppm_max // PPM + 1, VALUE_MICROS_MAX)
-        place.unseen_organic_score = merit * PPM
+        place.arrays.term[TERM_LEFT_ORGANIC] = merit * PPM
 
 
-def unseen_kinds(places: Sequence[Place], market: Market) -> tuple[Int64s, Int64s, Int64s, Int64s]:
-    """Return the kinds of candidate not looked at: charge types, slots, groups, and scores none of them exceeds."""
-    kinds: list[tuple[int, int, int, int]] = []
-    for place in places:
-        unseen_score = place.unseen_score
-        if unseen_score:
-            slots = _as_signed(place.slot_bits)
-            kinds.append((CLICK, slots, GROUP_EVERYONE | GROUP_PAID, unseen_score))
-            if market.has_impression_bids:
-                kinds.append((IMPRESSION, slots, GROUP_EVERYONE | GROUP_PAID, unseen_score))
-        if place.unseen_organic_score:
-            kinds.append((CLICK, _as_signed(place.slot_bits), GROUP_EVERYONE, place.unseen_organic_score))
-    if not kinds:
-        return _NO_INT64S, _NO_INT64S, _NO_INT64S, _NO_INT64S
-    table = np.array(list(zip(*kinds, strict=True)), np.int64)
-    return table[0], table[1], table[2], table[3]
-
-
-_NO_BYTES = np.zeros(0, np.uint8)
-_NO_INT64S = np.zeros(0, np.int64)
 _NOTHING_LISTED = np.zeros(0, LISTED)
 
 
@@ -298,22 +267,10 @@ def _list_own(visitor: VisitorView) -> Records:
     return _listed(visitor.product_row) if len(visitor.product_row) else _NOTHING_LISTED
 
 
-def _list_candidates(candidates: Candidates, number: int, market: Market) -> Records:
-    """Return the page's candidates in its order, without those nobody knows.
-
-    Raises:
-        CandidatesUnusual: raw candidates are for the general decoder.
-    """
-    if isinstance(candidates, Raw):
-        raw = np.frombuffer(candidates, np.uint8)
-        listed = market.scratch.listing(number, min(CANDIDATE_COUNT_MAX, len(raw) // 3 + 1))  # `"",` is the least
-        columns = market.snapshot.columns
-        known = read_candidates_nb(
-            raw, columns.product_id_start, columns.product_id_letters, market.id_table, CANDIDATE_COUNT_MAX, listed
-        )
-        if known < 0:
-            raise CandidatesUnusual
-        return listed[:known]
+def _list_candidates(candidates: Candidates, market: Market) -> Records:
+    """Return the page's candidates in its order, without those nobody knows."""
+    if isinstance(candidates, int):
+        return market.scratch.listed[candidates - FIRST_NUMBER]
     told = [RequestCandidate(product_id=one) if isinstance(one, str) else one for one in candidates]
     row_of = market.snapshot.product_row.get
     listed = _listed(np.array([row_of(one.product_id, -1) for one in told], np.int32))

@@ -12,15 +12,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from auction.candidates import read_request
 from auction.errors import BodyTooLarge
-from auction.request import CandidatesUnusual, RawSlotRequest, SlotRequest
 from auction.serving import SlotServer
 
 WRITE_RECEIPTS_AFTER_S = 0.05
 RECEIPTS_PER_WRITE = 64  # as many as are written without holding up a fill
 
-_decode = msgspec.json.Decoder(RawSlotRequest).decode
-_decode_all = msgspec.json.Decoder(SlotRequest).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -62,12 +60,8 @@ def routes(server: SlotServer) -> list[Route]:
     async def post_fills(request: Request) -> Response:
         arrived_ns = server.clock_ns()
         body = await read_body(request.receive, server.settings.body_bytes_max)
-        arrived_ms = server.clock_ms()
-        try:
-            response = server.fill_since(_decode(body), arrived_ms, arrived_ns)
-        except CandidatesUnusual:
-            response = server.fill_since(_decode_all(body), arrived_ms, arrived_ns)
-        answer = JsonAnswer(_encode(response))
+        asked = read_request(body, server.market)
+        answer = JsonAnswer(_encode(server.fill_since(asked, server.clock_ms(), arrived_ns)))
         if server.receipts is not None and not writing:
             writing.append(asyncio.get_running_loop().call_later(WRITE_RECEIPTS_AFTER_S, write_receipts))
         return answer

@@ -5,10 +5,10 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from affinity.view import VisitorView
 from auction.allocation import Allocation, make_exact
@@ -19,27 +19,34 @@ from auction.eligibility import (
     find_candidates,
     find_organic,
     lay_place,
-    unseen_kinds,
 )
 from auction.errors import AllocationMixed, PlacementNotOnPage, PlacementRepeated, PlacementUnknown, TooManySlots
 from auction.kernel import (
     CLICK,
+    FACT_ROWS,
     GROUP_EVERYONE,
     GROUP_FIRST_FREE,
     GROUP_PAID,
     IMPRESSION,
+    INTERRUPTED,
     NO_PIN,
+    SETTLED,
     SLOT_COUNT_MAX,
+    TERM_COUNT,
+    TERM_IS_SEARCHED,
+    TERM_LEFT_ORGANIC,
     AskerArrays,
     OutcomeArrays,
     PageArrays,
-    fill_page_nb,
+    PageBook,
+    bind_page_nb,
+    decide_page_nb,
 )
 from auction.loss import LossReason
 from auction.market import Context, Market, outcome_in
 from auction.placement import Placement
 from auction.quality import clear_own_quality, set_own_quality
-from auction.request import Candidates, RequestPlacement, SlotRequest
+from auction.request import Candidates, SlotRequest
 from auction.rules import NO_RULES
 from auction.settings import Settings
 from auction.snapshot import Int64s
@@ -47,6 +54,7 @@ from auction.spend import SpendView
 from ledger.terms import ChargeOn
 
 PAGE_COUNT_MAX = 1_024
+_CHARGES = {CLICK: ChargeOn.CLICK, IMPRESSION: ChargeOn.IMPRESSION}
 
 
 class Deadline(Struct, frozen=True):
@@ -135,6 +143,16 @@ class Outcome(Struct, frozen=True):
     allocation: Allocation
 
 
+class Answer(NamedTuple):
+    """Where a page's decision is written, beside what it is decided from; see `decide_page_nb`."""
+
+    page: PageBook
+    pinned_row: Int64s
+    terms: Int64s
+    block: Int64s
+    facts: Int64s
+
+
 def hold_auction(
     request: SlotRequest,
     auction_id: str,
@@ -173,21 +191,33 @@ def hold_auction(
         own_rows = set_own_quality(visitor, market)
         try:
             places = lay_out(request, context, market, visitor, deadline.arrived_ms, tie_seed)
-            page, page_bytes = _page_arrays(request, places, market)
+            terms = _gather_terms(places)
+            page, page_book, page_bytes = _page_arrays(request, places, market)
             slot_count = len(page.pinned_row)
             block = np.empty((4 + slot_count, slot_count), np.int64)
+            facts = np.empty((len(FACT_ROWS), slot_count), np.int64)
             arrays = outcome_in(block)
             with asking(request, context, market, visitor, spend, deadline.arrived_ms, settings) as asker:
                 pins = _place_pins(places, asker, market, page)
                 is_partial = _decide(
-                    request, context, places, page, visitor, asker, market, deadline, settings, no_paid_reason, arrays
+                    request,
+                    context,
+                    places,
+                    visitor,
+                    spend,
+                    asker,
+                    market,
+                    deadline,
+                    settings,
+                    no_paid_reason,
+                    Answer(page_book, page.pinned_row, terms, block, facts),
                 )
                 allocation: Allocation = "greedy"
                 if places[0].placement.allocation == "exact" and not is_partial:
-                    allocation = _make_exact(page, market, deadline, settings, arrays)
+                    allocation = _make_exact(page, market, deadline, settings, arrays, facts)
         finally:
             clear_own_quality(own_rows, market)
-    outcomes = _read_outcome(places, arrays, pins, market, is_partial, no_paid_reason)
+    outcomes = _read_outcome(places, block, facts, pins, market, is_partial, no_paid_reason)
     candidate_count, lost_count = market.scratch.found.counts.tolist()
     return Outcome(
         outcomes,
@@ -266,7 +296,7 @@ def lay_out(
                 first_slot,
                 slot_count,
                 plan,
-                _candidates_of(asked),
+                cast(Candidates | None, asked.candidates),
                 context,
                 visitor,
                 market,
@@ -277,69 +307,106 @@ def lay_out(
     return places
 
 
-def _candidates_of(asked: RequestPlacement) -> Candidates | None:
-    candidates = cast(Candidates | None, asked.candidates)
-    if isinstance(candidates, Raw) and bytes(candidates) in (b"", b"null"):
-        return None
-    return candidates
-
-
 def _decide(
     request: SlotRequest,
     context: Context,
     places: Sequence[Place],
-    page: PageArrays,
     visitor: VisitorView,
+    spend: SpendView,
     asker: AskerArrays,
     market: Market,
     deadline: Deadline,
     settings: Settings,
     no_paid_reason: str | None,
-    arrays: OutcomeArrays,
+    answer: Answer,
 ) -> bool:
     """Look at candidates and fill the page until no other candidate could change it; say whether time ran out."""
     is_merchandised = request.mode == "merchandised"
     # Which candidates the greedy page cannot need is known; the page worth most is only known when all were seen.
     looks_at_all = places[0].placement.allocation == "exact"
     chunk, per_slot = settings.scan_rows_between_clock_looks, settings.candidates_per_slot
-    found = market.scratch.found
     if is_merchandised:
         for place in places:
             wanted = WANTED_ALL if looks_at_all else per_slot * place.slot_count
             find_organic(place, context, visitor.product_row, asker, market, wanted)
+    terms = answer.terms
+    terms[:, TERM_IS_SEARCHED] = no_paid_reason is None
     is_late = deadline.is_past
-    for place in places:
-        place.is_searched = no_paid_reason is None
-        place.is_unfinished = True  # nothing was looked at yet
     while True:
         # On a merchandised page the lists are not in the order of the offers' value there: look at all of them.
-        for place in places:
+        for place in places[:-1]:
             more = WANTED_ALL if is_merchandised or looks_at_all else per_slot * place.slot_count
-            while place.unseen_score and not is_late and find_candidates(place, asker, market, more, chunk):
+            while place.is_unseen and not is_late and find_candidates(place, asker, market, more, chunk):
                 is_late = deadline.is_past
-        found = market.scratch.found
-        if fill_page_nb(found.candidate, found.counts[0], page, *unseen_kinds(places, market), arrays) >= 0:
+        place = places[-1]
+        more = WANTED_ALL if is_merchandised or looks_at_all else per_slot * place.slot_count
+        state = INTERRUPTED
+        while state == INTERRUPTED and not is_late:
+            state = _decide_page(place, more, chunk, spend, asker, market, answer)
+            is_late = state == INTERRUPTED and deadline.is_past
+        if state == SETTLED:
             return False
         if is_late or deadline.is_past:
-            for place in places:
-                place.is_searched = False
-                place.unseen_organic_score = 0
-            fill_page_nb(found.candidate, found.counts[0], page, *unseen_kinds(places, market), arrays)
+            terms[:, TERM_IS_SEARCHED] = 0
+            terms[:, TERM_LEFT_ORGANIC] = 0
+            _decide_page(place, 0, 0, spend, asker, market, answer)
             return True
         per_slot *= 4
         for place in places:
-            if place.unseen_organic_score:
+            if place.arrays.term[TERM_LEFT_ORGANIC]:
                 find_organic(place, context, visitor.product_row, asker, market, per_slot * place.slot_count)
 
 
+def _decide_page(
+    place: Place, wanted: int, chunk: int, spend: SpendView, asker: AskerArrays, market: Market, answer: Answer
+) -> int:
+    """Look at more offers for one placement and fill the page; see `decide_page_nb`."""
+    market.scratch.make_room(chunk + 1)
+    return decide_page_nb(
+        market.scratch.book(market.arrays, spend.campaign_reason, spend.pacing_ppm),
+        answer.page,
+        answer.pinned_row,
+        place.arrays,
+        asker.passes_filters,
+        place.has_candidates,
+        wanted,
+        chunk,
+        market.has_impression_bids,
+        answer.terms,
+        answer.block,
+        answer.facts,
+    )
+
+
+def _gather_terms(places: Sequence[Place]) -> Int64s:
+    """Return the placements' terms as one array, of which each placement's becomes a row."""
+    if len(places) == 1:
+        return places[0].arrays.term.reshape(1, TERM_COUNT)
+    terms = np.array([place.arrays.term for place in places])
+    for place, term in zip(places, terms, strict=True):
+        place.arrays = place.arrays._replace(term=term)
+    return terms
+
+
 def _make_exact(
-    page: PageArrays, market: Market, deadline: Deadline, settings: Settings, arrays: OutcomeArrays
+    page: PageArrays, market: Market, deadline: Deadline, settings: Settings, arrays: OutcomeArrays, facts: Int64s
 ) -> Allocation:
     """Turn the greedy page into the one worth most, as far as that can be done before the deadline; say if it was."""
     left_ns = deadline.ends_ns - deadline.clock_ns()
     steps = min(settings.exact_steps_max, left_ns * settings.exact_steps_per_us // 1_000)
     found = market.scratch.found
-    return make_exact(found.candidate, int(found.counts[0]), page, arrays, steps)
+    allocation = make_exact(found.candidate, int(found.counts[0]), page, arrays, steps)
+    slots = np.flatnonzero(arrays.winner_row >= 0)
+    rows = arrays.winner_row[slots]
+    candidate, entry = found.candidate, found.entry[rows]
+    facts[:, slots] = (  # the rows of FACT_ROWS
+        candidate.product_code[rows],
+        entry["offer_row"],
+        entry["quality_ppm"],
+        candidate.charge_code[rows],
+        candidate.bid_micros[rows],
+    )
+    return allocation
 
 
 def _place_pins(places: Sequence[Place], asker: AskerArrays, market: Market, page: PageArrays) -> dict[int, int]:
@@ -382,7 +449,9 @@ def _place_pins(places: Sequence[Place], asker: AskerArrays, market: Market, pag
     return pins
 
 
-def _page_arrays(request: SlotRequest, places: Sequence[Place], market: Market) -> tuple[PageArrays, list[bytes]]:
+def _page_arrays(
+    request: SlotRequest, places: Sequence[Place], market: Market
+) -> tuple[PageArrays, PageBook, list[bytes]]:
     """Return the page's slots with their attention, and every cap over them; equal pages share all but the pins."""
     key = (
         request.page.type,
@@ -393,10 +462,10 @@ def _page_arrays(request: SlotRequest, places: Sequence[Place], market: Market) 
         if len(market.pages) >= PAGE_COUNT_MAX:
             market.pages.pop(next(iter(market.pages)))
         page = _make_page(request.page.type, places, market)
-        known = market.pages[key] = page, [array.tobytes() for array in page]
+        known = market.pages[key] = page, bind_page_nb(page), [array.tobytes() for array in page]
     if any(place.plan.pins for place in places):
-        page, page_bytes = known
-        return page._replace(pinned_row=page.pinned_row.copy()), page_bytes
+        page, book, page_bytes = known
+        return page._replace(pinned_row=page.pinned_row.copy()), book, page_bytes
     return known
 
 
@@ -431,49 +500,38 @@ def _make_page(page_type: str, places: Sequence[Place], market: Market) -> PageA
 
 def _read_outcome(
     places: list[Place],
-    arrays: OutcomeArrays,
+    block: Int64s,
+    facts: Int64s,
     pins: dict[int, int],
     market: Market,
     is_partial: bool,
     no_paid_reason: str | None,
 ) -> list[PlaceOutcome]:
-    found = market.scratch.found
-    winners: list[int] = arrays.winner_row.tolist()
+    winners, critical, vcg, _order = block[:4].tolist()
+    products, offers, qualities, charges, bids = facts.tolist()
     outcomes: list[PlaceOutcome] = []
     for place in places:
         decisions: list[Decision] = []
+        prices = {"critical": critical, "vcg": vcg, "first": bids}[place.placement.pricing]
         for slot in range(place.first_slot, place.first_slot + place.slot_count):
-            winner = winners[slot]
-            if winner < 0:
+            if winners[slot] < 0:
                 continue
-            quality_ppm, offer_row, _ = found.entry[winner].item()
-            is_paid = offer_row >= 0
-            charge = None
-            if is_paid:
-                charge = ChargeOn.CLICK if found.candidate.charge_code[winner] == CLICK else ChargeOn.IMPRESSION
+            is_paid = offers[slot] >= 0
             decisions.append(
                 Decision(
                     slot - place.first_slot + 1,
-                    int(found.candidate.product_code[winner]),
-                    offer_row,
-                    _price(place.placement.pricing, slot, winner, arrays, market) if is_paid else 0,
-                    quality_ppm,
-                    charge,
+                    products[slot],
+                    offers[slot],
+                    prices[slot] if is_paid else 0,
+                    qualities[slot],
+                    _CHARGES[charges[slot]] if is_paid else None,
                     slot in pins,
-                    winner,
+                    winners[slot],
                 )
             )
         reason = None if decisions else _no_fill_reason(place, market, is_partial, no_paid_reason)
         outcomes.append(PlaceOutcome(place.placement.placement_id, reason, decisions))
     return outcomes
-
-
-def _price(pricing: str, slot: int, winner: int, arrays: OutcomeArrays, market: Market) -> int:
-    if pricing == "vcg":
-        return int(arrays.vcg_micros[slot])
-    if pricing == "first":
-        return int(market.scratch.found.candidate.bid_micros[winner])
-    return int(arrays.critical_micros[slot])
 
 
 def _no_fill_reason(place: Place, market: Market, is_partial: bool, no_paid_reason: str | None) -> str:

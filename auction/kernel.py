@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 from numba import njit, types
+from numba.experimental import structref
 from numpy.typing import NDArray
 
 Int = int | np.int64  # the same thing in compiled code
@@ -2013,7 +2014,8 @@ def allocate_exactly_nb(
             return EXACT_TOO_LARGE
 
     keys = np.zeros((slot_count, 3), np.int64)
-    picked, spare, fill_count = np.empty(slot_count, np.int64), np.empty(slot_count, np.int64), 0
+    picked, spare = np.empty(slot_count, np.int64), np.empty(slot_count, np.int64)
+    fill_count: Int = np.int64(0)
     for slot in range(slot_count):
         if slot_row[slot] >= 0:
             keys[slot, 0] = gross[slot_row[slot], slot]
@@ -2196,6 +2198,7 @@ OFFER = np.dtype(
         ("is_restricted", "u1"),  # only where its bid's categories or keywords say
         ("has_frequency_cap", "u1"),
         ("reserved", "u1"),
+        ("offer_row", "i4"),  # its own place among the offers
     ],
     align=True,
 )
@@ -2206,7 +2209,7 @@ PRODUCT = np.dtype(
         ("relevance_ppm", "i8"),  # of the catalogue
         ("best_click_micros", "i8"),  # most any of its offers bids for a click; 0 for none
         ("best_impression_score", "i8"),  # most any of its offers for impressions can be worth
-        ("offers_begin", "i8"),  # its list in `posting_row`
+        ("offers_begin", "i8"),  # its offers in `offer_by_product`
         ("offers_end", "i8"),
         ("brand_code", "i4"),  # one of its own for a product without brand
         ("is_available", "i4"),  # 1 where a slot may show it
@@ -2273,6 +2276,8 @@ class MarketArrays(NamedTuple):
 
     Attributes:
         offer: (O,) OFFER.
+        offer_by_product: (O,) the same, those of one product side by side: a page's candidates are looked at one
+            by one, and every place in memory that is far from the last costs as much as all the rest.
         product: (P,) PRODUCT.
         posting_row: offers of every list of every kind, each list ascending.
         best_score_from: (O+1,) most any offer from this one on can be worth, see `highest_score` in market.py.
@@ -2282,6 +2287,7 @@ class MarketArrays(NamedTuple):
     """
 
     offer: Records
+    offer_by_product: Records
     product: Records
     posting_row: Int32s
     best_score_from: Int64s
@@ -2345,8 +2351,14 @@ TERM_BASE_COUNT, TERM_SLOTS, TERM_TIE_SEED = range(9, 12)  # slots and seed: bit
 TERM_HEAP_SIZE = 12  # listed products not looked at yet; NOT_HEAPED before they are heaped
 TERM_AT_PRODUCT, TERM_AT_OFFER = 13, 14  # where to go on: in the list (organic ones), in the product's offers
 TERM_LEFT_IN_LISTS, TERM_LEFT_IN_PRODUCTS = 15, 16  # what offers not looked at may be worth
-TERM_COUNT = 17
+TERM_IS_SEARCHED = 17  # 1: offers are looked at for it
+TERM_IS_UNFINISHED = 18  # 1: it was left off in the midst of its offers, or nothing was looked at yet
+TERM_LEFT_ORGANIC = 19  # what the best organic candidate not looked at may be worth
+TERM_COUNT = 20
 NOT_HEAPED = -1
+
+# What `decide_page_nb` says.
+SETTLED, WANTING, INTERRUPTED = 1, 0, -1
 
 
 class FoundArrays(NamedTuple):
@@ -2370,7 +2382,15 @@ def _records(dtype: np.dtype[np.void]) -> types.Array:
 
 
 _MarketArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
-    (_records(OFFER), _records(PRODUCT), types.int32[::1], types.int64[::1], types.int64[::1], types.int64[::1]),
+    (
+        _records(OFFER),
+        _records(OFFER),
+        _records(PRODUCT),
+        types.int32[::1],
+        types.int64[::1],
+        types.int64[::1],
+        types.int64[::1],
+    ),
     MarketArrays,
 )
 _AskerArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
@@ -2555,33 +2575,35 @@ def _sift_down(listed: Records, size: Int, at: Int) -> None:
 
 
 @njit(cache=True)
-def _heap_listed(product: Records, mark: Records, listed: Records) -> Int:
+def _heap_listed(product: Records, offer_by_product: Records, mark: Records, listed: Records) -> Int:
     """Write what each product's offers can be worth at most, and heap those worth anything; return how many are."""
     size = 0
+    touched = np.int64(0)
     for at in range(listed.size):
         row = listed[at].product_row
         score = product[row].best_click_micros * _quality(product, mark, row)
         score = max(score, product[row].best_impression_score)
         listed[at].score = score
         if score > 0:
+            # Read now, while nothing waits for it, so that it is there when the product's turn comes.
+            touched |= offer_by_product[product[row].offers_begin].bid_micros
             listed[size].heap = at
             size += 1
+    if touched < 0:  # never; but the compiler must not see that nobody needs it
+        return np.int64(0)
     for at in range(size // 2 - 1, -1, -1):
         _sift_down(listed, size, at)
     return np.int64(size)
 
 
-@njit(
-    types.boolean(_MarketArrays, _AskerArrays, _PlaceArrays, types.boolean, types.int64, types.int64, _FoundArrays),
-    cache=True,
-)
-def find_candidates_nb(
+@njit(cache=True)
+def _find_candidates(
     market: MarketArrays,
     asker: AskerArrays,
     place: PlaceArrays,
     has_page_candidates: bool,
-    wanted: int,
-    row_count_max: int,
+    wanted: Int,
+    row_count_max: Int,
     found: FoundArrays,
 ) -> bool:
     """Look at offers, and write those that take part as candidates and the others with the first reason they do not.
@@ -2616,13 +2638,14 @@ def find_candidates_nb(
     goal = counts[0] + wanted
     relevance_ppm, organic_rank = np.int64(-1), np.int64(0)
     if term[TERM_HEAP_SIZE] == NOT_HEAPED:
-        term[TERM_HEAP_SIZE] = _heap_listed(market.product, mark, listed)
+        term[TERM_HEAP_SIZE] = _heap_listed(market.product, market.offer_by_product, mark, listed)
     offer_at = term[TERM_AT_OFFER]
     reads_lists = not has_page_candidates and term[TERM_LEFT_IN_LISTS] > 0
     base_row: Int = np.int64(NO_ROW)
     if reads_lists:
         base_row = _next_common(posting_row, lists, base_count)
     looked_at = 0
+    offer_place = np.int64(0)
     while True:
         is_in_context = True
         if reads_lists:
@@ -2668,7 +2691,7 @@ def find_candidates_nb(
                 _sift_down(listed, term[TERM_HEAP_SIZE], 0)
                 offer_at = np.int64(0)
                 continue
-            row = np.int64(posting_row[offer_place])
+            row = np.int64(market.offer_by_product[offer_place].offer_row)
             relevance_ppm = np.int64(listed[listed_at].relevance_ppm)
             organic_rank = np.int64(listed[listed_at].organic_rank)
             offer_at += 1
@@ -2682,7 +2705,7 @@ def find_candidates_nb(
                         offer_at = market.product[product_row].offers_end - market.product[product_row].offers_begin
                     continue
 
-        offer = market.offer[row]
+        offer = market.offer[row] if reads_lists else market.offer_by_product[offer_place]
         product_row = np.int64(offer.product_row)
         relevance = relevance_ppm if relevance_ppm >= 0 else market.product[product_row].relevance_ppm
         reason = np.int64(0)
@@ -2781,6 +2804,23 @@ def find_candidates_nb(
 
 
 @njit(
+    types.boolean(_MarketArrays, _AskerArrays, _PlaceArrays, types.boolean, types.int64, types.int64, _FoundArrays),
+    cache=True,
+)
+def find_candidates_nb(
+    market: MarketArrays,
+    asker: AskerArrays,
+    place: PlaceArrays,
+    has_page_candidates: bool,
+    wanted: int,
+    row_count_max: int,
+    found: FoundArrays,
+) -> bool:
+    """Do as `_find_candidates`."""
+    return _find_candidates(market, asker, place, has_page_candidates, wanted, row_count_max, found)
+
+
+@njit(
     types.int64(_MarketArrays, _AskerArrays, _PlaceArrays, types.int64, types.boolean, _FoundArrays),
     cache=True,
 )
@@ -2847,32 +2887,95 @@ def add_organic_nb(
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The page's candidates, read from the request's own bytes: two hundred objects and look-ups cost more than the auction
+#
+# Eight letters at a time are one number. The compiler makes one load of `_word`, wherever it begins; whatever it reads
+# must go on for WORD_PADDING bytes.
 # ---------------------------------------------------------------------------------------------------------------------
 
-_FNV_START, _FNV_STEP = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
+WORD_PADDING = 16  # bytes behind the last one that counts
 _ID_BYTES_MAX = 64
 _RANK_MAX = 1_000_000
 _KEY_PRODUCT, _KEY_RANK, _KEY_RELEVANCE = 1, 2, 4
+_EACH_ONE = np.uint64(0x0101010101010101)
+_EACH_TOP = np.uint64(0x8080808080808080)
+_EACH_SPACE = np.uint64(0x2020202020202020)
+_EACH_ZERO = np.uint64(0x3030303030303030)  # the digit: a letter like any other
+_STIR = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _as_word(text: bytes) -> np.uint64:
+    return np.uint64(int.from_bytes(text, "little"))
+
+
+# The names of the fields with their quotation marks: the first eight letters, and the last eight.
+_PRODUCT_HEAD, _PRODUCT_TAIL = _as_word(b'"product_id"'[:8]), _as_word(b'"product_id"'[-8:])
+_RANK_HEAD, _RANK_TAIL = _as_word(b'"organic_rank"'[:8]), _as_word(b'"organic_rank"'[-8:])
+_RELEVANCE_HEAD, _RELEVANCE_TAIL = _as_word(b'"relevance"'[:8]), _as_word(b'"relevance"'[-8:])
+
+
+@njit(cache=True)
+def _word(letters: UInt8s, at: Int) -> np.uint64:
+    """Return eight letters as one number, the first one lowest."""
+    u = np.uint64(at)
+    return (
+        np.uint64(letters[u])
+        | np.uint64(letters[u + np.uint64(1)]) << np.uint64(8)
+        | np.uint64(letters[u + np.uint64(2)]) << np.uint64(16)
+        | np.uint64(letters[u + np.uint64(3)]) << np.uint64(24)
+        | np.uint64(letters[u + np.uint64(4)]) << np.uint64(32)
+        | np.uint64(letters[u + np.uint64(5)]) << np.uint64(40)
+        | np.uint64(letters[u + np.uint64(6)]) << np.uint64(48)
+        | np.uint64(letters[u + np.uint64(7)]) << np.uint64(56)
+    )
+
+
+@njit(cache=True)
+def _first(count: Int) -> np.uint64:
+    """Return the bits of the first `count` letters of a word, from 0 to 8."""
+    return ~np.uint64(0) if count >= 8 else (np.uint64(1) << np.uint64(8 * count)) - np.uint64(1)
+
+
+@njit(cache=True)
+def _where(word: np.uint64, letter: Int) -> np.uint64:
+    """Return the top bits of the letters that are this one; of those above the first, perhaps others too.
+
+    Source: Mycroft's test for a zero byte; Warren, "Hacker's Delight", 6-1.
+    """
+    other = word ^ (_EACH_ONE * np.uint64(letter))
+    return (other - _EACH_ONE) & ~other & _EACH_TOP
+
+
+@njit(cache=True)
+def _is_plain(word: np.uint64) -> bool:
+    """Say whether all eight letters are printable ASCII other than the backslash."""
+    odd = (word | ((word - _EACH_SPACE) & ~word)) & _EACH_TOP
+    return bool((odd | _where(word, 92) | _where(word, 127)) == 0)
+
+
+@njit(cache=True)
+def _stir(hashed: np.uint64, word: np.uint64) -> np.uint64:
+    """Return the hash with another word in it; it only says where to look, the letters decide."""
+    mixed = (hashed ^ word) * _STIR
+    return mixed ^ (mixed >> np.uint64(32))
 
 
 @njit(types.void(types.int64[::1], types.uint8[::1], types.int32[::1]), cache=True)
 def file_ids_nb(id_start: Int64s, id_letters: UInt8s, table: Int32s) -> None:
     """File ids in a hash table by row: open addressing, a power of two places, -1 where free.
 
-    Source: FNV-1a, Fowler, Noll and Vo; a hash only says where to look, the letters decide.
-
     Args:
         id_start: (n+1,) where each id begins in `id_letters`.
-        id_letters: the ids one after the other.
+        id_letters: the ids one after the other, and WORD_PADDING bytes more.
         table: out; at least twice as many places as ids.
     """
     table[:] = -1
     mask = np.uint64(table.size - 1)
     for row in range(id_start.size - 1):
-        hashed = _FNV_START
-        for at in range(id_start[row], id_start[row + 1]):
-            hashed = (hashed ^ np.uint64(id_letters[at])) * _FNV_STEP
-        place = (hashed ^ (hashed >> np.uint64(32))) & mask
+        hashed = _STIR
+        size = id_start[row + 1] - id_start[row]
+        for done in range(0, size + 1, 8):
+            hashed = _stir(hashed, _word(id_letters, id_start[row] + done) & _first(size - done))
+        place = (hashed >> np.uint64(1)) & mask
         while table[np.int64(place)] >= 0:
             place = (place + np.uint64(1)) & mask
         table[np.int64(place)] = row
@@ -2884,26 +2987,23 @@ def _find_rows(raw: UInt8s, count: Int, id_start: Int64s, id_letters: UInt8s, ta
 
     One pass over all for each place in memory, so that the processor waits for many of them at once.
     """
-    mask = np.uint64(table.size - 1)
+    mask = np.int64(table.size - 1)
     for at in range(count):
-        hashed = np.uint64(listed[at].score)
-        listed[at].score = np.int64((hashed ^ (hashed >> np.uint64(32))) & mask)
-    for at in range(count):
-        listed[at].product_row = table[listed[at].score]
+        listed[at].product_row = table[listed[at].score & mask]
     known = np.int64(0)
     for at in range(count):
-        row = np.int64(listed[at].product_row)
-        place = listed[at].score
+        place, row = listed[at].score & mask, np.int64(listed[at].product_row)
         begin, size = np.int64(listed[at].heap >> 7), np.int64(listed[at].heap & 127)
         while row >= 0:
             first = id_start[row]
             if id_start[row + 1] - first == size:
-                is_same = True
-                for letter in range(size):
-                    is_same &= raw[begin + letter] == id_letters[first + letter]
-                if is_same:
+                differ = np.uint64(0)
+                for done in range(0, size, 8):
+                    both = _word(raw, begin + done) ^ _word(id_letters, first + done)
+                    differ |= both & _first(size - done)
+                if differ == 0:
                     break
-            place = (place + 1) & np.int64(mask)
+            place = (place + 1) & mask
             row = np.int64(table[place])
         if row >= 0:
             listed[known].product_row = row
@@ -2914,24 +3014,8 @@ def _find_rows(raw: UInt8s, count: Int, id_start: Int64s, id_letters: UInt8s, ta
 
 
 @njit(cache=True)
-def _is_text(raw: UInt8s, at: Int, text: UInt8s) -> bool:
-    """Say whether the text stands there, followed by a quotation mark."""
-    if at + text.size >= raw.size:
-        return False
-    is_same = raw[at + text.size] == 34
-    for place in range(text.size):
-        is_same &= raw[at + place] == text[place]
-    return bool(is_same)
-
-
-_PRODUCT_ID = np.frombuffer(b"product_id", np.uint8)
-_ORGANIC_RANK = np.frombuffer(b"organic_rank", np.uint8)
-_RELEVANCE = np.frombuffer(b"relevance", np.uint8)
-
-
-@njit(cache=True)
 def _skip_space(raw: UInt8s, at: Int) -> Int:
-    while at < raw.size and (raw[at] == 32 or raw[at] == 10 or raw[at] == 13 or raw[at] == 9):
+    while raw[at] <= 32 and (raw[at] == 32 or raw[at] == 10 or raw[at] == 13 or raw[at] == 9):
         at += 1
     return at
 
@@ -2939,16 +3023,25 @@ def _skip_space(raw: UInt8s, at: Int) -> Int:
 @njit(
     types.int64(
         types.Array(types.uint8, 1, "C", readonly=True),
+        types.int64,
         types.int64[::1],
         types.uint8[::1],
         types.int32[::1],
         types.int64,
         _records(LISTED),
+        types.int64[::1],
     ),
     cache=True,
 )
 def read_candidates_nb(
-    raw: UInt8s, id_start: Int64s, id_letters: UInt8s, table: Int32s, count_max: int, listed: Records
+    raw: UInt8s,
+    begins_at: int,
+    id_start: Int64s,
+    id_letters: UInt8s,
+    table: Int32s,
+    count_max: int,
+    listed: Records,
+    ends_at: Int64s,
 ) -> Int:
     """Write the products of a JSON array of candidates that are known; return how many, or -1 where it is unusual.
 
@@ -2956,41 +3049,43 @@ def read_candidates_nb(
     whole ranks and decimal shares. Whatever else there is, right or wrong, is for the general decoder to read.
 
     Args:
-        raw: the array's bytes, from `[` to `]`.
+        raw: bytes with the array in them, then WORD_PADDING zeros (at which anything unfinished ends as unusual); no
+            more than 2^24.
+        begins_at: where its `[` stands.
         id_start: as in `file_ids_nb`.
         id_letters: as in `file_ids_nb`.
         table: as `file_ids_nb` wrote it.
         count_max: most candidates there may be.
         listed: out; room for `count_max`, or for as many as these bytes can hold.
+        ends_at: (1,) out: the place behind its `]`.
     """
     unusual: Int = np.int64(-1)
-    at: Int = _skip_space(raw, np.int64(0))
-    if at >= raw.size or raw[at] != 91 or raw.size >= 1 << 24:  # [
+    if raw[begins_at] != 91:  # [
         return unusual
-    at = _skip_space(raw, at + 1)
-    count = 0
-    if at < raw.size and raw[at] == 93:  # ]
-        return np.int64(0)
+    at: Int = _skip_space(raw, begins_at + 1)
+    count = np.int64(0)
+    if raw[at] == 93:  # ]
+        ends_at[0] = at + 1
+        return count
     while True:
-        is_object = at < raw.size and raw[at] == 123  # {
+        is_object = raw[at] == 123  # {
         if is_object:
             at = _skip_space(raw, at + 1)
         keys = 0
-        id_hash, id_place = _FNV_START, np.int64(0)
+        id_hash = np.uint64(0)
+        id_place: Int = np.int64(0)
         rank: Int = np.int64(0)
         relevance: Int = np.int64(-1)
         while True:
             key = _KEY_PRODUCT
             if is_object:
-                # The lengths tell the three names apart, their letters are compared in full.
-                if at + 14 >= raw.size or raw[at] != 34:
-                    return unusual
-                if _is_text(raw, at + 1, _PRODUCT_ID):
+                head = _word(raw, at)
+                if head == _PRODUCT_HEAD and _word(raw, at + 4) == _PRODUCT_TAIL:
                     at += 12
-                elif _is_text(raw, at + 1, _ORGANIC_RANK):
+                elif head == _RANK_HEAD and _word(raw, at + 6) == _RANK_TAIL:
                     key = _KEY_RANK
                     at += 14
-                elif _is_text(raw, at + 1, _RELEVANCE):
+                elif head == _RELEVANCE_HEAD and _word(raw, at + 3) == _RELEVANCE_TAIL:
                     key = _KEY_RELEVANCE
                     at += 11
                 else:
@@ -2998,31 +3093,39 @@ def read_candidates_nb(
                 if keys & key:
                     return unusual
                 at = _skip_space(raw, at)
-                if at >= raw.size or raw[at] != 58:  # :
+                if raw[at] != 58:  # :
                     return unusual
                 at = _skip_space(raw, at + 1)
             keys |= key
-            if at >= raw.size:
-                return unusual
             if key == _KEY_PRODUCT:
                 if raw[at] != 34:
                     return unusual
                 begin = at + 1
-                at = begin
-                hashed = _FNV_START
-                while at < raw.size and raw[at] != 34:
-                    letter = raw[at]
-                    if letter < 32 or letter > 126 or letter == 92:  # control, not ASCII, or an escape
+                size: Int = np.int64(0)
+                id_hash = _STIR
+                while True:
+                    word = _word(raw, begin + size)
+                    ends = _where(word, 34)
+                    letters: Int = np.int64(8)
+                    if ends != 0:  # one bit of each letter below the first end, and of that one
+                        letters = (
+                            np.int64((((ends - np.uint64(1)) & ~ends & _EACH_ONE) * _EACH_ONE) >> np.uint64(56)) - 1
+                        )
+                    kept = _first(letters)
+                    word &= kept
+                    if not _is_plain(word | (_EACH_ZERO & ~kept)):
                         return unusual
-                    hashed = (hashed ^ np.uint64(letter)) * _FNV_STEP
-                    at += 1
-                if at - begin > _ID_BYTES_MAX or at >= raw.size:
-                    return unusual
-                id_hash, id_place = hashed, np.int64((begin << 7) | (at - begin))
-                at += 1
+                    id_hash = _stir(id_hash, word)
+                    size += letters
+                    if size > _ID_BYTES_MAX:
+                        return unusual
+                    if letters < 8:
+                        break
+                id_place = (begin << 7) | size
+                at = begin + size + 1
             elif key == _KEY_RANK:
                 first_digit = at
-                while at < raw.size and 48 <= raw[at] <= 57 and at - first_digit < 8:
+                while 48 <= raw[at] <= 57 and at - first_digit < 8:
                     rank = rank * 10 + np.int64(raw[at] - 48)
                     at += 1
                 if at == first_digit or raw[first_digit] == 48 or rank < 1 or rank > _RANK_MAX:
@@ -3032,11 +3135,11 @@ def read_candidates_nb(
                     return unusual
                 relevance = np.int64(raw[at] - 48) * PPM
                 at += 1
-                if at < raw.size and raw[at] == 46:  # .
+                if raw[at] == 46:  # .
                     at += 1
                     first_digit = at
                     unit = np.int64(PPM // 10)
-                    while at < raw.size and 48 <= raw[at] <= 57:
+                    while 48 <= raw[at] <= 57:
                         digit = np.int64(raw[at] - 48)
                         relevance += digit * unit
                         if at - first_digit == 6 and digit >= 5:
@@ -3050,27 +3153,22 @@ def read_candidates_nb(
             if not is_object:
                 break
             at = _skip_space(raw, at)
-            if at >= raw.size:
-                return unusual
             if raw[at] == 125:  # }
                 at += 1
                 break
             if raw[at] != 44:  # ,
                 return unusual
             at = _skip_space(raw, at + 1)
+        if keys & _KEY_PRODUCT == 0 or count >= count_max:
+            return unusual
+        listed[count].score = np.int64(id_hash >> np.uint64(1))
+        listed[count].heap = id_place
+        listed[count].relevance_ppm = relevance
+        listed[count].organic_rank = rank
         count += 1
-        if keys & _KEY_PRODUCT == 0 or count > count_max:
-            return unusual
-        listed[count - 1].score = np.int64(id_hash)
-        listed[count - 1].heap = id_place
-        listed[count - 1].relevance_ppm = relevance
-        listed[count - 1].organic_rank = rank
         at = _skip_space(raw, at)
-        if at >= raw.size:
-            return unusual
         if raw[at] == 93:  # ]
-            if _skip_space(raw, at + 1) < raw.size:
-                return unusual
+            ends_at[0] = at + 1
             return _find_rows(raw, count, id_start, id_letters, table, listed)
         if raw[at] != 44:
             return unusual
@@ -3120,3 +3218,171 @@ def fill_page_nb(
         unseen[kind, _KIND_SCORE] = unseen_score[kind]
         unseen[kind, _KIND_TIE] = np.int64(_SIGN_BIT)  # any tie key, the least included
     return int(_allocate_and_price(candidates, candidate_count, page, unseen, np.int64(SHORTLIST_COUNT), outcome))
+
+
+@njit(cache=True)
+def _unseen_kinds(terms: Int64s, has_impression_bids: bool) -> Int64s:
+    """Return the kinds of candidate not looked at, with the columns of `absent`."""
+    kinds = np.empty((3 * terms.shape[0], 5), np.int64)
+    count = 0
+    for place in range(terms.shape[0]):
+        term = terms[place]
+        score: Int = np.int64(0)
+        if term[TERM_IS_SEARCHED] == 1:
+            score = max(term[TERM_LEFT_IN_LISTS], term[TERM_LEFT_IN_PRODUCTS])
+            if term[TERM_IS_UNFINISHED] == 1:
+                score = np.int64(SCORE_MAX)
+        for kind in range(3):  # offers for clicks, offers for impressions, organic candidates
+            most = term[TERM_LEFT_ORGANIC] if kind == 2 else score
+            if most == 0 or (kind == 1 and not has_impression_bids):
+                continue
+            kinds[count, _KIND_CHARGE] = IMPRESSION if kind == 1 else CLICK
+            kinds[count, _KIND_SLOTS] = term[TERM_SLOTS]
+            kinds[count, _KIND_GROUPS] = GROUP_EVERYONE if kind == 2 else GROUP_EVERYONE | GROUP_PAID
+            kinds[count, _KIND_SCORE] = most
+            kinds[count, _KIND_TIE] = np.int64(_SIGN_BIT)  # any tie key, the least included
+            count += 1
+    return kinds[:count]
+
+
+FACT_ROWS = ("product_row", "offer_row", "quality_ppm", "charge", "bid_micros")  # of `facts` in `decide_page_nb`
+
+
+class _BookType(types.StructRef):
+    """Numba's type of a `Book`."""
+
+
+class Book(structref.StructRefProxy):
+    """Arrays that stay the same from one auction to the next, handed to compiled code as one thing.
+
+    Handing over an array costs a quarter of a microsecond, and there would be thirty. Made by `bind_book_nb`.
+    """
+
+    market: MarketArrays
+    asker: AskerArrays
+    found: FoundArrays
+
+
+class _PageBookType(types.StructRef):
+    """Numba's type of a `PageBook`."""
+
+
+class PageBook(structref.StructRefProxy):
+    """The same for the arrays of a page. Made by `bind_page_nb`."""
+
+    page: PageArrays
+
+
+for _kind in (_BookType, _PageBookType):
+    structref.register(_kind)  # type: ignore[no-untyped-call]
+structref.define_proxy(Book, _BookType, ["market", "asker", "found"])  # type: ignore[no-untyped-call]
+structref.define_proxy(PageBook, _PageBookType, ["page"])  # type: ignore[no-untyped-call]
+_Book = _BookType(  # type: ignore[no-untyped-call]
+    [("market", _MarketArrays), ("asker", _AskerArrays), ("found", _FoundArrays)]
+)
+_PageBook = _PageBookType([("page", _PageArrays)])  # type: ignore[no-untyped-call]
+
+
+@njit(_Book(_MarketArrays, _AskerArrays, _FoundArrays), cache=True)
+def bind_book_nb(market: MarketArrays, asker: AskerArrays, found: FoundArrays) -> Book:
+    """Return a book of these arrays; what is written to one of them is seen in the other."""
+    return Book(market, asker, found)  # type: ignore[no-untyped-call]
+
+
+@njit(_PageBook(_PageArrays), cache=True)
+def bind_page_nb(page: PageArrays) -> PageBook:
+    """Return a book of a page's arrays."""
+    return PageBook(page)  # type: ignore[no-untyped-call]
+
+
+@njit(
+    types.int64(
+        _Book,
+        _PageBook,
+        types.int64[::1],
+        _PlaceArrays,
+        types.uint8[::1],
+        types.boolean,
+        types.int64,
+        types.int64,
+        types.boolean,
+        types.int64[:, ::1],
+        types.int64[:, ::1],
+        types.int64[:, ::1],
+    ),
+    cache=True,
+)
+def decide_page_nb(
+    book: Book,
+    page_book: PageBook,
+    pinned_row: Int64s,
+    place: PlaceArrays,
+    passes_filters: UInt8s,
+    has_page_candidates: bool,
+    wanted: int,
+    row_count_max: int,
+    has_impression_bids: bool,
+    terms: Int64s,
+    block: Int64s,
+    facts: Int64s,
+) -> int:
+    """Look at more offers for one placement, then fill and price the page.
+
+    Args:
+        book: market, asker and found as in `_find_candidates`, filters aside.
+        page_book: the page as in `allocate_and_price_nb`, pins aside.
+        pinned_row: the page's pins.
+        place: as in `_find_candidates`; its term is a row of `terms`.
+        passes_filters: the asker's.
+        has_page_candidates: as in `_find_candidates`.
+        wanted: as there; 0 looks at no more offers.
+        row_count_max: as there.
+        has_impression_bids: whether any offer is for impressions.
+        terms: (places, TERM_COUNT) of all placements of the page: what else was not looked at.
+        block: (4 + S, S) out: the outcome as in `allocate_and_price_nb`: winners, both prices, order, thresholds.
+        facts: (FACT_ROWS, S) out: of each slot's winner; undefined where nobody won.
+
+    Returns:
+        SETTLED; WANTING where candidates not looked at yet might change anything (then the outcome says nothing);
+        INTERRUPTED where `row_count_max` ended it before the page was filled.
+    """
+    term, found, was_asked, page = place.term, book.found, book.asker, page_book.page
+    if wanted > 0 and term[TERM_IS_SEARCHED] == 1:
+        if term[TERM_IS_UNFINISHED] == 1 or term[TERM_LEFT_IN_LISTS] > 0 or term[TERM_LEFT_IN_PRODUCTS] > 0:
+            asker = AskerArrays(
+                was_asked.campaign_reason,
+                was_asked.pacing_ppm,
+                was_asked.mark,
+                passes_filters,
+                was_asked.is_capped,
+                was_asked.is_keyword_hit,
+                was_asked.bits,
+                was_asked.fact,
+            )
+            if _find_candidates(book.market, asker, place, has_page_candidates, wanted, row_count_max, found):
+                term[TERM_IS_UNFINISHED] = 1
+                return INTERRUPTED
+            term[TERM_IS_UNFINISHED] = 0
+    page = PageArrays(
+        page.attention_permille,
+        page.opportunity_cost,
+        pinned_row,
+        page.cap_bits,
+        page.cap_per_brand,
+        page.cap_slots,
+        page.cap_max,
+    )
+    outcome = OutcomeArrays(block[0], block[1], block[2], block[4:], block[3])
+    unseen = _unseen_kinds(terms, has_impression_bids)
+    candidate = found.candidate
+    if _allocate_and_price(candidate, found.counts[0], page, unseen, np.int64(SHORTLIST_COUNT), outcome) < 0:
+        return WANTING
+    for slot in range(page.pinned_row.size):
+        winner = outcome.winner_row[slot]
+        if winner >= 0:
+            facts[0, slot] = candidate.product_code[winner]
+            facts[1, slot] = found.entry[winner].offer_row
+            facts[2, slot] = found.entry[winner].quality_ppm
+            facts[3, slot] = candidate.charge_code[winner]
+            facts[4, slot] = candidate.bid_micros[winner]
+    return SETTLED

@@ -24,12 +24,16 @@ from auction.kernel import (
     MARK,
     PPM,
     PRODUCT,
+    AskerArrays,
+    Book,
     CandidateArrays,
     FoundArrays,
     MarketArrays,
     OutcomeArrays,
     PageArrays,
+    PageBook,
     Records,
+    bind_book_nb,
     file_ids_nb,
 )
 from auction.request import Page
@@ -43,6 +47,8 @@ ORDER_COUNT_MAX = 256
 FACTS_COUNT_MAX = 50_000
 PLACEMENT_COUNT_MAX = 5  # of one request
 QUESTION_STEP = 8  # questions are numbered in steps, so that each placement of a page has a number of its own
+
+NO_FILTERS: Bytes = np.zeros(0, np.uint8)
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -119,6 +125,7 @@ class Market:
         self.rules = RuleBook(snapshot.rules, columns.rule_target_bits, snapshot.product_row)
         self.arrays = MarketArrays(
             offer=columns.offer,
+            offer_by_product=columns.offer_by_product,
             product=product,
             posting_row=columns.posting_row,
             best_score_from=best_from,
@@ -133,7 +140,7 @@ class Market:
         mean = base_quality_ppm[is_available].mean() if is_available.any() else PPM
         self.mean_quality_ppm = max(1, round(float(mean)))
         self.scratch = Scratch(snapshot)
-        self.pages: dict[tuple[object, ...], tuple[PageArrays, list[bytes]]] = {}
+        self.pages: dict[tuple[object, ...], tuple[PageArrays, PageBook, list[bytes]]] = {}
         self._contexts: dict[tuple[str, str | None, str | None, str | None], Context] = {}
         self._filters: dict[bytes, Bytes] = {}
         self._facts: dict[int, OfferFacts] = {}
@@ -333,7 +340,34 @@ class Scratch:
         self.blocks = new_blocks(self.capacity)
         self.found = new_found(self.capacity, self.blocks)
         self._listings = [np.empty(0, LISTED)] * PLACEMENT_COUNT_MAX
+        self.listed = list(self._listings)  # candidates read from a request's bytes, by the order of their lists
+        self.place = np.zeros(1, np.int64)
         self._is_taken = False
+        self._book: Book | None = None
+        self._bound: tuple[object, ...] = ()
+
+    def book(self, market: MarketArrays, campaign_reason: NDArray[np.int16], pacing_ppm: Int64s) -> Book:
+        """Return everything compiled code is handed that stays the same from one auction to the next."""
+        if self._book is None or any(
+            one is not other for one, other in zip(self._bound, (campaign_reason, pacing_ppm, self.found), strict=True)
+        ):
+            asker = self.asker(campaign_reason, pacing_ppm, NO_FILTERS)
+            self._book = bind_book_nb(market, asker, self.found)
+            self._bound = campaign_reason, pacing_ppm, self.found
+        return self._book
+
+    def asker(self, campaign_reason: NDArray[np.int16], pacing_ppm: Int64s, passes_filters: Bytes) -> AskerArrays:
+        """Return what is true of one request."""
+        return AskerArrays(
+            campaign_reason,
+            pacing_ppm,
+            self.mark,
+            passes_filters,
+            self.is_capped,
+            self.is_keyword_hit,
+            self.bits,
+            self.fact,
+        )
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -351,7 +385,7 @@ class Scratch:
         return self.question
 
     def listing(self, number: int, count: int) -> Records:
-        """Return an array for so many of a placement's own candidates; memory that is used again is warm."""
+        """Return an array for so many candidates of one list; memory that is used again is warm."""
         if len(self._listings[number]) < count:
             self._listings[number] = np.empty(count, LISTED)
         return self._listings[number]

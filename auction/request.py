@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Struct
 
 from affinity.catalog import CategoryId
 from affinity.navigation import Consent, NavigationEvent, QueryText
@@ -60,23 +60,19 @@ class SlotRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     rules: Literal["on", "off"] = "on"
 
 
-class RawPlacement(RequestPlacement, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The same, its candidates still as they came: compiled code reads the usual ones (`read_candidates_nb`)."""
+class ReadPlacement(RequestPlacement, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The same; where its candidates were read from the request's bytes, the number they go by (`candidates.py`)."""
 
-    candidates: Raw = Raw()  # type: ignore[assignment]  # the same thing, not decoded yet; empty or `null` for none
-
-
-class RawSlotRequest(SlotRequest, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What `POST /v1/fills` decodes: a `SlotRequest`, but for the candidates of its placements."""
-
-    placements: Annotated[list[RawPlacement], Meta(min_length=1, max_length=5)]  # type: ignore[assignment]
+    candidates: int | None = None  # type: ignore[assignment]  # stands for the same thing
 
 
-Candidates = Sequence[RequestCandidate | str] | Raw
+class ReadSlotRequest(SlotRequest, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A `SlotRequest` but for the candidates of its placements."""
+
+    placements: Annotated[list[ReadPlacement], Meta(min_length=1, max_length=5)]  # type: ignore[assignment]
 
 
-class CandidatesUnusual(Exception):  # a turn to take, not an error
-    """Raw candidates are not what `read_candidates_nb` reads: decode the whole body as a `SlotRequest` instead."""
+Candidates = Sequence[RequestCandidate | str] | int
 
 
 class Disclosure(Struct, frozen=True):

@@ -32,7 +32,7 @@ Int64s = NDArray[np.int64]
 Int32s = NDArray[np.int32]
 Bytes = NDArray[np.uint8]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _MAGIC = b"ENDCAPSN"
 _ALIGNMENT = 64
 
@@ -104,6 +104,7 @@ class Columns(Struct, frozen=True, kw_only=True):
 
     Attributes:
         offer: (O,) records of OFFER.
+        offer_by_product: (O,) the same records in the order of their products.
         product_id_start, product_id_letters: the products' ids, a TextColumn.
         bid_id_start, bid_id_letters: the same of the bids.
         product_*: (P,) brand, category (NONE_ROW for none), price now, relevance, and whether a slot may show it.
@@ -118,7 +119,7 @@ class Columns(Struct, frozen=True, kw_only=True):
         open_category_start, open_word_start: the same by category of the product (with the ones above it), and by word
             of its title.
         target_category_start, keyword_start: offers of restricted bids by the category or keyword they name.
-        product_start: offers of each product.
+        product_start: (P + 1,) where the offers of each product begin in `offer_by_product`.
         wish_start, wish: conditions, sets of negative keywords and of placement multipliers that offers name by row;
             see MarketArrays in kernel.py.
         multiplier_max_ppm: greatest factor of each of those rows, at least 1.
@@ -126,6 +127,7 @@ class Columns(Struct, frozen=True, kw_only=True):
     """
 
     offer: NDArray[np.void]
+    offer_by_product: NDArray[np.void]
     product_id_start: Int64s
     product_id_letters: Bytes
     bid_id_start: Int64s

@@ -53,6 +53,7 @@ _PYTHON_32 = b"0123456789abcdefghijklmnopqrstuv"
 _TO_PYTHON = bytes(
     _PYTHON_32[_CROCKFORD.index(byte)] if byte in _CROCKFORD else ord("!") for byte in range(256)
 )  # "!" makes int() refuse
+_TO_URL = bytes.maketrans(b"+/", b"-_")
 _TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")  # "!" is in no alphabet: the standard one's signs are refused
 _PADDING = (b"", b"=", b"==", b"=")  # a length of 1 modulo 4 is refused by the decoder whatever follows
 _RAW_BYTES_MIN = 14 + 16 + 16
@@ -90,7 +91,9 @@ class BeaconKeys:
         self._sealing_id = sealing_id
         self._ciphers: dict[tuple[int, int], AESGCM] = {}
         self._count = secrets.randbits(48) if first_count is None else first_count
-        self._packed: dict[tuple[str, str], tuple[int, bytes]] = {}
+        self._packed: dict[tuple[str | None, str | None, str | None, str, str], tuple[int, bytes]] = {}
+        self._auction_id: str | None = None  # the one that was packed last
+        self._auction = (_ABSENT, b"")
         self._unpacked: dict[bytes, str] = {}
 
     @classmethod
@@ -128,7 +131,7 @@ class BeaconKeys:
         head = _HEAD.pack(LAYOUT_VERSION, self._sealing_id, issued_at_ms.to_bytes(6, "big"), count.to_bytes(6, "big"))
         cipher = self._cipher(self._sealing_id, issued_at_ms // _DAY_MS)
         sealed = cipher.encrypt(head[2:], self._encode(terms), head[:2])
-        return base64.urlsafe_b64encode(head + sealed).rstrip(b"=").decode()
+        return binascii.b2a_base64(head + sealed, newline=False).translate(_TO_URL).rstrip(b"=").decode()
 
     def redeem_beacon(self, token: str, now_ms: int) -> Beacon:
         """Return what `token` promises.
@@ -177,49 +180,49 @@ class BeaconKeys:
 
     def _encode(self, terms: ChargeTerms) -> bytes:
         charge_on, variant, pseudonym = terms.charge_on, terms.variant, terms.visitor_pseudonym
-        auction_form, auction = self._pack(terms.auction_id, "auc_")
-        advertiser_form, advertiser = self._pack(terms.advertiser_id, "adv_")
-        campaign_form, campaign = self._pack(terms.campaign_id, "cmp_")
-        bid_form, bid = self._pack(terms.bid_id, "bid_")
-        placement = terms.placement_id.encode()
-        product = terms.product_id.encode()
+        auction_id = terms.auction_id
+        if auction_id != self._auction_id:  # a page's tokens come one after the other
+            self._auction_id, self._auction = auction_id, _pack_id(auction_id, "auc_")
+        names = terms.advertiser_id, terms.campaign_id, terms.bid_id, terms.placement_id, terms.product_id
+        packed = self._packed.get(names)
+        if packed is None:
+            if len(self._packed) >= _CACHED_ID_COUNT_MAX:
+                self._packed.clear()
+            packed = self._packed[names] = _pack_names(*names)
+        auction_form, auction = self._auction
+        forms, rest = packed
         flags = _SPONSORED if terms.is_sponsored else 0
         if charge_on is not None:
             flags |= _CHARGED | _ON_CLICK if charge_on is ChargeOn.CLICK else _CHARGED
-        parts = [
-            auction,
-            advertiser,
-            campaign,
-            bid,
-            _LENGTH.pack(len(placement)),
-            placement,
-            _LENGTH.pack(len(product)),
-            product,
-        ]
         if variant is not None:
             flags |= _VARIANT
-            parts.append(_prefixed(variant))
+            rest += _prefixed(variant)
         if pseudonym != NO_VISITOR:
             if len(pseudonym) != 16:
                 raise ValueError(f"visitor_pseudonym must have 16 bytes, had {len(pseudonym)}")
             flags |= _VISITOR
-            parts.append(pseudonym)
-        forms = auction_form << 6 | advertiser_form << 4 | campaign_form << 2 | bid_form
-        return _FIXED.pack(flags, forms, terms.slot_position, terms.price_micros, terms.quality_ppm) + b"".join(parts)
-
-    def _pack(self, text: str | None, prefix: str) -> tuple[int, bytes]:
-        if text is None:
-            return _ABSENT, b""
-        packed = self._packed.get((text, prefix))
-        if packed is None:
-            if len(self._packed) >= _CACHED_ID_COUNT_MAX:
-                self._packed.clear()
-            packed = self._packed[text, prefix] = _pack_id(text, prefix)
-        return packed
+            rest += pseudonym
+        fixed = _FIXED.pack(
+            flags, auction_form << 6 | forms, terms.slot_position, terms.price_micros, terms.quality_ppm
+        )
+        return fixed + auction + rest
 
 
-def _pack_id(text: str, prefix: str) -> tuple[int, bytes]:
+def _pack_names(
+    advertiser_id: str | None, campaign_id: str | None, bid_id: str | None, placement_id: str, product_id: str
+) -> tuple[int, bytes]:
+    """Return how a bid's ids are written, and the bytes of them, the placement and the product."""
+    forms, parts = 0, b""
+    for text, prefix in ((advertiser_id, "adv_"), (campaign_id, "cmp_"), (bid_id, "bid_")):
+        form, packed = _pack_id(text, prefix)
+        forms, parts = forms << 2 | form, parts + packed
+    return forms, parts + _prefixed(placement_id) + _prefixed(product_id)
+
+
+def _pack_id(text: str | None, prefix: str) -> tuple[int, bytes]:
     """Return how an id is written, and its bytes."""
+    if text is None:
+        return _ABSENT, b""
     if len(text) == 30 and text.startswith(prefix) and text.isascii() and text[4] < "8":
         digits = text[4:].encode().translate(_TO_PYTHON)
         if b"!" not in digits:

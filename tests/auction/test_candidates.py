@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from auction.candidates import FIRST_NUMBER, read_request, take_out
 from auction.eligibility import _list_candidates
-from auction.kernel import LISTED, read_candidates_nb
-from auction.request import CandidatesUnusual, RawSlotRequest, SlotRequest
+from auction.kernel import LISTED, WORD_PADDING, read_candidates_nb
+from auction.market import Market
+from auction.request import SlotRequest
 from tests.auction.worlds import World, product, source
 
 KNOWN = ["p1", "p2", "a-much-longer-product-id-of-sixty-four-characters-0123456789abcdef", "été", 'with "quotes"', "~"]
@@ -36,30 +38,41 @@ def body(told: Any) -> bytes:
     return msgspec.json.encode({"page": {"type": "home"}, "placements": [{"placement_id": "top", "candidates": told}]})
 
 
-def read(raw_body: bytes) -> list[tuple[int, int, int]] | None:
+Listed = list[tuple[int, int, int]]
+
+
+def listed_in(request: SlotRequest, market: Market = WORLD.market, placement: int = 0) -> Listed:
+    """Row, relevance and rank of each known candidate."""
+    told = request.placements[placement].candidates
+    assert told is not None
+    return [tuple(one) for one in _list_candidates(told, market)[["product_row", "relevance_ppm", "organic_rank"]]]
+
+
+def read(raw_body: bytes) -> Listed | None:
     """What the bytes say, None where they are left to the general decoder."""
-    raw = msgspec.json.decode(raw_body, type=RawSlotRequest).placements[0].candidates
-    try:
-        listed = _list_candidates(raw, 0, WORLD.market)
-    except CandidatesUnusual:
-        return None
-    return [(one["product_row"], one["relevance_ppm"], one["organic_rank"]) for one in listed]
+    request = read_request(raw_body, WORLD.market)
+    return listed_in(request) if isinstance(request.placements[0].candidates, int) else None
 
 
-def read_generally(raw_body: bytes) -> list[tuple[int, int, int]] | None:
+def read_generally(raw_body: bytes) -> Listed | None:
     """What the general decoder says, None where it refuses."""
     try:
-        told = msgspec.json.decode(raw_body, type=SlotRequest).placements[0].candidates
+        return listed_in(msgspec.json.decode(raw_body, type=SlotRequest))
     except msgspec.ValidationError:
         return None
-    assert told is not None
-    listed = _list_candidates(told, 0, WORLD.market)
-    return [(one["product_row"], one["relevance_ppm"], one["organic_rank"]) for one in listed]
+
+
+def read_or_refuse(raw_body: bytes) -> Listed | None:
+    """As `read`, None also where the body is refused."""
+    try:
+        return read(raw_body)
+    except msgspec.ValidationError:
+        return None
 
 
 @given(candidates)
 def test_what_is_read_is_what_the_general_decoder_reads(told: list[Any]) -> None:
-    usual, general = read(body(told)), read_generally(body(told))
+    usual, general = read_or_refuse(body(told)), read_generally(body(told))
     if usual is not None:
         assert general is not None, "the bytes break the contract and were taken all the same"
         assert len(usual) == len(general)
@@ -102,7 +115,6 @@ def test_the_usual_form_is_read() -> None:
         b'[{"product_id":"p1","relevance":-0}]',
         b'[{"product_id":"p1","relevance":null}]',
         b'["' + b"x" * 65 + b'"]',
-        b'["p1"] x',
         b"[",
         b'["p1"',
         b'["p1',
@@ -110,20 +122,24 @@ def test_the_usual_form_is_read() -> None:
         b'[{"product_id":',
         b'[{"product_id":"p1","relevance":0',
         b"",
+        b'["p\x001"]',
+        b'["p1\x7f"]',
+        b'["0123456\\u0031"]',
     ],
 )
 def test_anything_else_is_left_to_the_general_decoder(told: bytes) -> None:
     columns, listed = WORLD.snapshot.columns, np.empty(100, LISTED)
-    raw = np.frombuffer(told, np.uint8)
-    known = read_candidates_nb(
-        raw, columns.product_id_start, columns.product_id_letters, WORLD.market.id_table, 100, listed
-    )
-    assert known == -1
+    raw = np.frombuffer(told + bytes(WORD_PADDING), np.uint8)
+    ends_at = np.full(1, -1, np.int64)
+    ids = columns.product_id_start, columns.product_id_letters, WORLD.market.id_table
+    assert read_candidates_nb(raw, 0, *ids, 100, listed, ends_at) == -1
+    assert ends_at == -1
 
 
 def test_more_candidates_than_there_may_be_are_left_to_the_general_decoder() -> None:
     assert read(body(["p1"] * 10_000)) is not None
-    assert read(body(["p1"] * 10_001)) is None
+    with pytest.raises(msgspec.ValidationError):
+        read(body(["p1"] * 10_001))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -138,8 +154,8 @@ def test_no_damage_to_the_bytes_is_read_as_something_else(seed: int) -> None:
             damaged[chance.randrange(begin, len(whole) - 3)] = chance.choice(b'"{}[],:.0159p~\\ e-n\x7f\xc3')
         try:
             usual = read(bytes(damaged))
-        except msgspec.MsgspecError:
-            continue  # refused before candidates are looked at
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            continue
         if usual is not None:
             general = read_generally(bytes(damaged))
             assert general is not None, bytes(damaged)
@@ -149,6 +165,65 @@ def test_no_damage_to_the_bytes_is_read_as_something_else(seed: int) -> None:
 def test_ids_that_fall_on_one_place_of_the_table_are_told_apart() -> None:
     names = [f"product-{number}" for number in range(3_000)]
     world = World(source(products=[product(name) for name in names]))
-    raw = msgspec.json.decode(body([*names, "product-3000"]), type=RawSlotRequest).placements[0].candidates
-    listed = _list_candidates(raw, 0, world.market)
-    assert [world.snapshot.product_id[row] for row in listed["product_row"]] == names
+    request = read_request(body([*names, "product-3000"]), world.market)
+    assert isinstance(request.placements[0].candidates, int)
+    assert [world.snapshot.product_id[row] for row, _, _ in listed_in(request, world.market)] == names
+
+
+@pytest.mark.parametrize("size", range(1, 65))
+def test_ids_of_every_length_are_found(size: int) -> None:
+    name, other = "x" * size, "x" * (size - 1) + "y"
+    world = World(source(products=[product(name), product("z" * size)]))
+    request = read_request(body([other, name, name[:-1], name]), world.market)
+    assert isinstance(request.placements[0].candidates, int)
+    assert [world.snapshot.product_id[row] for row, _, _ in listed_in(request, world.market)] == [name, name]
+
+
+def placement_of(told: Any) -> dict[str, Any]:
+    return {"placement_id": "top", "candidates": told}
+
+
+def test_each_placement_gets_its_own_list() -> None:
+    told = [["p1"], None, ["p2", "p1"], [], ["~"]]
+    page = {"page": {"type": "home"}, "placements": [placement_of(one) for one in told]}
+    request = read_request(msgspec.json.encode(page), WORLD.market)
+    rows = WORLD.snapshot.product_row
+    assert request.placements[1].candidates is None
+    names = [
+        [name for name, row in rows.items() for one in listed_in(request, placement=n) if one[0] == row]
+        for n in (0, 2, 3, 4)
+    ]
+    assert [sorted(one) for one in names] == [["p1"], ["p1", "p2"], [], ["~"]]
+
+
+@pytest.mark.parametrize(
+    "raw_body",
+    [
+        b'{"context":{"candidates":["p1"]},"page":{"type":"home"},"placements":[{"placement_id":"top"}]}',
+        b'{"context":{"a":{"candidates":["p1"]}},"page":{"type":"home"},'
+        b'"placements":[{"placement_id":"top","candidates":["p2"]}]}',
+        b'{"context":{"x\\"candidates":["p1"]},"page":{"type":"home"},"placements":[{"placement_id":"top"}]}',
+        b'{"page":{"type":"home"},"placements":[{"placement_id":"top","candidates":["p1"],"candidates":["p2"]}]}',
+        b'{"page":{"type":"home"},"placements":[{"placement_id":"top","candidates":["p1"],"candidates":null}]}',
+    ],
+)
+def test_a_list_that_is_not_a_placements_is_what_the_general_decoder_makes_of_it(raw_body: bytes) -> None:
+    assert read_request(raw_body, WORLD.market) == msgspec.json.decode(raw_body, type=SlotRequest)
+
+
+@pytest.mark.parametrize("told", [0, FIRST_NUMBER, FIRST_NUMBER + 1, 1.5, "p1"])
+def test_a_number_in_the_place_of_candidates_is_refused(told: Any) -> None:
+    page = {"page": {"type": "home"}, "placements": [placement_of(told)]}
+    with pytest.raises(msgspec.ValidationError):
+        read_request(msgspec.json.encode(page), WORLD.market)
+    page["context"] = {"candidates": ["p1"]}
+    if told != FIRST_NUMBER:  # which nobody outside can know
+        with pytest.raises(msgspec.ValidationError):
+            read_request(msgspec.json.encode(page), WORLD.market)
+
+
+def test_what_is_taken_out_leaves_the_rest_as_it_came() -> None:
+    whole = body(["p1"]) + b" "
+    rest, count = take_out(whole, WORLD.market)
+    assert count == 1
+    assert rest == whole.replace(b'["p1"]', b"%d" % FIRST_NUMBER)
