@@ -1379,7 +1379,7 @@ def _settle_ties(
 
 
 @njit(cache=True)
-def _is_bound_to_lose(pool: Int64s, at: Int, witness: Int64s, witness_count: Int, wanted: Int) -> bool:
+def _is_bound_to_lose(pool: Int64s, at: Int, witness: Int64s, witness_count: Int64s, wanted: Int) -> bool:
     """Say whether so many better ones of its kind are of different brands, advertisers and products; else note it."""
     if witness_count[0] >= wanted:
         return True
@@ -1515,7 +1515,7 @@ def _grow_tree(page: PageArrays, pool: Int64s, open_slots: Int64s, room: Int64s,
                         continue
                     if cap < cap_count:
                         left = room[cap, at]
-                        if min(wanted, most) <= left:
+                        if wanted <= left or most <= left:
                             break
                         if open_slots[at] & ~where:
                             return tree[:, :1].copy(), False
@@ -1704,14 +1704,16 @@ def _find_steps(
             if given_up >= opportunity_cost[slot] - PAIR_VALUE_MAX:
                 offset[slot] = given_up - opportunity_cost[slot]
                 wins |= np.int64(1) << slot
-    tied_bid, tied_attention = np.int64(-1), np.int64(0)
+    tied_bid: Int = np.int64(-1)
+    tied_attention: Int = np.int64(0)
     for slot in range(slot_count):
         least_bid[slot] = UNATTAINABLE
         level = attention[slot]
         if not _is_in(wins, slot):
             continue
-        low, high = floor, np.int64(max(floor, BID_MICROS_MAX))
-        if high > BID_MICROS_MAX or not _reaches(attention, offset, wins, weight * high + value, level, True):
+        low: Int = floor
+        high: Int = np.int64(BID_MICROS_MAX)
+        if floor > high or not _reaches(attention, offset, wins, weight * high + value, level, True):
             continue
         while low < high:
             middle = (low + high) // 2

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from auction.engine import Deadline, Outcome, hold_auction
-from auction.errors import PlacementNotOnPage, PlacementRepeated, PlacementUnknown, TooManySlots
+from auction.errors import AllocationMixed, PlacementNotOnPage, PlacementRepeated, PlacementUnknown, TooManySlots
 from auction.kernel import NO_CANDIDATE
 from auction.market import Market
-from auction.placement import Floors, PageCaps
+from auction.placement import Attention, Floors, PageCaps
 from auction.request import Page, RequestCandidate, RequestPlacement
 from auction.retailer_rule import Effect, Pin, Schedule, Scope, Target
 from auction.settings import Settings
+from ledger.terms import ChargeOn
 from tests.auction.worlds import (
     NOW,
     NOW_MS,
@@ -53,6 +54,22 @@ class TestPrices:
             won = world.winners(world.hold(request()))
             assert [name for name, _ in won] == ["p1", "p2"]
             assert [price for _, price in won] == pytest.approx(prices, abs=1)
+
+    def test_each_placement_of_a_page_bills_by_its_own_rule(self) -> None:
+        def place(name: str, attention: int, pricing: str) -> Any:
+            level = Attention(click=[attention], impression=[attention])
+            return placement(name, 1, attention_permille=level, pricing=pricing)
+
+        places = [place("a", 1000, "critical"), place("b", 600, "vcg"), place("c", 300, "first")]
+        bids = [bid(f"bid_{n}", [f"p{n}"], (5 - n) * 1_000_000, f"cmp_{'abc'[n - 1]}") for n in (1, 2, 3)]
+        bids.append(bid("bid_4", ["p4"], 1_000_000, "cmp_a"))
+        world = World(source(placements=places, bids=bids))
+        outcome = world.hold(request(placements=[RequestPlacement(placement_id=name) for name in "abc"]))
+        critical, vcg = outcome.arrays.critical_micros.tolist(), outcome.arrays.vcg_micros.tolist()
+        won = [world.winners(outcome, number)[0] for number in range(3)]
+        assert won == [("p1", critical[0]), ("p2", vcg[1]), ("p3", 2_000_000)]
+        assert all(harm < least for harm, least in zip(vcg[:2], critical[:2], strict=True)), "the rules differ here"
+        assert critical[2] < 2_000_000
 
     def test_quality_decides_beside_the_bid_and_lowers_the_price(self) -> None:
         bids = [bid("bid_1", ["p1"], 1_000_000, "cmp_a"), bid("bid_2", ["p2"], 1_500_000, "cmp_b")]
@@ -242,6 +259,54 @@ class TestManyPlacements:
         world = World(source(placements=[placement("a", 50), placement("b", 50)]))
         with pytest.raises(TooManySlots):
             world.hold(request(placements=[RequestPlacement(placement_id=name) for name in "ab"]))
+
+
+class TestPageWorthMost:
+    """An impression is worth 10,000 anywhere, a click 9,000 in the first slot and half of that in the second."""
+
+    def world(self, **changes: Any) -> World:
+        attention = Attention(click=[1000, 500], impression=[1000, 1000])
+        slots = placement(slot_count=2, attention_permille=attention, **changes)
+        bids = [
+            bid("bid_1", ["p1"], 900_000, "cmp_a"),
+            bid("bid_2", ["p2"], 10_000_000, "cmp_b", charge_on=ChargeOn.IMPRESSION),
+        ]
+        return World(source(placements=[slots, placement("side", 1)], bids=bids))
+
+    def test_it_is_found_where_the_placement_asks_for_it(self) -> None:
+        greedy, exact = self.world(), self.world(allocation="exact")
+        first, second = greedy.hold(request()), exact.hold(request())
+        assert (names(greedy, first), first.allocation) == (["p2", "p1"], "greedy")
+        assert (names(exact, second), second.allocation) == (["p1", "p2"], "exact")
+        assert [price for _, price in exact.winners(second)] == [1, 1]
+        assert [one.charge_on for one in second.places[0].decisions] == [ChargeOn.CLICK, ChargeOn.IMPRESSION]
+
+    def test_with_no_time_left_for_it_the_greedy_page_is_given(self) -> None:
+        world = self.world(allocation="exact")
+        hasty = Deadline(NOW_MS, 1, lambda: 0)
+        outcome = hold_auction(request(), "auc_1", world.market, world.visitor(), world.spend, hasty, 1, SETTINGS)
+        assert (names(world, outcome), outcome.allocation, outcome.is_partial) == (["p2", "p1"], "greedy", False)
+
+    def test_a_page_is_filled_in_one_way(self) -> None:
+        world = self.world(allocation="exact")
+        asked = request(placements=[RequestPlacement(placement_id=name) for name in ("top", "side")])
+        with pytest.raises(AllocationMixed, match="'side' has greedy") as refused:
+            world.hold(asked)
+        assert refused.value.pointer == "/placements/1/placement_id"
+
+    def test_all_candidates_are_looked_at(self) -> None:
+        """However few the greedy page needs."""
+        bids = [bid(f"bid_{n}", ["p1"], 1_000_000 + n, "cmp_a") for n in range(60)]
+        bids.append(bid("bid_x", ["p2"], 1_000, "cmp_b"))
+        changes = {"slot_count": 1, "brand_max": 1}
+        settings = Settings(candidates_per_slot=2)
+        counts = {}
+        for allocation in ("greedy", "exact"):
+            world = World(source(placements=[placement(allocation=allocation, **changes)], bids=bids))
+            outcome = world.hold(request(), settings=settings)
+            assert outcome.allocation == allocation
+            counts[allocation] = outcome.candidate_count
+        assert counts["greedy"] < counts["exact"] == 61
 
 
 class TestDeadline:
