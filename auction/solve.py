@@ -179,8 +179,10 @@ def _whole(number: Decimal, decimals: int, least: int, most: int, name: str) -> 
 
 def _to_arrays(page: SolvePage) -> tuple[CandidateArrays, PageArrays]:
     slot_count = len(page.slots)
-    if not 1 <= slot_count <= SLOT_COUNT_MAX:
-        raise ValueError(f"slots must be at least 1 and at most {SLOT_COUNT_MAX}, were {slot_count}")
+    if not slot_count:
+        raise ValueError("slots must be at least 1, were 0")
+    if slot_count > SLOT_COUNT_MAX:
+        raise ValueError(f"slots must be at most {SLOT_COUNT_MAX}, were {slot_count}")
     row_of = {ad.id: row for row, ad in enumerate(page.ads)}
     if len(row_of) < len(page.ads):
         twice = next(ad.id for row, ad in enumerate(page.ads) if row_of[ad.id] != row)

@@ -81,7 +81,12 @@ def best_states(page: Page, ads: list[Ad], last: Ad | None = None) -> dict[State
     states: dict[State, tuple[int, int, Fills]] = {State(frozenset(), frozenset()): (0, 0, {})}
     for number, ad in enumerate(rest):
         still_wanted = set().union(*wanted[number + 1 :])
-        slots = [slot for slot in free if (ad.name, slot) in bits]
+        pairs = [
+            (slot, uses(page, ad, slot), net_worth(page, ad, slot), bits[ad.name, slot])
+            for slot in free
+            if (ad.name, slot) in bits
+        ]
+        rooms = {key: room(page, key) for _, keys, _, _ in pairs for key in keys}
         found: dict[State, tuple[int, int, Fills]] = {}
 
         def keep(
@@ -99,15 +104,14 @@ def best_states(page: Page, ads: list[Ad], last: Ad | None = None) -> dict[State
         for state, (worth, preferred, fills) in states.items():
             keep(state, worth, preferred, fills)
             used = dict(state.used)
-            for slot in slots:
-                keys = uses(page, ad, slot)
-                if slot in state.slots or any(used.get(key, 0) >= room(page, key) for key in keys):
+            for slot, keys, adds, bit in pairs:
+                if slot in state.slots or any(used.get(key, 0) >= rooms[key] for key in keys):
                     continue
                 more = used | {key: used.get(key, 0) + 1 for key in keys}
                 keep(
                     State(state.slots | {slot}, frozenset(more.items())),
-                    worth + net_worth(page, ad, slot),
-                    preferred | bits[ad.name, slot],
+                    worth + adds,
+                    preferred | bit,
                     fills | {slot: ad},
                 )
         states = found
@@ -155,11 +159,16 @@ def least_bids(page: Page, ads: list[Ad], ad: Ad) -> dict[int, int]:
     attention = page.attention[ad.charge]
     floor, most = naive.eager_floor(page, ad), 10**9
 
+    lines = {}  # worth of the page with the ad in a slot: at a bid of 0, and more for each micro
+    for slot, worth in others.items():
+        if slot is not None:
+            at_nothing, at_one = (net_worth(page, replace(ad, bid=bid), slot) for bid in (0, 1))
+            lines[slot] = (worth + at_nothing, at_one - at_nothing)
+
     def lead(bid: int, level: Fraction) -> int:
         """Return how much more the best page is worth in which the ad gets that attention than the best other one."""
-        bidding = replace(ad, bid=bid)
-        enough = [others[s] + net_worth(page, bidding, s) for s in others if s is not None and attention[s] >= level]
-        less = [others[s] + net_worth(page, bidding, s) for s in others if s is not None and attention[s] < level]
+        enough = [begin + more * bid for slot, (begin, more) in lines.items() if attention[slot] >= level]
+        less = [begin + more * bid for slot, (begin, more) in lines.items() if attention[slot] < level]
         return max(enough) - max([*less, others[None]])
 
     def gets(bid: int, level: Fraction) -> bool:
@@ -168,8 +177,8 @@ def least_bids(page: Page, ads: list[Ad], ad: Ad) -> dict[int, int]:
         return any(other.name == ad.name and attention[slot] >= level for slot, other in fills.items())
 
     found = {}
-    for slot in others:
-        if slot is None or lead(most, attention[slot]) < 0:
+    for slot in lines:
+        if lead(most, attention[slot]) < 0:
             continue
         low, high = max(0, floor), most
         while low < high:
