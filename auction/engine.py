@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import Struct
 
 from affinity.view import VisitorView
+from auction.allocation import Allocation, make_exact
 from auction.eligibility import (
     WANTED_ALL,
     Place,
@@ -19,7 +20,7 @@ from auction.eligibility import (
     find_organic,
     lay_place,
 )
-from auction.errors import PlacementNotOnPage, PlacementRepeated, PlacementUnknown, TooManySlots
+from auction.errors import AllocationMixed, PlacementNotOnPage, PlacementRepeated, PlacementUnknown, TooManySlots
 from auction.kernel import (
     CLICK,
     FACT_ROWS,
@@ -77,7 +78,7 @@ class Deadline(Struct, frozen=True):
 
 def no_deadline(now_ms: int) -> Deadline:
     """Return a deadline that never comes, for replays and simulations."""
-    return Deadline(now_ms, 1, lambda: 0)
+    return Deadline(now_ms, 1 << 62, lambda: 0)
 
 
 class Decision(Struct, frozen=True):
@@ -126,6 +127,7 @@ class Outcome(Struct, frozen=True):
         laid: the placements as laid out.
         block: the memory of `arrays`.
         page_bytes: the page's arrays as receipts have them, pins aside.
+        allocation: how the page was filled, which is `greedy` too where `exact` was asked for and could not be had.
     """
 
     places: list[PlaceOutcome]
@@ -138,6 +140,7 @@ class Outcome(Struct, frozen=True):
     laid: list[Place]
     block: Int64s
     page_bytes: list[bytes]
+    allocation: Allocation
 
 
 class Answer(NamedTuple):
@@ -209,11 +212,26 @@ def hold_auction(
                     no_paid_reason,
                     Answer(page_book, page.pinned_row, terms, block, facts),
                 )
+                allocation: Allocation = "greedy"
+                if places[0].placement.allocation == "exact" and not is_partial:
+                    allocation = _make_exact(page, market, deadline, settings, arrays, facts)
         finally:
             clear_own_quality(own_rows, market)
     outcomes = _read_outcome(places, block, facts, pins, market, is_partial, no_paid_reason)
     candidate_count, lost_count = market.scratch.found.counts.tolist()
-    return Outcome(outcomes, is_partial, tie_seed, page, arrays, candidate_count, lost_count, places, block, page_bytes)
+    return Outcome(
+        outcomes,
+        is_partial,
+        tie_seed,
+        page,
+        arrays,
+        candidate_count,
+        lost_count,
+        places,
+        block,
+        page_bytes,
+        allocation,
+    )
 
 
 def lay_out(
@@ -225,6 +243,7 @@ def lay_out(
         PlacementUnknown: no placement has the id.
         PlacementRepeated: the request names it twice.
         PlacementNotOnPage: it does not stand on pages of that type.
+        AllocationMixed: it is filled by another allocation than the first.
         TooManySlots: more slots are asked for than it has, or than one page may have.
     """
     snapshot, page = market.snapshot, request.page
@@ -244,6 +263,12 @@ def lay_out(
             allowed = ", ".join(placement.page_types)
             raise PlacementNotOnPage(
                 f"placement {asked.placement_id!r} stands on pages of type {allowed}, page.type was {page.type}",
+                pointer,
+            )
+        if number and placement.allocation != places[0].placement.allocation:
+            raise AllocationMixed(
+                f"all placements of a page must have the allocation of the first, {places[0].placement.allocation}, "
+                f"{asked.placement_id!r} has {placement.allocation}",
                 pointer,
             )
         slot_count = placement.slot_count if asked.slot_count is None else asked.slot_count
@@ -297,21 +322,24 @@ def _decide(
 ) -> bool:
     """Look at candidates and fill the page until no other candidate could change it; say whether time ran out."""
     is_merchandised = request.mode == "merchandised"
+    # Which candidates the greedy page cannot need is known; the page worth most is only known when all were seen.
+    looks_at_all = places[0].placement.allocation == "exact"
     chunk, per_slot = settings.scan_rows_between_clock_looks, settings.candidates_per_slot
     if is_merchandised:
         for place in places:
-            find_organic(place, context, visitor.product_row, asker, market, per_slot * place.slot_count)
+            wanted = WANTED_ALL if looks_at_all else per_slot * place.slot_count
+            find_organic(place, context, visitor.product_row, asker, market, wanted)
     terms = answer.terms
     terms[:, TERM_IS_SEARCHED] = no_paid_reason is None
     is_late = deadline.is_past
     while True:
         # On a merchandised page the lists are not in the order of the offers' value there: look at all of them.
         for place in places[:-1]:
-            more = WANTED_ALL if is_merchandised else per_slot * place.slot_count
+            more = WANTED_ALL if is_merchandised or looks_at_all else per_slot * place.slot_count
             while place.is_unseen and not is_late and find_candidates(place, asker, market, more, chunk):
                 is_late = deadline.is_past
         place = places[-1]
-        more = WANTED_ALL if is_merchandised else per_slot * place.slot_count
+        more = WANTED_ALL if is_merchandised or looks_at_all else per_slot * place.slot_count
         state = INTERRUPTED
         while state == INTERRUPTED and not is_late:
             state = _decide_page(place, more, chunk, spend, asker, market, answer)
@@ -358,6 +386,27 @@ def _gather_terms(places: Sequence[Place]) -> Int64s:
     for place, term in zip(places, terms, strict=True):
         place.arrays = place.arrays._replace(term=term)
     return terms
+
+
+def _make_exact(
+    page: PageArrays, market: Market, deadline: Deadline, settings: Settings, arrays: OutcomeArrays, facts: Int64s
+) -> Allocation:
+    """Turn the greedy page into the one worth most, as far as that can be done before the deadline; say if it was."""
+    left_ns = deadline.ends_ns - deadline.clock_ns()
+    steps = min(settings.exact_steps_max, left_ns * settings.exact_steps_per_us // 1_000)
+    found = market.scratch.found
+    allocation = make_exact(found.candidate, int(found.counts[0]), page, arrays, steps)
+    slots = np.flatnonzero(arrays.winner_row >= 0)
+    rows = arrays.winner_row[slots]
+    candidate, entry = found.candidate, found.entry[rows]
+    facts[:, slots] = (  # the rows of FACT_ROWS
+        candidate.product_code[rows],
+        entry["offer_row"],
+        entry["quality_ppm"],
+        candidate.charge_code[rows],
+        candidate.bid_micros[rows],
+    )
+    return allocation
 
 
 def _place_pins(places: Sequence[Place], asker: AskerArrays, market: Market, page: PageArrays) -> dict[int, int]:

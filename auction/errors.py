@@ -5,6 +5,7 @@ AuctionRefused
 ├── PlacementUnknown        404  placement_unknown
 ├── PlacementRepeated       422  placement_repeated
 ├── PlacementNotOnPage      422  placement_not_on_page
+├── AllocationMixed         422  allocation_mixed
 ├── TooManySlots            422  slot_count_too_large
 ├── BodyTooLarge            413  body_too_large
 ├── AuctionUnknown          404  auction_unknown
@@ -48,6 +49,12 @@ class PlacementNotOnPage(AuctionRefused):
     """The placement does not stand on pages of that type."""
 
     code = "placement_not_on_page"
+
+
+class AllocationMixed(AuctionRefused):
+    """Placements of one page that are to be filled in different ways: a page is one decision."""
+
+    code = "allocation_mixed"
 
 
 class TooManySlots(AuctionRefused):

@@ -14,6 +14,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from auction.allocation import Allocation, fill_again
 from auction.kernel import (
     BID_MICROS_MAX,
     CLICK,
@@ -25,7 +26,6 @@ from auction.kernel import (
     LOST_TO_SAME_PRODUCT,
     PPM,
     UNATTAINABLE,
-    fill_page_nb,
     say_why_lost_nb,
 )
 from auction.loss import WORDS, LossReason
@@ -139,6 +139,7 @@ class AuctionReceipt(Struct, frozen=True, kw_only=True):
 
     Attributes:
         seen_by: for whom it was written.
+        allocation: how the page was filled: `greedy` also where `exact` was asked for but could not be had.
         model: name of the model whose qualities it was ranked with; as all below, only for the retailer.
         tie_seed: what exact ties were drawn with.
         candidate_count, lost_count: how many took part, how many were left out at the gate.
@@ -152,6 +153,7 @@ class AuctionReceipt(Struct, frozen=True, kw_only=True):
     experiment_id: str | None
     variant: str | None
     partial: bool
+    allocation: Allocation
     mode: str
     page_type: str
     currency: str
@@ -254,8 +256,7 @@ def least_winning_bid(receipt: Receipt, row: int) -> int | None:
     again = new_outcome(len(receipt.page.pinned_row))
     candidates = receipt.candidates._replace(bid_micros=receipt.candidates.bid_micros.copy())
     candidates.bid_micros[row] = BID_MICROS_MAX
-    nothing = np.zeros(0, np.int64)
-    fill_page_nb(candidates, receipt.note.candidate_count, receipt.page, nothing, nothing, nothing, nothing, again)
+    fill_again(receipt.note.allocation, candidates, receipt.note.candidate_count, receipt.page, again)
     slots = np.flatnonzero(again.winner_row == row)
     if not len(slots):
         return None
@@ -358,6 +359,7 @@ def _receipt(
         experiment_id=note.experiment_id,
         variant=note.variant,
         partial=note.is_partial,
+        allocation=note.allocation,
         mode=note.mode,
         page_type=note.page_type,
         currency=note.currency,

@@ -1058,6 +1058,1009 @@ def allocate_and_price_nb(
     return int(_allocate_and_price(candidates, candidate_count, page, nothing, shortlist_count, outcome))
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# The page worth most (docs/mechanism.md, "The page worth most"): a flow of units from a root through the caps to
+# candidates, through them to slots, and from there back to the root, at the greatest gain
+#
+# Further letters: P candidates in the pool, N nodes of the tree of caps (node 0 is the root).
+# Two things keep this in int64: only differences of worth are ever added up, along a path; and a path that loses more
+# than a pair can be worth is no path at all, since nothing that follows could make up for it.
+# Source: successive shortest paths, Ahuja, Magnanti and Orlin, Network Flows (1993), ch. 9.
+# ---------------------------------------------------------------------------------------------------------------------
+
+# What `allocate_exactly_nb` returns.
+EXACT_DONE, EXACT_NOT_EXPRESSIBLE, EXACT_TOO_LARGE = range(3)
+EXACT_STEPS_MAX = 2**62  # never too large
+
+_UNREACHED = -(2**63 - 1)  # gain where there is no path
+
+# Rows of `tree` (3, N): the node a cap stands under, how many units may pass it, and how many do.
+_PARENT, _ROOM, _USED = range(3)
+
+# Rows of `node_way` (4, N): the best gain from a unit at the node to the search's goal, and the move that begins it.
+_GAIN, _MOVE, _MOVE_TO, _MOVE_SLOT = range(4)
+_UP, _DOWN, _ENTER, _EMPTY = range(4)
+
+# Rows of `slot_way` (3, S): the best gain from a unit more in the slot; from its candidate put out, and where that goes
+# then (-1: off the page).
+_SLOT_GAIN, _OUT_GAIN, _OUT_TO = range(3)
+
+
+@njit(cache=True)
+def _is_in(slots: Int, slot: Int) -> bool:
+    return bool((slots >> slot) & 1)
+
+
+@njit(cache=True)
+def _search(
+    net: Int64s,
+    leaf: Int64s,
+    is_out: Int64s,
+    tree: Int64s,
+    slot_row: Int64s,
+    row_slot: Int64s,
+    frozen: Int,
+    goal_node: Int,
+    goal_slot: Int,
+    node_way: Int64s,
+    slot_way: Int64s,
+    steps_left: Int64s,
+) -> bool:
+    """Find the best way from everywhere to the goal, a node or a slot; return False where the steps ran out.
+
+    Args:
+        net: (P, S) worth of a pair, its opportunity cost taken off; -1 where it may not be.
+        leaf: (P,) innermost cap over each candidate.
+        is_out: (P,) 1: takes no part.
+        tree: caps.
+        slot_row: (S,) candidate in each slot, -1 where there is none.
+        row_slot: (P,) the same the other way round.
+        frozen: slots whose candidates stay.
+        goal_node: or -1.
+        goal_slot: or -1.
+        node_way: out.
+        slot_way: out.
+        steps_left: (1,) counted down.
+    """
+    count, slot_count = net.shape
+    node_count = tree.shape[1]
+    for node in range(node_count):
+        node_way[_GAIN, node] = _UNREACHED
+    for slot in range(slot_count):
+        slot_way[_SLOT_GAIN, slot] = _UNREACHED
+        slot_way[_OUT_GAIN, slot] = _UNREACHED
+    if goal_node >= 0:
+        node_way[_GAIN, goal_node] = 0
+    else:
+        slot_way[_SLOT_GAIN, goal_slot] = 0
+    ends_at_root = goal_node == 0
+    is_changed = True
+    while is_changed:
+        is_changed = False
+        steps_left[0] -= count * slot_count + slot_count + node_count
+        if steps_left[0] < 0:
+            return False
+        for slot in range(slot_count):
+            if _is_in(frozen, slot) or slot == goal_slot:
+                continue
+            standing = slot_row[slot]
+            gain = node_way[_GAIN, 0]
+            if standing >= 0:
+                gain = slot_way[_OUT_GAIN, slot]
+                if gain != _UNREACHED:
+                    lost = net[standing, slot]
+                    gain = gain - lost if gain >= lost - PAIR_VALUE_MAX else np.int64(_UNREACHED)
+            if gain > slot_way[_SLOT_GAIN, slot]:
+                slot_way[_SLOT_GAIN, slot] = gain
+                is_changed = True
+        for at in range(count):
+            own = row_slot[at]
+            if is_out[at] or (own >= 0 and (_is_in(frozen, own) or own == goal_slot)):
+                continue
+            best, where = np.int64(_UNREACHED), np.int64(-1)
+            for slot in range(slot_count):
+                if net[at, slot] >= 0 and slot != own and slot_way[_SLOT_GAIN, slot] != _UNREACHED:
+                    gain = net[at, slot] + slot_way[_SLOT_GAIN, slot]
+                    if gain > best:
+                        best, where = gain, np.int64(slot)
+            node = leaf[at]
+            if own >= 0:
+                if node_way[_GAIN, node] > best:
+                    best, where = node_way[_GAIN, node], np.int64(-1)
+                if best > slot_way[_OUT_GAIN, own]:
+                    slot_way[_OUT_GAIN, own] = best
+                    slot_way[_OUT_TO, own] = where
+                    is_changed = True
+            elif best > node_way[_GAIN, node] and not (ends_at_root and node == 0):
+                node_way[_GAIN, node] = best
+                node_way[_MOVE, node] = _ENTER
+                node_way[_MOVE_TO, node] = at
+                node_way[_MOVE_SLOT, node] = where
+                is_changed = True
+        if not ends_at_root:
+            for slot in range(slot_count):
+                if slot_row[slot] >= 0 and not _is_in(frozen, slot) and slot_way[_SLOT_GAIN, slot] > node_way[_GAIN, 0]:
+                    node_way[_GAIN, 0] = slot_way[_SLOT_GAIN, slot]
+                    node_way[_MOVE, 0] = _EMPTY
+                    node_way[_MOVE_SLOT, 0] = slot
+                    is_changed = True
+        for node in range(node_count - 1, 0, -1):
+            above = tree[_PARENT, node]
+            if (
+                tree[_USED, node] < tree[_ROOM, node]
+                and node_way[_GAIN, node] > node_way[_GAIN, above]
+                and not (ends_at_root and above == 0)
+            ):
+                node_way[_GAIN, above] = node_way[_GAIN, node]
+                node_way[_MOVE, above] = _DOWN
+                node_way[_MOVE_TO, above] = node
+                is_changed = True
+        for node in range(1, node_count):
+            above = tree[_PARENT, node]
+            if tree[_USED, node] > 0 and node_way[_GAIN, above] > node_way[_GAIN, node]:
+                node_way[_GAIN, node] = node_way[_GAIN, above]
+                node_way[_MOVE, node] = _UP
+                is_changed = True
+    return True
+
+
+@njit(cache=True)
+def _follow(
+    leaf: Int64s,
+    tree: Int64s,
+    slot_row: Int64s,
+    row_slot: Int64s,
+    goal_node: Int,
+    goal_slot: Int,
+    node_way: Int64s,
+    slot_way: Int64s,
+    node: Int,
+    slot: Int,
+    coming: Int,
+) -> None:
+    """Move a unit from a node, or the candidate `coming` (-1: nobody) into a slot, and go the way found to the goal."""
+    while True:
+        if node >= 0:
+            if node == goal_node:
+                return
+            move = node_way[_MOVE, node]
+            if move == _UP:
+                tree[_USED, node] -= 1
+                node = tree[_PARENT, node]
+            elif move == _DOWN:
+                node = node_way[_MOVE_TO, node]
+                tree[_USED, node] += 1
+            else:
+                coming = node_way[_MOVE_TO, node] if move == _ENTER else np.int64(-1)
+                slot = node_way[_MOVE_SLOT, node]
+                node = np.int64(-1)
+        else:
+            before = slot_row[slot]
+            slot_row[slot] = coming
+            if coming >= 0:
+                row_slot[coming] = slot
+            if slot == goal_slot:
+                return
+            if before < 0:
+                node = np.int64(0)
+            else:
+                where = slot_way[_OUT_TO, slot]
+                if where >= 0:
+                    coming, slot = before, where
+                else:
+                    row_slot[before] = -1
+                    node = leaf[before]
+
+
+@njit(cache=True)
+def _fill_best(
+    net: Int64s,
+    leaf: Int64s,
+    is_out: Int64s,
+    tree: Int64s,
+    slot_row: Int64s,
+    row_slot: Int64s,
+    frozen: Int,
+    node_way: Int64s,
+    slot_way: Int64s,
+    steps_left: Int64s,
+) -> bool:
+    """Bring one more unit to a slot, by the way of greatest gain, until none gains; False where the steps ran out."""
+    root: Int = np.int64(0)
+    nowhere: Int = np.int64(-1)
+    while True:
+        if not _search(
+            net, leaf, is_out, tree, slot_row, row_slot, frozen, root, nowhere, node_way, slot_way, steps_left
+        ):
+            return False
+        best, node, slot, coming = np.int64(0), nowhere, nowhere, nowhere
+        for at in range(net.shape[0]):
+            if row_slot[at] < 0 and leaf[at] == 0 and not is_out[at]:
+                for u in range(net.shape[1]):
+                    if net[at, u] >= 0 and slot_way[_SLOT_GAIN, u] != _UNREACHED:
+                        gain = net[at, u] + slot_way[_SLOT_GAIN, u]
+                        if gain > best:
+                            best, slot, coming = gain, np.int64(u), np.int64(at)
+        for cap in range(1, tree.shape[1]):
+            if tree[_PARENT, cap] == 0 and tree[_USED, cap] < tree[_ROOM, cap] and node_way[_GAIN, cap] > best:
+                best, node = node_way[_GAIN, cap], np.int64(cap)
+        if best == 0:
+            return True
+        if node >= 0:
+            tree[_USED, node] += 1
+        _follow(leaf, tree, slot_row, row_slot, root, nowhere, node_way, slot_way, node, slot, coming)
+
+
+@njit(cache=True)
+def _take_out(
+    net: Int64s,
+    leaf: Int64s,
+    is_out: Int64s,
+    tree: Int64s,
+    slot_row: Int64s,
+    row_slot: Int64s,
+    frozen: Int,
+    node_way: Int64s,
+    slot_way: Int64s,
+    steps_left: Int64s,
+    at: Int,
+) -> bool:
+    """Turn the best page into the best one without a candidate that stands on it; False where the steps ran out."""
+    slot = row_slot[at]
+    nowhere: Int = np.int64(-1)
+    if not _search(net, leaf, is_out, tree, slot_row, row_slot, frozen, nowhere, slot, node_way, slot_way, steps_left):
+        return False
+    is_out[at] = 1
+    row_slot[at] = -1
+    _follow(leaf, tree, slot_row, row_slot, nowhere, slot, node_way, slot_way, leaf[at], nowhere, nowhere)
+    return True
+
+
+@njit(cache=True)
+def _settle_ties(
+    net: Int64s,
+    gross: Int64s,
+    tie_rank: Int64s,
+    leaf: Int64s,
+    is_out: Int64s,
+    tree: Int64s,
+    slot_row: Int64s,
+    row_slot: Int64s,
+    frozen: Int,
+    node_way: Int64s,
+    slot_way: Int64s,
+    steps_left: Int64s,
+) -> bool:
+    """Turn a best page into the one of them that the greedy order takes first; False where the steps ran out.
+
+    Pairs are gone through in that order, and one is fixed if a page worth as much holds it and those fixed before. Only
+    pairs without slack can be: those which the duals of the best page (the gains to the root) leave no loss.
+    """
+    count, slot_count = net.shape
+    root: Int = np.int64(0)
+    nowhere: Int = np.int64(-1)
+    if not _search(net, leaf, is_out, tree, slot_row, row_slot, frozen, root, nowhere, node_way, slot_way, steps_left):
+        return False
+    tight = np.empty(count * slot_count, np.int64)
+    tight_count = 0
+    for at in range(count):
+        own = row_slot[at]
+        for slot in range(slot_count):
+            if is_out[at] or net[at, slot] < 0 or _is_in(frozen, slot) or slot_way[_SLOT_GAIN, slot] == _UNREACHED:
+                continue
+            best = slot_way[_OUT_GAIN, own] if own >= 0 else node_way[_GAIN, leaf[at]]
+            if slot == own or net[at, slot] + slot_way[_SLOT_GAIN, slot] == best:
+                tight[tight_count] = at * slot_count + slot
+                tight_count += 1
+    keys = np.empty((tight_count, 3), np.int64)
+    order, spare = np.empty(tight_count, np.int64), np.empty(tight_count, np.int64)
+    for number in range(tight_count):
+        at, slot = tight[number] // slot_count, tight[number] % slot_count
+        keys[number, 0] = gross[at, slot]
+        keys[number, 1] = slot
+        keys[number, 2] = tie_rank[at]
+        order[number] = number
+    _sort_best_first(order, spare, 0, tight_count, keys)
+    for place in range(tight_count):
+        at, slot = tight[order[place]] // slot_count, tight[order[place]] % slot_count
+        own = row_slot[at]
+        if _is_in(frozen, slot) or (own >= 0 and _is_in(frozen, own)):
+            continue
+        if own != slot:
+            goal = leaf[at] if own < 0 else nowhere
+            if not _search(
+                net, leaf, is_out, tree, slot_row, row_slot, frozen, goal, own, node_way, slot_way, steps_left
+            ):
+                return False
+            lost = net[at, slot] - (net[at, own] if own >= 0 else 0)
+            if slot_way[_SLOT_GAIN, slot] == _UNREACHED or slot_way[_SLOT_GAIN, slot] != -lost:
+                continue
+            _follow(leaf, tree, slot_row, row_slot, goal, own, node_way, slot_way, nowhere, slot, at)
+        frozen |= np.int64(1) << slot
+    return True
+
+
+@njit(cache=True)
+def _is_bound_to_lose(pool: Int64s, at: Int, witness: Int64s, witness_count: Int64s, wanted: Int) -> bool:
+    """Say whether so many better ones of its kind are of different brands, advertisers and products; else note it."""
+    if witness_count[0] >= wanted:
+        return True
+    for other in range(witness_count[0]):
+        if (
+            witness[other, 0] == pool[_BRAND, at]
+            or witness[other, 1] == pool[_PRODUCT, at]
+            or (witness[other, 2] == pool[_ADVERTISER, at] and pool[_ADVERTISER, at] >= 0)
+        ):
+            return False
+    witness[witness_count[0], 0] = pool[_BRAND, at]
+    witness[witness_count[0], 1] = pool[_PRODUCT, at]
+    witness[witness_count[0], 2] = pool[_ADVERTISER, at]
+    witness_count[0] += 1
+    return False
+
+
+@njit(cache=True)
+def _drop_hopeless(pool: Int64s, first: Int64s, open_slots: Int64s, sold_count: Int) -> tuple[Int64s, Int]:
+    """Return the places in the pool that some best page, priced or not, could need, and how many.
+
+    Call two of one kind when they have the same charge type, slots and groups. Every other fill shuts out at most the
+    brand of one better one of the kind and the product of another, and pricing takes out one advertiser; so of
+    2·slots + 1 better ones that share neither brand nor product nor advertiser, one is there to stand in for this one.
+    """
+    count = pool.shape[1]
+    wanted = 2 * sold_count + 1
+    kept = np.empty(count, np.int64)
+    kept_count: Int = np.int64(0)
+    witness = np.empty((_SORT_COUNT_MAX, wanted, 3), np.int64)
+    witness_count = np.zeros((_SORT_COUNT_MAX, 1), np.int64)
+    kind_slots = np.empty(_SORT_COUNT_MAX, np.int64)
+    kind_groups = np.empty(_SORT_COUNT_MAX, np.int64)
+    for charge in range(first.size - 1):
+        kind_count = 0
+        for at in range(first[charge], first[charge + 1]):
+            if open_slots[at] == 0:
+                continue
+            kind = 0
+            while kind < kind_count and (kind_slots[kind] != open_slots[at] or kind_groups[kind] != pool[_GROUPS, at]):
+                kind += 1
+            if kind == kind_count and kind_count < _SORT_COUNT_MAX:
+                kind_slots[kind] = open_slots[at]
+                kind_groups[kind] = pool[_GROUPS, at]
+                witness_count[kind, 0] = 0
+                kind_count += 1
+            if kind == kind_count or not _is_bound_to_lose(pool, at, witness[kind], witness_count[kind], wanted):
+                kept[kept_count] = at
+                kept_count += 1
+    return kept, kept_count
+
+
+@njit(cache=True)
+def _close_caps(candidates: CandidateArrays, page: PageArrays, pool: Int64s, open_slots: Int64s) -> Int64s:
+    """Take out of `open_slots` what the pins left no room for; return (F, P) how many each cap still lets in."""
+    count = pool.shape[1]
+    room = np.empty((page.cap_max.size, count), np.int64)
+    for cap in range(page.cap_max.size):
+        groups, where = np.int64(page.cap_bits[cap]), np.int64(page.cap_slots[cap])
+        for at in range(count):
+            left = page.cap_max[cap]
+            for slot in range(page.pinned_row.size):
+                row = page.pinned_row[slot]
+                if (
+                    row >= 0
+                    and _is_in(where, slot)
+                    and groups & _groups_of(candidates.group_bits[row], candidates.advertiser_code[row])
+                    and (page.cap_per_brand[cap] == 0 or candidates.brand_code[row] == pool[_BRAND, at])
+                ):
+                    left -= 1
+            room[cap, at] = left
+            if left <= 0 and groups & pool[_GROUPS, at]:
+                open_slots[at] &= ~where
+    return room
+
+
+@njit(cache=True)
+def _grow_tree(page: PageArrays, pool: Int64s, open_slots: Int64s, room: Int64s, leaf: Int64s) -> tuple[Int64s, bool]:
+    """Return the caps as a tree, written into `leaf` too, and whether they are one.
+
+    They are if each counts its candidates wherever these may stand, and of any two that share a candidate one lies
+    within the other. A cap that cannot bind is none; that a product stands once is one.
+    """
+    count = pool.shape[1]
+    cap_count = page.cap_max.size
+    sold = _sold_slots(page.pinned_row)[0]
+    first_of_brand = np.empty(count, np.int64)
+    first_of_product = np.empty(count, np.int64)
+    for at in range(count):
+        first_of_brand[at] = at
+        first_of_product[at] = at
+        for before in range(at - 1, -1, -1):
+            if pool[_BRAND, before] == pool[_BRAND, at]:
+                first_of_brand[at] = first_of_brand[before]
+                break
+        for before in range(at - 1, -1, -1):
+            if pool[_PRODUCT, before] == pool[_PRODUCT, at]:
+                first_of_product[at] = first_of_product[before]
+                break
+    belongs = np.full((cap_count + 1, count), -1, np.int64)  # the first candidate of the set it is in
+    size = np.zeros((cap_count + 1, count), np.int64)  # by that first candidate
+    for at in range(count):
+        belongs[cap_count, at] = first_of_product[at]
+        size[cap_count, first_of_product[at]] += 1
+        for cap in range(cap_count):
+            if np.int64(page.cap_bits[cap]) & pool[_GROUPS, at] and np.int64(page.cap_slots[cap]) & open_slots[at]:
+                number = first_of_brand[at] if page.cap_per_brand[cap] else np.int64(0)
+                belongs[cap, at] = number
+                size[cap, number] += 1
+    tree = np.zeros((3, 1 + (cap_count + 1) * count), np.int64)
+    node_count: Int = np.int64(1)
+    for at in range(count):
+        leaf[at] = 0
+    sizes = np.zeros(count + 1, np.bool_)
+    for cap in range(cap_count + 1):
+        for number in range(count):
+            sizes[size[cap, number]] = True
+    for wanted in range(count, 1, -1):  # the largest first
+        if not sizes[wanted]:
+            continue
+        for cap in range(cap_count + 1):
+            where = np.int64(page.cap_slots[cap]) & sold if cap < cap_count else sold
+            most = np.int64(0)
+            for slot in range(page.pinned_row.size):
+                most += _is_in(where, slot)
+            for number in range(count):
+                if size[cap, number] != wanted:
+                    continue
+                above = np.int64(-1)
+                left: Int = np.int64(1)
+                for at in range(count):
+                    if belongs[cap, at] != number:
+                        continue
+                    if cap < cap_count:
+                        left = room[cap, at]
+                        if wanted <= left or most <= left:
+                            break
+                        if open_slots[at] & ~where:
+                            return tree[:, :1].copy(), False
+                    if above < 0:
+                        above = leaf[at]
+                    elif leaf[at] != above:
+                        return tree[:, :1].copy(), False
+                    leaf[at] = node_count
+                if above >= 0:
+                    tree[_PARENT, node_count] = above
+                    tree[_ROOM, node_count] = left
+                    node_count += 1
+    grown = np.empty((3, node_count), np.int64)
+    for node in range(node_count):
+        for part in range(3):
+            grown[part, node] = tree[part, node]
+    return grown, True
+
+
+@njit(cache=True)
+def _is_worth_more(net: Int64s, one: Int64s, other: Int64s) -> bool:
+    """Say whether the first page, given by the candidate in each slot, is worth more; in two parts, for int64."""
+    high, low = np.int64(0), np.int64(0)
+    for slot in range(one.size):
+        if one[slot] >= 0:
+            high += net[one[slot], slot] >> 32
+            low += net[one[slot], slot] & 0xFFFFFFFF
+        if other[slot] >= 0:
+            high -= net[other[slot], slot] >> 32
+            low -= net[other[slot], slot] & 0xFFFFFFFF
+    return bool(high + (low >> 32) > 0 or (high + (low >> 32) == 0 and low & 0xFFFFFFFF > 0))
+
+
+@njit(cache=True)
+def _reaches(attention: Int64s, offset: Int64s, wins: Int, score: Int, level: Int, is_enough_to_tie: bool) -> bool:
+    """Say whether with this score some slot of at least this attention is worth more than any other or none."""
+    high, low = np.int64(_UNREACHED), np.int64(0)
+    for slot in range(attention.size):
+        if _is_in(wins, slot):
+            gain = offset[slot] + attention[slot] * score
+            if attention[slot] >= level:
+                high = max(high, gain)
+            else:
+                low = max(low, gain)
+    return bool(high >= low if is_enough_to_tie else high > low)
+
+
+@njit(cache=True)
+def _attention_at(
+    net: Int64s,
+    gross: Int64s,
+    tie_rank: Int64s,
+    leaf: Int64s,
+    is_out: Int64s,
+    tree: Int64s,
+    slot_row: Int64s,
+    row_slot: Int64s,
+    frozen: Int,
+    node_way: Int64s,
+    slot_way: Int64s,
+    steps_left: Int64s,
+    at: Int,
+    score: Int,
+    attention: Int64s,
+    offset: Int64s,
+    wins: Int,
+    open_slots: Int,
+    opportunity_cost: Int64s,
+) -> Int:
+    """Return what attention a candidate gets with this score, or -1 where the steps ran out; changes no page.
+
+    Args: as in `_find_steps`, after it took the candidate out; `offset` and `wins` are what it found there.
+    """
+    nowhere: Int = np.int64(-1)
+    own_net, own_gross = np.empty(attention.size, np.int64), np.empty(attention.size, np.int64)
+    own_tree, own_slot_row, own_row_slot = tree.copy(), slot_row.copy(), row_slot.copy()
+    best, where = np.int64(0), nowhere
+    for slot in range(attention.size):
+        own_net[slot] = net[at, slot]
+        own_gross[slot] = gross[at, slot]
+        net[at, slot] = -1
+        if not _is_in(open_slots, slot):
+            continue
+        gross[at, slot] = attention[slot] * score
+        if gross[at, slot] > 0 and gross[at, slot] >= opportunity_cost[slot]:
+            net[at, slot] = gross[at, slot] - opportunity_cost[slot]
+            if _is_in(wins, slot) and offset[slot] + gross[at, slot] > best:
+                best, where = offset[slot] + gross[at, slot], np.int64(slot)
+    is_done = True
+    if where >= 0:
+        goal = leaf[at]
+        is_done = _search(
+            net,
+            leaf,
+            is_out,
+            own_tree,
+            own_slot_row,
+            own_row_slot,
+            frozen,
+            goal,
+            nowhere,
+            node_way,
+            slot_way,
+            steps_left,
+        )
+        if is_done:
+            _follow(leaf, own_tree, own_slot_row, own_row_slot, goal, nowhere, node_way, slot_way, nowhere, where, at)
+    is_out[at] = 0
+    is_done = is_done and _settle_ties(
+        net,
+        gross,
+        tie_rank,
+        leaf,
+        is_out,
+        own_tree,
+        own_slot_row,
+        own_row_slot,
+        frozen,
+        node_way,
+        slot_way,
+        steps_left,
+    )
+    is_out[at] = 1
+    for slot in range(attention.size):
+        net[at, slot] = own_net[slot]
+        gross[at, slot] = own_gross[slot]
+    if not is_done:
+        return nowhere
+    slot = own_row_slot[at]
+    return attention[slot] if slot >= 0 else np.int64(0)
+
+
+@njit(cache=True)
+def _find_steps(
+    net: Int64s,
+    gross: Int64s,
+    tie_rank: Int64s,
+    leaf: Int64s,
+    is_out: Int64s,
+    tree: Int64s,
+    slot_row: Int64s,
+    row_slot: Int64s,
+    frozen: Int,
+    node_way: Int64s,
+    slot_way: Int64s,
+    steps_left: Int64s,
+    at: Int,
+    weight: Int,
+    value: Int,
+    floor: Int,
+    attention: Int64s,
+    open_slots: Int,
+    opportunity_cost: Int64s,
+    least_bid: Int64s,
+) -> bool:
+    """Write the least bid with which a candidate gets at least each slot's attention; False where the steps ran out.
+
+    Begins with the best page with it, and ends with the best one without; what is given up for it in each slot is one
+    search on that.
+
+    Args:
+        weight: its events per million impressions.
+        value: its H.
+        floor: its floor.
+        attention: (S,) of its charge type.
+        open_slots: where it may stand.
+        opportunity_cost: (S,) of the page.
+        least_bid: (S,) out; UNATTAINABLE where no bid does.
+    """
+    slot_count = attention.size
+    nowhere: Int = np.int64(-1)
+    if row_slot[at] >= 0 and not _take_out(
+        net, leaf, is_out, tree, slot_row, row_slot, frozen, node_way, slot_way, steps_left, at
+    ):
+        return False
+    is_out[at] = 1
+    if not _search(
+        net, leaf, is_out, tree, slot_row, row_slot, frozen, leaf[at], nowhere, node_way, slot_way, steps_left
+    ):
+        return False
+    offset = np.zeros(slot_count, np.int64)
+    wins = np.int64(0)  # slots it can have
+    for slot in range(slot_count):
+        given_up = slot_way[_SLOT_GAIN, slot]
+        if _is_in(open_slots, slot) and given_up != _UNREACHED:
+            if given_up >= opportunity_cost[slot] - PAIR_VALUE_MAX:
+                offset[slot] = given_up - opportunity_cost[slot]
+                wins |= np.int64(1) << slot
+    tied_bid: Int = np.int64(-1)
+    tied_attention: Int = np.int64(0)
+    for slot in range(slot_count):
+        least_bid[slot] = UNATTAINABLE
+        level = attention[slot]
+        if not _is_in(wins, slot):
+            continue
+        low: Int = floor
+        high: Int = np.int64(BID_MICROS_MAX)
+        if floor > high or not _reaches(attention, offset, wins, weight * high + value, level, True):
+            continue
+        while low < high:
+            middle = (low + high) // 2
+            if _reaches(attention, offset, wins, weight * middle + value, level, True):
+                high = middle
+            else:
+                low = middle + 1
+        score = weight * low + value
+        if not _reaches(attention, offset, wins, score, level, False):
+            if tied_bid != low:  # the greedy order says which of the pages worth the same it is
+                tied_bid = low
+                tied_attention = _attention_at(
+                    net,
+                    gross,
+                    tie_rank,
+                    leaf,
+                    is_out,
+                    tree,
+                    slot_row,
+                    row_slot,
+                    frozen,
+                    node_way,
+                    slot_way,
+                    steps_left,
+                    at,
+                    score,
+                    attention,
+                    offset,
+                    wins,
+                    open_slots,
+                    opportunity_cost,
+                )
+                if tied_attention < 0:
+                    return False
+            if tied_attention < level:
+                low += 1
+        least_bid[slot] = low
+    return True
+
+
+@njit(cache=True)
+def _price_exactly(
+    candidates: CandidateArrays,
+    page: PageArrays,
+    pool: Int64s,
+    order: Int64s,
+    net: Int64s,
+    gross: Int64s,
+    tie_rank: Int64s,
+    leaf: Int64s,
+    tree: Int64s,
+    slot_row: Int64s,
+    row_slot: Int64s,
+    open_slots: Int64s,
+    picked: Int64s,
+    fill_count: Int,
+    steps_left: Int64s,
+    made: Int64s,
+) -> bool:
+    """Price every paid fill of the best page; False where the steps ran out.
+
+    Args:
+        candidates: as there.
+        page: as there.
+        pool: as there.
+        order: (K, S) slots by attention down.
+        net: as in `_search`, as all up to `row_slot`.
+        gross: (P, S) worth of a pair.
+        tie_rank: (P,) place by tie.
+        leaf: as there.
+        tree: as there.
+        slot_row: the best page.
+        row_slot: the best page.
+        open_slots: (P,) where each may stand.
+        picked: the slots filled, in the greedy order.
+        fill_count: how many.
+        steps_left: as there.
+        made: (2+S, S) out: critical and vcg price of each slot, 0 where none; then a row of thresholds for each.
+    """
+    slot_count = slot_row.size
+    frozen = ~_sold_slots(page.pinned_row)[0]
+    node_way = np.empty((4, tree.shape[1]), np.int64)
+    slot_way = np.empty((3, slot_count), np.int64)
+    least_bid = np.empty((2, slot_count), np.int64)
+    for part in range(2 + slot_count):
+        for slot in range(slot_count):
+            made[part, slot] = 0 if part < 2 else UNATTAINABLE
+    for number in range(fill_count):
+        at_slot = picked[number]
+        at = slot_row[at_slot]
+        advertiser = pool[_ADVERTISER, at]
+        if advertiser < 0:
+            continue
+        row = pool[_ROW, at]
+        charge = candidates.charge_code[row]
+        attention = page.attention_permille[charge]
+        floor = max(np.int64(0), candidates.floor_micros[row])
+        later = np.int64(0)  # siblings that come after it in the greedy order
+        for other in range(number + 1, fill_count):
+            later += pool[_ADVERTISER, slot_row[picked[other]]] == advertiser
+        for side in range(2 if later else 1):  # with all its siblings on the page; without the later ones
+            own_tree, own_slot_row, own_row_slot = tree.copy(), slot_row.copy(), row_slot.copy()
+            is_out = np.zeros(pool.shape[1], np.int64)
+            for other in range(pool.shape[1]):
+                is_out[other] = pool[_ADVERTISER, other] == advertiser and row_slot[other] < 0
+            if side == 1:
+                for other in range(number + 1, fill_count):
+                    sibling = slot_row[picked[other]]
+                    if pool[_ADVERTISER, sibling] == advertiser and not _take_out(
+                        net,
+                        leaf,
+                        is_out,
+                        own_tree,
+                        own_slot_row,
+                        own_row_slot,
+                        frozen,
+                        node_way,
+                        slot_way,
+                        steps_left,
+                        sibling,
+                    ):
+                        return False
+            if not _find_steps(
+                net,
+                gross,
+                tie_rank,
+                leaf,
+                is_out,
+                own_tree,
+                own_slot_row,
+                own_row_slot,
+                frozen,
+                node_way,
+                slot_way,
+                steps_left,
+                at,
+                candidates.weight_ppm[row],
+                candidates.value_micros[row] * 1_000_000,
+                floor,
+                attention,
+                open_slots[at],
+                page.opportunity_cost,
+                least_bid[side],
+            ):
+                return False
+        least, stair, total = np.int64(UNATTAINABLE), np.int64(UNATTAINABLE), np.int64(0)
+        for place in range(slot_count):  # down the levels of attention
+            slot = order[charge, place]
+            made[2 + at_slot, slot] = least_bid[0, slot]
+            least = min(least, least_bid[0, slot])
+            stair = min(stair, least_bid[1 if later else 0, slot])
+            level = attention[slot]
+            next_level = attention[order[charge, place + 1]] if place + 1 < slot_count else np.int64(0)
+            if level <= attention[at_slot] and next_level < level:
+                if level == attention[at_slot]:
+                    made[0, at_slot] = least
+                total += (level - next_level) * min(stair, made[0, at_slot])
+        made[1, at_slot] = (total + attention[at_slot] - 1) // attention[at_slot]
+    return True
+
+
+@njit(cache=True)
+def _take_columns(pool: Int64s, kept: Int64s, count: Int) -> Int64s:
+    taken = np.empty((pool.shape[0], count), np.int64)
+    for column in range(count):
+        for row in range(pool.shape[0]):
+            taken[row, column] = pool[row, kept[column]]
+    return taken
+
+
+@njit(cache=True)
+def _find_worth(
+    candidates: CandidateArrays, page: PageArrays, pool: Int64s, open_slots: Int64s
+) -> tuple[Int64s, Int64s]:
+    """Return net and gross worth of every pair (P, S): -1 and 0 where it may not be."""
+    count, slot_count = pool.shape[1], page.pinned_row.size
+    net = np.full((count, slot_count), -1, np.int64)
+    gross = np.zeros((count, slot_count), np.int64)
+    for at in range(count):
+        charge = candidates.charge_code[pool[_ROW, at]]
+        for slot in range(slot_count):
+            if _is_in(open_slots[at], slot):
+                worth = page.attention_permille[charge, slot] * pool[_SCORE, at]
+                cost = page.opportunity_cost[slot] if pool[_ADVERTISER, at] >= 0 else np.int64(0)
+                gross[at, slot] = worth
+                if worth > 0 and worth >= cost:
+                    net[at, slot] = worth - cost
+    return net, gross
+
+
+@njit(cache=True)
+def _load_page(
+    pool: Int64s, leaf: Int64s, tree: Int64s, winner_row: Int64s, frozen: Int, slot_row: Int64s, row_slot: Int64s
+) -> bool:
+    """Write a page given by rows as one given by places in the pool; False where one is not in it."""
+    for at in range(row_slot.size):
+        row_slot[at] = -1
+    for node in range(tree.shape[1]):
+        tree[_USED, node] = 0
+    for slot in range(slot_row.size):
+        slot_row[slot] = -1
+        if winner_row[slot] < 0 or _is_in(frozen, slot):
+            continue
+        for at in range(pool.shape[1]):
+            if pool[_ROW, at] == winner_row[slot]:
+                slot_row[slot] = at
+                row_slot[at] = slot
+                node = leaf[at]
+                while node > 0:
+                    tree[_USED, node] += 1
+                    node = tree[_PARENT, node]
+        if slot_row[slot] < 0:
+            return False
+    return True
+
+
+@njit(types.int64(_CandidateArrays, types.int64, _PageArrays, types.int64, _OutcomeArrays), cache=True)
+def allocate_exactly_nb(
+    candidates: CandidateArrays,
+    candidate_count: int,
+    page: PageArrays,
+    steps_max: int,
+    outcome: OutcomeArrays,
+) -> int:
+    """Turn a greedily filled page into the one worth most, if its caps can be expressed and there is time.
+
+    Worth is the sum of a·(w·b + H) over the slots sold, less the slot's opportunity cost where a paid candidate stands.
+    Of pages worth the same it is the one that takes the first pair in the greedy order, then the second, and so on; so
+    where the greedy page is worth most, it is the greedy page. A winner's critical price is the least bid of its own
+    with which it would get as much attention, its advertiser's unplaced candidates taken out; its vcg price is the
+    staircase of such bids with its advertiser's later candidates taken out too, never above the critical one.
+
+    The caller guarantees the bounds named in the arrays' docstrings; nothing is checked here.
+
+    Args:
+        candidates: as CandidateArrays says.
+        candidate_count: C.
+        page: as PageArrays says.
+        steps_max: pairs to look at before giving up; EXACT_STEPS_MAX for all there are.
+        outcome: in: what `allocate_and_price_nb` made of the page. Out: the page worth most, where EXACT_DONE.
+
+    Returns:
+        EXACT_DONE, EXACT_NOT_EXPRESSIBLE or EXACT_TOO_LARGE.
+    """
+    charge_count, slot_count = page.attention_permille.shape
+    steps_left = np.array([np.int64(steps_max)])
+    sold, sold_count = _sold_slots(page.pinned_row)
+    steps_left[0] -= candidate_count
+    if steps_left[0] < 0:
+        return EXACT_TOO_LARGE
+    rows, row_count = _drop_dominated(candidates, candidate_count, page)
+    pool, first = _make_pool(candidates, rows, row_count, charge_count)
+    open_slots = np.empty(row_count, np.int64)
+    for at in range(row_count):
+        open_slots[at] = pool[_SLOTS, at] & sold
+        for slot in range(slot_count):
+            if page.attention_permille[candidates.charge_code[pool[_ROW, at]], slot] == 0:
+                open_slots[at] &= ~(np.int64(1) << slot)
+    _close_caps(candidates, page, pool, open_slots)
+    kept, count = _drop_hopeless(pool, first, open_slots, sold_count)
+    steps_left[0] -= count * count
+    if steps_left[0] < 0:
+        return EXACT_TOO_LARGE
+    pool = _take_columns(pool, kept, count)
+    opened = np.empty(count, np.int64)
+    for at in range(count):
+        opened[at] = open_slots[kept[at]]
+    room = _close_caps(candidates, page, pool, opened)
+    leaf = np.zeros(count, np.int64)
+    tree, is_tree = _grow_tree(page, pool, opened, room, leaf)
+    if not is_tree:
+        return EXACT_NOT_EXPRESSIBLE
+
+    keys = np.empty((count, 3), np.int64)
+    by_tie, tie_rank = np.empty(count, np.int64), np.empty(count, np.int64)
+    for at in range(count):
+        keys[at, 0] = 0
+        keys[at, 1] = pool[_TIE, at]
+        keys[at, 2] = pool[_ROW, at]
+        by_tie[at] = at
+    _sort_best_first(by_tie, tie_rank, 0, count, keys)
+    for place in range(count):
+        tie_rank[by_tie[place]] = place
+    net, gross = _find_worth(candidates, page, pool, opened)
+    frozen = ~sold
+    is_out = np.zeros(count, np.int64)
+    slot_row, row_slot = np.full(slot_count, -1, np.int64), np.full(count, -1, np.int64)
+    node_way = np.empty((4, tree.shape[1]), np.int64)
+    slot_way = np.empty((3, slot_count), np.int64)
+    if not _fill_best(net, leaf, is_out, tree, slot_row, row_slot, frozen, node_way, slot_way, steps_left):
+        return EXACT_TOO_LARGE
+    best_tree, best_slot_row, best_row_slot = tree.copy(), slot_row.copy(), row_slot.copy()
+    if not _load_page(pool, leaf, tree, outcome.winner_row, frozen, slot_row, row_slot) or _is_worth_more(
+        net, best_slot_row, slot_row
+    ):
+        tree, slot_row, row_slot = best_tree, best_slot_row, best_row_slot
+        if not _settle_ties(
+            net, gross, tie_rank, leaf, is_out, tree, slot_row, row_slot, frozen, node_way, slot_way, steps_left
+        ):
+            return EXACT_TOO_LARGE
+
+    keys = np.zeros((slot_count, 3), np.int64)
+    picked, spare = np.empty(slot_count, np.int64), np.empty(slot_count, np.int64)
+    fill_count: Int = np.int64(0)
+    for slot in range(slot_count):
+        if slot_row[slot] >= 0:
+            keys[slot, 0] = gross[slot_row[slot], slot]
+            keys[slot, 1] = slot
+            picked[fill_count] = slot
+            fill_count += 1
+    _sort_best_first(picked, spare, 0, fill_count, keys)
+    made = np.empty((2 + slot_count, slot_count), np.int64)  # both prices and thresholds, as in `outcome`
+    order = _order_slots(page.attention_permille)
+    if not _price_exactly(
+        candidates,
+        page,
+        pool,
+        order,
+        net,
+        gross,
+        tie_rank,
+        leaf,
+        tree,
+        slot_row,
+        row_slot,
+        opened,
+        picked,
+        fill_count,
+        steps_left,
+        made,
+    ):
+        return EXACT_TOO_LARGE
+    for slot in range(slot_count):
+        standing = slot_row[slot]
+        outcome.winner_row[slot] = pool[_ROW, standing] if standing >= 0 else page.pinned_row[slot]
+        outcome.pick_order[slot] = -1
+        outcome.critical_micros[slot] = made[0, slot]
+        outcome.vcg_micros[slot] = made[1, slot]
+        for other in range(slot_count):
+            outcome.threshold_micros[slot, other] = made[2 + slot, other]
+    for number in range(fill_count):
+        outcome.pick_order[picked[number]] = number
+    return EXACT_DONE
+
+
 @njit(cache=True)
 def _stood_first(
     candidates: CandidateArrays,
@@ -1166,6 +2169,7 @@ def say_why_lost_nb(
                     break
             if reason[row] == LOST_TO_CAP:
                 break
+            reason[row] = LOST_TO_BETTER  # only on the page worth most: what stands elsewhere is worth more without it
 
 
 # ---------------------------------------------------------------------------------------------------------------------

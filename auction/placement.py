@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from auction.allocation import Allocation
 from auction.request import PageType
 from ledger.money import BID_MICROS_MAX
 from ledger.terms import Identifier
@@ -33,6 +34,11 @@ class PlacementDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     Attributes:
         attention_permille: one list for both charge types, or one each; left out, 1000 · 0.85^(t-1) for slot t.
+        pricing: what a winner pays: `critical`, the least bid that keeps its place; `vcg`, the harm it does to the
+            others; `first`, its own bid, which is for prices agreed beforehand: in an open auction it invites everybody
+            to bid less than the product is worth to them.
+        allocation: `greedy`, the most valuable pair of product and slot first; `exact`, the page worth most, where its
+            caps allow it and there is time. All placements of a request must have the same.
         floor_micros: floor of clicks, or one for each charge type.
         score_floor_micros: least score w·b + h, in micros per impression.
         relevance_floor_ppm: least relevance of a paid product.
@@ -42,8 +48,8 @@ class PlacementDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     page_types: Annotated[list[PageType], Meta(min_length=1, max_length=9)]
     slot_count: Annotated[int, Meta(ge=1, le=50)]
     attention_permille: AttentionList | Attention | None = None
-    pricing: Literal["critical"] = "critical"
-    allocation: Literal["greedy"] = "greedy"
+    pricing: Literal["critical", "vcg", "first"] = "critical"
+    allocation: Allocation = "greedy"
     floor_micros: FloorMicros | Floors = 0
     score_floor_micros: FloorMicros = 0
     relevance_floor_ppm: Annotated[int, Meta(ge=0, le=1_000_000)] = 0

@@ -18,6 +18,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from auction.allocation import Allocation, fill_again
 from auction.engine import Outcome
 from auction.kernel import (
     ENTRY,
@@ -33,7 +34,6 @@ from auction.kernel import (
     CandidateArrays,
     OutcomeArrays,
     PageArrays,
-    fill_page_nb,
 )
 from auction.market import Blocks, Market, new_outcome, outcome_in
 from auction.request import SlotRequest
@@ -125,6 +125,7 @@ class Note(Struct, frozen=True, array_like=True):
         lost: the same of those that did not; `lost_count` of them, the first of which are here.
         page: attention, opportunity cost, pins; caps.
         outcome: winners, both prices, thresholds, order.
+        allocation: how the page was filled; receipts older than this field are greedy.
     """
 
     auction_id: str
@@ -147,6 +148,7 @@ class Note(Struct, frozen=True, array_like=True):
     lost: bytes
     page: list[bytes]
     outcome: bytes
+    allocation: Allocation = "greedy"
 
 
 class OfferName(Struct, frozen=True, array_like=True):
@@ -262,16 +264,14 @@ def make_note(
         lost=found.lost[:lost].tobytes(),
         page=[*outcome.page_bytes[:PINNED], outcome.page.pinned_row.tobytes(), *outcome.page_bytes[PINNED + 1 :]],
         outcome=outcome.block.tobytes(),
+        allocation=outcome.allocation,
     )
 
 
 def replay_receipt(receipt: Receipt) -> OutcomeArrays:
     """Fill and price the page again from what the receipt holds; equal to what it was, bit for bit."""
     again = new_outcome(len(receipt.page.pinned_row))
-    nothing = np.zeros(0, np.int64)
-    fill_page_nb(
-        receipt.candidates, receipt.note.candidate_count, receipt.page, nothing, nothing, nothing, nothing, again
-    )
+    fill_again(receipt.note.allocation, receipt.candidates, receipt.note.candidate_count, receipt.page, again)
     return again
 
 

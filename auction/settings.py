@@ -11,6 +11,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         candidates_per_slot: how many of the best candidates are ranked at first for each slot of a placement; more
             are fetched while they could still change the answer.
         scan_rows_between_clock_looks: how many offers are looked at before the deadline is looked at again.
+        exact_steps_max: work to spend on a page whose placements ask for `allocation` `exact`, in looks at a pair of
+            candidate and slot, before it is left as the greedy allocation made it.
+        exact_steps_per_us: such looks a microsecond is enough for; fewer are spent when the deadline is near.
         deadline_reserve_us: microseconds of `tmax_ms` kept for minting beacons and writing the answer.
         organic_click_value_micros: what a click on an organic product is worth to the merchant, in micros; times its
             quality it is the product's value on a merchandised page.
@@ -36,6 +39,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     body_bytes_max: int = 2_000_000
     candidates_per_slot: int = 10
     scan_rows_between_clock_looks: int = 8_192
+    exact_steps_max: int = 20_000_000
+    exact_steps_per_us: int = 200
     deadline_reserve_us: int = 600
     organic_click_value_micros: int = 100_000
     organic_rank_value_micros: int = 20_000

@@ -13,8 +13,10 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Struct, UnsetType, field
 
+from auction.allocation import Allocation, make_exact
 from auction.kernel import (
     BID_MICROS_MAX,
+    EXACT_STEPS_MAX,
     GROUP_EVERYONE,
     GROUP_PAID,
     NO_ADVERTISER,
@@ -92,7 +94,7 @@ class SolvePage(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     profiles: dict[Literal["click", "impression"], list[Decimal]]
     ads: list[SolveAd]
     pricing: list[Literal["critical", "vcg", "first"]] = field(default_factory=lambda: ["critical"])
-    allocation: Literal["greedy"] = "greedy"
+    allocation: Allocation = "greedy"
     brand_cap: int | None = None
     sponsored_cap: int | None = None
     score_floor: Decimal = _ZERO
@@ -121,6 +123,9 @@ def solve_page(page: SolvePage | Mapping[str, Any]) -> dict[str, Any]:
         pick_order=np.empty(slot_count, np.int64),
     )
     allocate_and_price_nb(candidates, len(page.ads), arrays, SHORTLIST_COUNT, outcome)
+    used: Allocation = "greedy"
+    if page.allocation == "exact":
+        used = make_exact(candidates, len(page.ads), arrays, outcome, EXACT_STEPS_MAX)
 
     fills = [None if row == NO_CANDIDATE else page.ads[row].id for row in outcome.winner_row.tolist()]
     answer: dict[str, Any] = {"fills": fills, "welfare": _welfare(candidates, arrays, outcome)}
@@ -129,6 +134,8 @@ def solve_page(page: SolvePage | Mapping[str, Any]) -> dict[str, Any]:
     for rule in page.pricing:
         prices = candidates.bid_micros[outcome.winner_row] if rule == "first" else price_micros[rule]
         answer[rule] = {fills[slot]: _plain(Decimal(int(prices[slot])) * _MICRO) for slot in paid}
+    if page.allocation == "exact":
+        answer["allocation_used"] = used
     return answer
 
 
@@ -172,6 +179,8 @@ def _whole(number: Decimal, decimals: int, least: int, most: int, name: str) -> 
 
 def _to_arrays(page: SolvePage) -> tuple[CandidateArrays, PageArrays]:
     slot_count = len(page.slots)
+    if not slot_count:
+        raise ValueError("slots must be at least 1, were 0")
     if slot_count > SLOT_COUNT_MAX:
         raise ValueError(f"slots must be at most {SLOT_COUNT_MAX}, were {slot_count}")
     row_of = {ad.id: row for row, ad in enumerate(page.ads)}
@@ -227,9 +236,17 @@ def _page(page: SolvePage, row_of: dict[str, int]) -> PageArrays:
     caps = _caps(page.brand_cap, page.sponsored_cap, _bits([True] * slot_count))
     for name, limits in page.placements.items():
         caps += _caps(limits.brand_cap, limits.sponsored_cap, _bits([slot.placement == name for slot in page.slots]))
+    pinned: set[str] = set()
     for slot in page.slots:
-        if slot.pin is not None and slot.pin not in row_of:
+        if slot.pin is None:
+            continue
+        if slot.pin not in row_of:
             raise ValueError(f"a pin must be the id of an ad, was {slot.pin!r}")
+        ad = page.ads[row_of[slot.pin]]
+        product = ad.id if ad.product is None else ad.product
+        if product in pinned:
+            raise ValueError(f"a product must be pinned once, {product!r} is there twice")
+        pinned.add(product)
     opportunity_cost = [
         1000 * 1_000_000 * _whole(slot.opportunity_cost, 6, 0, BID_MICROS_MAX, "opportunity_cost")
         for slot in page.slots

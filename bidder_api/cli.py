@@ -604,18 +604,22 @@ def _print_metrics(metrics: dict[str, Any]) -> None:
 
 
 def _each_line(source: BinaryIO, sink: TextIO, answer: Callable[[Any], Any]) -> None:
-    """Answer every line of JSON with one; a bad line ends it, named."""
+    """Answer every line of JSON with one; a bad line is named, the others are answered, and the status tells of it."""
     import msgspec
 
     encode = msgspec.json.Encoder(decimal_format="number").encode  # exact amounts stay numbers
+    is_sound = True
     for number, line in enumerate(source, 1):
         if not line.strip():
             continue
         try:
             body = answer(msgspec.json.decode(line))
         except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError) as refusal:
+            is_sound = False
             sink.flush()
             click.echo(f"line {number}: {refusal}", err=True)
-            sys.exit(EXIT_USAGE)
+            continue
         sink.write(encode(body).decode() + "\n")
     sink.flush()
+    if not is_sound:
+        sys.exit(EXIT_USAGE)

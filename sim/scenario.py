@@ -294,6 +294,9 @@ def _check(scenario: Scenario, where: str) -> None:
         count = sum(page in placement.page_types for placement in scenario.placements)
         if count > 5:
             refuse("placements", f"a page holds at most 5, the {page} page would hold {count}")
+        ways = {placement.allocation for placement in scenario.placements if page in placement.page_types}
+        if len(ways) > 1:
+            refuse("placements", f"all of a page must have the same allocation, the {page} page would have both")
     needed = max(placement.slot_count for placement in scenario.placements)
     if scenario.clicks.seen_permille is not None and len(scenario.clicks.seen_permille) < needed:
         refuse(

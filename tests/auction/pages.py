@@ -8,6 +8,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from auction.kernel import (
+    EXACT_DONE,
+    EXACT_STEPS_MAX,
     GROUP_EVERYONE,
     GROUP_FIRST_FREE,
     GROUP_PAID,
@@ -19,8 +21,9 @@ from auction.kernel import (
     OutcomeArrays,
     PageArrays,
     allocate_and_price_nb,
+    allocate_exactly_nb,
 )
-from tests.auction import naive
+from tests.auction import naive, naive_exact
 
 PPM = 1_000_000
 
@@ -104,6 +107,22 @@ def decide(page: naive.Page, shortlist_count: int = 0) -> Decision:
     candidates, count, arrays, outcome = to_arrays(page)
     filled = allocate_and_price_nb(candidates, count, arrays, shortlist_count, outcome)
     assert filled == sum(order >= 0 for order in outcome.pick_order)
+    return read_decision(page, outcome)
+
+
+def decide_exactly(page: naive.Page) -> Decision | None:
+    """Decide the page with the kernel for the most worth; None where its caps cannot be expressed."""
+    candidates, count, arrays, outcome = to_arrays(page)
+    allocate_and_price_nb(candidates, count, arrays, 0, outcome)
+    made = allocate_exactly_nb(candidates, count, arrays, EXACT_STEPS_MAX, outcome)
+    decision = read_decision(page, outcome)
+    if made != EXACT_DONE:
+        assert decision == decide(page), "what cannot be made better stays as it was"
+        return None
+    return decision
+
+
+def read_decision(page: naive.Page, outcome: OutcomeArrays) -> Decision:
     ads = page.ads + list(page.pins.values())
     names = [None if row == NO_CANDIDATE else ads[row].name for row in outcome.winner_row]
     prices = {}
@@ -130,6 +149,18 @@ def decide_naively(page: naive.Page) -> Decision:
         [standing[slot].name if slot in standing else None for slot in range(page.slot_count)],
         [order.get(slot, -1) for slot in range(page.slot_count)],
         naive.prices(page),
+    )
+
+
+def decide_exactly_and_naively(page: naive.Page) -> Decision:
+    """Decide the page for the most worth with the naive twin."""
+    fills = naive_exact.allocate(page)
+    standing = page.pins | fills
+    order = {slot: step for step, slot in enumerate(naive_exact.in_greedy_order(page, fills))}
+    return Decision(
+        [standing[slot].name if slot in standing else None for slot in range(page.slot_count)],
+        [order.get(slot, -1) for slot in range(page.slot_count)],
+        naive_exact.prices(page, fills),
     )
 
 

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from auction.engine import Deadline, Outcome, hold_auction
-from auction.errors import PlacementNotOnPage, PlacementRepeated, PlacementUnknown, TooManySlots
+from auction.errors import AllocationMixed, PlacementNotOnPage, PlacementRepeated, PlacementUnknown, TooManySlots
 from auction.kernel import NO_CANDIDATE
 from auction.market import Market
-from auction.placement import Floors, PageCaps
+from auction.placement import Attention, Floors, PageCaps
 from auction.request import Page, RequestCandidate, RequestPlacement
 from auction.retailer_rule import Effect, Pin, Schedule, Scope, Target
 from auction.settings import Settings
+from ledger.terms import ChargeOn
 from tests.auction.worlds import (
     NOW,
     NOW_MS,
@@ -53,6 +54,21 @@ class TestPrices:
             won = world.winners(world.hold(request()))
             assert [name for name, _ in won] == ["p1", "p2"]
             assert [price for _, price in won] == pytest.approx(prices, abs=1)
+
+    def test_each_placement_of_a_page_bills_by_its_own_rule(self) -> None:
+        def place(name: str, attention: list[int], pricing: str) -> Any:
+            levels = Attention(click=attention, impression=attention)
+            return placement(name, len(attention), attention_permille=levels, pricing=pricing)
+
+        places = [place("a", [1000], "critical"), place("b", [600, 300], "vcg"), place("c", [200], "first")]
+        bids = [bid(f"bid_{n}", [f"p{n}"], (6 - n) * 1_000_000, f"cmp_{'abc'[n % 3]}") for n in range(1, 6)]
+        world = World(source(placements=places, bids=bids))
+        outcome = world.hold(request(placements=[RequestPlacement(placement_id=name) for name in "abc"]))
+        critical, vcg = outcome.arrays.critical_micros.tolist(), outcome.arrays.vcg_micros.tolist()
+        won = [world.winners(outcome, number) for number in range(3)]
+        assert won == [[("p1", critical[0])], [("p2", vcg[1]), ("p3", vcg[2])], [("p4", 2_000_000)]]
+        assert vcg[1] < critical[1]
+        assert critical[3] < 2_000_000
 
     def test_quality_decides_beside_the_bid_and_lowers_the_price(self) -> None:
         bids = [bid("bid_1", ["p1"], 1_000_000, "cmp_a"), bid("bid_2", ["p2"], 1_500_000, "cmp_b")]
@@ -242,6 +258,55 @@ class TestManyPlacements:
         world = World(source(placements=[placement("a", 50), placement("b", 50)]))
         with pytest.raises(TooManySlots):
             world.hold(request(placements=[RequestPlacement(placement_id=name) for name in "ab"]))
+
+
+class TestPageWorthMost:
+    """An impression is worth 10,000 anywhere, a click 9,000 in the first slot and half of that in the second."""
+
+    def world(self, **changes: Any) -> World:
+        attention = Attention(click=[1000, 500], impression=[1000, 1000])
+        slots = placement(slot_count=2, attention_permille=attention, **changes)
+        bids = [
+            bid("bid_1", ["p1"], 900_000, "cmp_a"),
+            bid("bid_2", ["p2"], 10_000_000, "cmp_b", charge_on=ChargeOn.IMPRESSION),
+        ]
+        return World(source(placements=[slots, placement("side", 1)], bids=bids))
+
+    def test_it_is_found_where_the_placement_asks_for_it(self) -> None:
+        greedy, exact = self.world(), self.world(allocation="exact")
+        first, second = greedy.hold(request()), exact.hold(request())
+        assert (names(greedy, first), first.allocation) == (["p2", "p1"], "greedy")
+        assert (names(exact, second), second.allocation) == (["p1", "p2"], "exact")
+        assert [price for _, price in exact.winners(second)] == [1, 1]
+        assert [one.charge_on for one in second.places[0].decisions] == [ChargeOn.CLICK, ChargeOn.IMPRESSION]
+
+    def test_with_no_time_left_for_it_the_greedy_page_is_given(self) -> None:
+        world = self.world(allocation="exact")
+        hasty = Deadline(NOW_MS, 1, lambda: 0)
+        outcome = hold_auction(request(), "auc_1", world.market, world.visitor(), world.spend, hasty, 1, SETTINGS)
+        assert (names(world, outcome), outcome.allocation, outcome.is_partial) == (["p2", "p1"], "greedy", False)
+
+    def test_a_page_is_filled_in_one_way(self) -> None:
+        world = self.world(allocation="exact")
+        asked = request(placements=[RequestPlacement(placement_id=name) for name in ("top", "side")])
+        with pytest.raises(AllocationMixed, match="'side' has greedy") as refused:
+            world.hold(asked)
+        assert refused.value.pointer == "/placements/1/placement_id"
+
+    def test_all_candidates_are_looked_at(self) -> None:
+        """However few the greedy page needs."""
+        large = large_source(3_000, product_count=300, advertiser_count=30)
+        greedy = World(large)
+        asked = request(Page(type="home"))
+        exact = World(
+            msgspec.structs.replace(
+                large, placements=[msgspec.structs.replace(one, allocation="exact") for one in large.placements]
+            )
+        )
+        found = exact.hold(asked)
+        assert found.allocation == "exact"
+        assert greedy.hold(asked).candidate_count < found.candidate_count
+        assert found.candidate_count == greedy.hold(asked, settings=SCAN_ALL).candidate_count
 
 
 class TestDeadline:

@@ -314,6 +314,37 @@ def test_on_a_separable_page_an_advertiser_pays_the_harm_it_does(seed: int) -> N
 
 
 @always
+@given(seeds)
+def test_on_a_separable_page_an_advertiser_gains_nothing_under_vcg_by_bidding_otherwise(seed: int) -> None:
+    """However many candidates it has, and whichever of them it bids for; values are the bids, without floors and h."""
+    chance = random.Random(seed)
+    page = separable_page(chance, with_floors=False)
+    assume(page.ads)
+    advertiser = chance.choice(page.ads).advertiser
+    own = {ad.name: ad for ad in page.ads if ad.advertiser == advertiser}
+
+    def gain(decision: Decision) -> Fraction:
+        return sum(
+            (
+                attention_of(page, decision, name) * ad.weight * (ad.bid - decision.prices[name].vcg)
+                for name, ad in own.items()
+                if name in decision.prices
+            ),
+            Fraction(0),
+        )
+
+    honest = decide(page)
+    rounded = sum((attention_of(page, honest, name) * ad.weight for name, ad in own.items()), Fraction(0))
+    for _ in range(4):
+        others = [0, *[ad.bid for ad in page.ads], *[price.critical for price in honest.prices.values()]]
+        otherwise = page
+        for name in own:
+            otherwise = naive.with_bid(otherwise, name, chance.choice(others) + chance.choice([0, 0, 1]))
+        decision = decide(otherwise)
+        assert gain(decision) <= gain(honest) + 2 * MICRO * rounded  # each price is rounded up twice
+
+
+@always
 @given(crowded_pages, seeds)
 def test_under_vcg_an_advertiser_with_one_candidate_gains_nothing_by_bidding_otherwise(
     page: naive.Page, seed: int

@@ -13,6 +13,7 @@ from auction.builder import build_snapshot
 from auction.errors import AuctionGone, AuctionUnknown
 from auction.kernel import OutcomeArrays
 from auction.loss import WORDS, LossReason
+from auction.placement import Attention
 from auction.receipt import ReceiptLog, read_receipts, read_segment, replay_receipt, time_of
 from auction.request import Page, RequestPlacement
 from auction.segment import HEAD, first_ms, list_segments, segments_between
@@ -359,6 +360,38 @@ class TestKeeping:
     def test_an_auctions_id_tells_its_time(self) -> None:
         assert time_of(new_id("auc", NOW_MS, bytes(10))) == NOW_MS
         assert time_of("bid_" + "0" * 26) is None
+
+
+def test_a_page_filled_for_the_most_worth_is_decided_again_as_it_was(tmp_path: Path) -> None:
+    """The second auction has no time for it: its receipt says so, and is replayed greedily."""
+    large = large_source(3_000, product_count=300, advertiser_count=30)
+    exact = [msgspec.structs.replace(one, allocation="exact", pricing="vcg") for one in large.placements]
+    served = Served(msgspec.structs.replace(large, placements=exact), tmp_path)
+    names = served.server.market.snapshot.names
+    used = []
+    for number, category in enumerate(names.category[:40]):
+        hurry = {"tmax_ms": 1} if number % 4 == 3 else {}
+        answer = served.fill(request(Page(type="category", category_id=category), **hurry))
+        assert answer.placements[0].fills or hurry
+        used.append(served.server.receipt(answer.auction_id, None).allocation)
+    assert set(used) == {"greedy", "exact"}
+    for receipt in read_receipts(tmp_path):
+        again = replay_receipt(receipt)
+        for name in OutcomeArrays._fields:
+            assert np.array_equal(getattr(again, name), getattr(receipt.outcome, name)), name
+
+
+def test_a_receipt_holds_both_prices_whichever_was_billed(tmp_path: Path) -> None:
+    for pricing in ("critical", "vcg", "first"):
+        attention = Attention(click=[1000, 500], impression=[1000, 500])
+        slots = placement(slot_count=2, attention_permille=attention, pricing=pricing)
+        served = Served(source(placements=[slots], bids=THREE), tmp_path / pricing)
+        answer = served.fill(request())
+        receipt = served.server.receipt(answer.auction_id, None)
+        won = next(one for one in receipt.placements[0].candidates if one.slot_position == 1)
+        assert won.vcg_micros < won.critical_micros < won.bid_micros
+        billed = {"critical": won.critical_micros, "vcg": won.vcg_micros, "first": won.bid_micros}[pricing]
+        assert answer.placements[0].fills[0].clearing_price_micros == billed
 
 
 def test_a_receipt_of_two_placements_keeps_them_apart(tmp_path: Path) -> None:

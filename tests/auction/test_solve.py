@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from auction.solve import SolvePage, eager_floor, solve_page
-from tests.auction import naive
+from tests.auction import naive, naive_exact
 
 CASES = sorted((Path(__file__).parent / "cases" / "mechanism").glob("*.json"))
 encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -72,7 +72,12 @@ def random_page(chance: random.Random) -> dict[str, Any]:
     }
     if chance.random() < 0.6:
         page["brand_cap"] = chance.randint(0, 3)
+    if chance.random() < 0.3:
+        page["sponsored_cap"] = chance.randint(0, slot_count)
     return page
+
+
+CAPS = (("brand_cap", None), ("sponsored_cap", "paid"))
 
 
 def as_drawn_on_the_whiteboard(page: dict[str, Any]) -> naive.Page:
@@ -101,25 +106,31 @@ def as_drawn_on_the_whiteboard(page: dict[str, Any]) -> naive.Page:
             )
             for ad in page["ads"]
         ],
-        caps=[naive.Cap(every, page["brand_cap"], per_brand=True)] if "brand_cap" in page else [],
+        caps=[naive.Cap(every, page[name], group, per_brand=group is None) for name, group in CAPS if name in page],
         score_floor=Fraction(page["score_floor"]) * micros,
     )
 
 
-def test_500_random_pages_agree_exactly_with_fractions() -> None:
+@pytest.mark.parametrize("allocation", ["greedy", "exact"])
+def test_500_random_pages_agree_exactly_with_fractions(allocation: str) -> None:
     chance = random.Random(20261124)
     fill_count = 0
     for _ in range(500):
         page = random_page(chance)
-        answer, twin = solve(page), as_drawn_on_the_whiteboard(page)
-        picks = naive.allocate(twin)
-        standing = {pick.slot: pick.ad.name for pick in picks}
-        assert answer["fills"] == [standing.get(slot) for slot in range(twin.slot_count)]
-        assert Fraction(answer["welfare"]) == naive.welfare(picks) / 1_000_000
-        prices = naive.prices(twin)
+        answer, twin = solve(page | {"allocation": allocation}), as_drawn_on_the_whiteboard(page)
+        if allocation == "greedy":
+            fills = {pick.slot: pick.ad for pick in naive.allocate(twin)}
+            prices = naive.prices(twin)
+        else:
+            assert answer["allocation_used"] == "exact"
+            fills = naive_exact.allocate(twin)
+            prices = naive_exact.prices(twin, fills)
+        assert answer["fills"] == [fills[slot].name if slot in fills else None for slot in range(twin.slot_count)]
+        welfare = sum((naive.pair_value(twin, ad, slot) for slot, ad in fills.items()), Fraction(0))
+        assert Fraction(answer["welfare"]) == welfare / 1_000_000
         assert answer["critical"] == {name: Decimal(price.critical) / 1_000_000 for name, price in prices.items()}
         assert answer["vcg"] == {name: Decimal(price.vcg) / 1_000_000 for name, price in prices.items()}
-        fill_count += len(picks)
+        fill_count += len(fills)
     assert fill_count > 800  # the pages are not empty
 
 
@@ -161,7 +172,14 @@ def test_a_page_of_only_the_necessary_fields_is_solved() -> None:
         (plain_page(slots=[{"pin": "b"}]), "a pin must be the id of an ad"),
         (plain_page(slots=[{}] * 65, profiles={"click": [1] * 65}), "slots must be at most 64"),
         (plain_page(ads=plain_page()["ads"] * 2), "ids of ads must differ"),
-        (plain_page(allocation="exact"), "Invalid enum value 'exact'"),
+        (plain_page(allocation="best"), "Invalid enum value 'best'"),
+        (plain_page(slots=[], profiles={"click": []}), "slots must be at least 1, were 0"),
+        (plain_page(ad_bid="Infinity"), "bid must be from 0 to 1000"),
+        (plain_page(ad_weight="NaN"), "weight must be from 0.000001 to 4"),
+        (plain_page(profiles={"click": ["NaN"]}), "attention must be from 0 to 1,"),
+        (plain_page(sponsored_cap=-1), "sponsored_cap must be at least 0"),
+        (plain_page(placements={"top": {"brand_cap": -1}}), "brand_cap must be at least 0"),
+        (plain_page(slots=[{"pin": "a"}] * 2, profiles={"click": [1, 1]}), "a product must be pinned once"),
         (plain_page(pricing=["next"]), "Invalid enum value 'next'"),
         (plain_page(colour="red"), "unknown field `colour`"),
         (plain_page(ad_colour="red"), "unknown field `colour`"),
@@ -175,3 +193,49 @@ def test_a_page_out_of_bounds_is_refused_by_name(page: dict[str, Any], rule: str
 def test_a_page_read_by_its_type_keeps_every_digit() -> None:
     page = msgspec.json.decode(encode(plain_page(ad_bid=Decimal("999.999999"), pricing=["first"])), type=SolvePage)
     assert solve_page(page)["first"] == {"a": Decimal("999.999999")}
+
+
+def test_where_caps_cross_the_page_stays_greedy_and_says_so() -> None:
+    """A product stands in one of two placements, each of which counts brands for itself."""
+    ads = [
+        {"id": name, "brand": brand, "type": "click", "bid": bid}
+        for name, brand, bid in (("a", "A", 4), ("b", "A", 3), ("c", "B", 2))
+    ]
+    placements = {"top": {"brand_cap": 1}, "side": {"brand_cap": 1}}
+    slots = [{"placement": "top"}] * 2 + [{"placement": "side"}] * 2
+    page = {"slots": slots, "profiles": {"click": [1, 0.9, 0.8, 0.7]}, "ads": ads, "placements": placements}
+    answer = solve(page | {"allocation": "exact"})
+    assert answer.pop("allocation_used") == "greedy"
+    assert answer == solve(page)
+
+
+def test_attention_may_rise_down_a_page_given_to_the_kernel_alone() -> None:
+    page = plain_page(slots=[{}, {}], profiles={"click": [0.5, 1]})
+    for allocation in ("greedy", "exact"):
+        assert solve(page | {"allocation": allocation})["fills"] == [None, "a"]
+
+
+@pytest.mark.parametrize("allocation", ["greedy", "exact"])
+def test_every_bound_at_once_is_solved_to_the_micro(allocation: str) -> None:
+    """64 slots, everything as large as it may be: one advertiser fewer than slots, so only floors set prices."""
+    ads = [
+        {
+            "id": f"a{n:02}",
+            "brand": f"B{n:02}",
+            "type": "click",
+            "bid": 1000,
+            "weight": 4,
+            "value": 1000,
+            "floor": 999.999999,
+        }
+        for n in range(63)
+    ]
+    page = {"slots": [{}] * 64, "profiles": {"click": [1] * 64}, "ads": ads, "pricing": ["critical", "vcg", "first"]}
+    answer = solve(page | {"allocation": allocation})
+    assert answer["fills"] == [*(ad["id"] for ad in ads), None]
+    assert answer["welfare"] == 63 * 5000
+    assert set(answer["critical"].values()) == set(answer["vcg"].values()) == {Decimal("999.999999")}
+    assert set(answer["first"].values()) == {1000}
+    more = [{**ad, "id": f"b{n:02}", "brand": f"C{n:02}"} for n, ad in enumerate(ads[:4])]
+    answer = solve(page | {"allocation": allocation, "ads": ads + more})
+    assert set(answer["critical"].values()) == {1000}, "somebody as dear is left without a slot"

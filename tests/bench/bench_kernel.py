@@ -4,6 +4,8 @@ Run as `python -m tests.bench.bench_kernel`. The rounds of the contestants are i
 them alike; figures are medians over rounds.
 
 - *kernel*: eligible candidates in, winners, thresholds and both prices out (two charge types, a cap per brand).
+- *exact*: the page worth most instead, with its prices; on top of the kernel's greedy page, which it begins with.
+  How many looks at a pair of candidate and slot it takes is what `exact_steps_per_us` in the settings rests on.
 - *numpy*: the same candidates' scores and the 8 best of them by `argpartition`; no rule, no price.
 """
 
@@ -14,6 +16,8 @@ from collections.abc import Callable
 import numpy as np
 
 from auction.kernel import (
+    EXACT_DONE,
+    EXACT_STEPS_MAX,
     GROUP_EVERYONE,
     NO_PIN,
     SHORTLIST_COUNT,
@@ -21,6 +25,7 @@ from auction.kernel import (
     OutcomeArrays,
     PageArrays,
     allocate_and_price_nb,
+    allocate_exactly_nb,
 )
 
 ROUND_COUNT = 400
@@ -76,10 +81,23 @@ def time_us(work: Callable[[], object]) -> float:
     return (time.perf_counter_ns() - started) / 1_000
 
 
+def steps_of(these: CandidateArrays, count: int, this_page: PageArrays, outcome: OutcomeArrays) -> int:
+    """Return how many looks the page worth most takes, by halving."""
+    low, high = 0, 1 << 40
+    while low < high:
+        middle = (low + high) // 2
+        allocate_and_price_nb(these, count, this_page, SHORTLIST_COUNT, outcome)
+        if allocate_exactly_nb(these, count, this_page, middle, outcome) == EXACT_DONE:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
 def main() -> None:
     """Print the table."""
-    print("| candidates | brands | slots | kernel p50 µs | p99 µs | numpy p50 µs | kernel / numpy |")
-    print("|---|---|---|---|---|---|---|")
+    print("| candidates | brands | slots | kernel p50 µs | p99 | exact p50 µs | p99 | looks | per µs | numpy p50 µs |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for count, brand_count, slot_count in (
         (20, 5, 8),
         (200, 40, 8),
@@ -92,15 +110,24 @@ def main() -> None:
     ):
         these, (this_page, outcome) = candidates(count, brand_count), page(slot_count, 2)
         ours: list[float] = []
+        exact: list[float] = []
         theirs: list[float] = []
+
+        def fill() -> None:
+            allocate_and_price_nb(these, count, this_page, SHORTLIST_COUNT, outcome)  # noqa: B023
+
+        def fill_exactly() -> None:
+            allocate_exactly_nb(these, count, this_page, EXACT_STEPS_MAX, outcome)  # noqa: B023
+
         for _ in range(ROUND_COUNT):
-            ours.append(
-                time_us(lambda: allocate_and_price_nb(these, count, this_page, SHORTLIST_COUNT, outcome))  # noqa: B023
-            )
+            ours.append(time_us(fill))
+            exact.append(time_us(fill_exactly))
             theirs.append(time_us(lambda: best_scores(these)))  # noqa: B023
-        p50, p99, other = statistics.median(ours), statistics.quantiles(ours, n=100)[98], statistics.median(theirs)
+        looks, p50s = steps_of(these, count, this_page, outcome), [statistics.median(each) for each in (ours, exact)]
+        p99s = [statistics.quantiles(each, n=100)[98] for each in (ours, exact)]
         print(
-            f"| {count:,} | {brand_count:,} | {slot_count} | {p50:.0f} | {p99:.0f} | {other:.0f} | {p50 / other:.2f} |"
+            f"| {count:,} | {brand_count:,} | {slot_count} | {p50s[0]:.0f} | {p99s[0]:.0f} | {p50s[1]:.0f} | "
+            f"{p99s[1]:.0f} | {looks:,} | {looks / p50s[1]:.0f} | {statistics.median(theirs):.0f} |"
         )
 
 

@@ -1,6 +1,7 @@
 """The `endcap` command: what a person types, what it answers, and with which status it ends."""
 
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -169,7 +170,26 @@ def test_a_page_is_solved_from_standard_input_and_a_bad_line_is_named() -> None:
     }  # fmt: skip
     answer = json.loads(run("auction", "solve", input=json.dumps(page) + "\n").output)
     assert (answer["fills"], answer["critical"]) == (["a"], {"a": 0.25})
-    assert "line 2: " in run("auction", "solve", input=json.dumps(page) + "\nnothing\n", status=2).output
+    bad = ["nothing", json.dumps(page | {"brand_cap": -1}), json.dumps(page)[:-1] + ', "score_floor": NaN}']
+    lines = [*bad, json.dumps(page | {"allocation": "exact"})]
+    done = run("auction", "solve", input="\n".join(lines) + "\n", status=2)
+    for number, rule in enumerate(
+        ("JSON is malformed", "brand_cap must be at least 0, was -1", "JSON is malformed"), 1
+    ):
+        assert f"line {number}: {rule}" in done.stderr
+    assert json.loads(done.stdout) == answer | {"allocation_used": "exact"}, "the good lines are answered all the same"
+
+
+def test_the_real_command_answers_page_by_page_as_its_function_does() -> None:
+    from auction.solve import solve_page
+    from tests.auction.test_solve import encode, random_page
+
+    chance = random.Random(7)
+    pages = [random_page(chance) | {"allocation": chance.choice(["greedy", "exact"])} for _ in range(200)]
+    lines = b"".join(encode(page) + b"\n" for page in pages)
+    command = [sys.executable, "-m", "bidder_api", "auction", "solve"]
+    done = subprocess.run(command, input=lines, capture_output=True, check=True)
+    assert done.stdout == b"".join(encode(solve_page(json.loads(encode(page)))) + b"\n" for page in pages)
 
 
 def test_the_books_are_verified_exported_and_signed(tmp_path: Path) -> None:

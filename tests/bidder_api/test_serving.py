@@ -75,6 +75,39 @@ def test_a_published_bid_is_filled_billed_and_explained(shop: World) -> None:
     assert foreign.text.replace(answer["auction_id"], "ID") == unknown.text.replace("auc_x", "ID")
 
 
+def test_each_placement_bills_by_its_own_rule_and_a_page_is_filled_in_one_way(shop: World) -> None:
+    product = {
+        "title": "Sock", "link": "https://shop.example/p2", "price_micros": 1_000_000, "brand": "Acme",
+        "product_type": "Shoes", "advertiser_ids": ["acme"],
+    }  # fmt: skip
+    shop.call("PUT", "/v1/products/p2", product, role="merchant")
+    campaign = shop.call("GET", "/v1/campaigns").json()["items"][0]["campaign_id"]
+    bid = {"campaign_id": campaign, "product_ids": ["p2"], "bid_micros": 80_003}
+    assert shop.call("POST", "/v1/bids", bid).status_code == 201
+    both = [{"placement_id": "top"}, {"placement_id": "side"}]
+
+    def put(name: str, **changes: Any) -> None:
+        answer = shop.call("PUT", f"/v1/placements/{name}", PLACEMENT | changes, role="merchant")
+        assert answer.status_code in (200, 201), answer.text
+        shop.publish()
+
+    put("side", pricing="first")
+    places = fill(shop, placements=both)["placements"]
+    assert [one["fills"][0]["clearing_price_micros"] for one in places] == [50_021, 80_003]
+    put("side", pricing="vcg")
+    answer = fill(shop, placements=both)
+    assert [one["fills"][0]["clearing_price_micros"] for one in answer["placements"]] == [50_021, 50_021]
+    put("side", allocation="exact")
+    asked = {"page": {"type": "category", "category_id": "Shoes"}, "placements": both}
+    refused = shop.call("POST", "/v1/fills", asked, role="retailer")
+    assert (refused.status_code, refused.json()["code"]) == (422, "allocation_mixed")
+    assert refused.json()["pointer"] == "/placements/1/placement_id"
+    put("top", allocation="exact")
+    answer = fill(shop, placements=both)
+    receipt = shop.call("GET", f"/v1/auctions/{answer['auction_id']}", role="retailer").json()
+    assert receipt["allocation"] == "exact"
+
+
 def test_money_spent_is_known_to_the_auction_at_once(shop: World) -> None:
     total = 0
     for number in range(40):

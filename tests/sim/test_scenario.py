@@ -55,6 +55,15 @@ def test_every_shipped_scenario_is_accepted() -> None:
             {"placements": [{"placement_id": "a", "page_types": ["home"], "slot_count": 1}] * 2},
             "placements[1].placement_id: must be unique",
         ),
+        (
+            {
+                "placements": [
+                    {"placement_id": "a", "page_types": ["home"], "slot_count": 1, "pricing": "vcg"},
+                    {"placement_id": "b", "page_types": ["home"], "slot_count": 1, "allocation": "exact"},
+                ]
+            },
+            "placements: all of a page must have the same allocation, the home page would have both",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_place(changes: dict[str, Any], sentence: str) -> None:
