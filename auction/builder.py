@@ -14,12 +14,12 @@ from affinity.audience import Audience
 from affinity.catalog import CATEGORY_SEPARATOR, Product, category_and_ancestors
 from affinity.pattern import NavigationPattern
 from auction.campaign import Bid, BidContext, Campaign, Keyword
-from auction.kernel import CLICK, IMPRESSION, OFFER
+from auction.kernel import CLICK, IMPRESSION, OFFER, UNKNOWN_TEMPERATURE
 from auction.loss import LossReason
 from auction.market import highest_score
 from auction.placement import PageCaps, Placement
 from auction.retailer_rule import RetailerRule
-from auction.rules import CatalogueColumns, in_evaluation_order, target_mask
+from auction.rules import compile_rules
 from auction.snapshot import (
     ALL_HOURS,
     ALL_PAGES,
@@ -100,9 +100,7 @@ def build_snapshot(source: SnapshotSource, quality_of: QualityOf = same_quality)
     expected_ppm = quality_of(catalogue.product_id)
     offer = _number_offers(bids, catalogue, targeting, campaign_row, campaign_advertiser, advertiser_row, expected_ppm)
     postings = _Postings(offer, catalogue, targeting)
-    rules = in_evaluation_order(source.rules)
-    rule_columns = CatalogueColumns(products, source.read_at_ms)
-    masks = [np.packbits(target_mask(rule.target, rule_columns)) for rule in rules]
+    compiled = compile_rules(source.rules, products, source.read_at_ms)
     id_start, id_letters = _text_column(catalogue.product_id)
     bid_start, bid_letters = _text_column([bid.bid_id for bid in bids])
     names = Names(
@@ -118,7 +116,7 @@ def build_snapshot(source: SnapshotSource, quality_of: QualityOf = same_quality)
         campaign_id=list(campaign_row),
         placements=placements,
         page_caps=source.page_caps,
-        rules=rules,
+        rules=compiled.rules,
         targets=TargetsSpec(targeting.audiences, targeting.patterns),
         keywords=list(targeting.keywords.row_of),
         words=catalogue.words,
@@ -164,7 +162,8 @@ def build_snapshot(source: SnapshotSource, quality_of: QualityOf = same_quality)
         wish_start=_int64s(targeting.wish_start),
         wish=_int64s(targeting.wish),
         multiplier_max_ppm=_int64s(targeting.multiplier_max_ppm),
-        rule_target_bits=np.array(masks, np.uint8) if masks else np.zeros((0, -(-len(products) // 8)), np.uint8),
+        rule_target_bits=compiled.target_bits,
+        rule_value_micros=compiled.value_micros,
     )
     return Snapshot(names, columns)
 
@@ -329,6 +328,8 @@ class _Targeting:
     def _condition(self, context: BidContext) -> list[int]:
         hours = context.hours
         numbers = [ALL_HOURS if hours is None else sum(1 << hour for hour in set(hours))]
+        warmth = context.temperature_c
+        numbers += (UNKNOWN_TEMPERATURE, -UNKNOWN_TEMPERATURE) if warmth is None else warmth.bounds_milli()
         wanted = (context.devices, context.regions, context.stores, context.weather)
         for dimension, values in zip(CONTEXT_DIMENSIONS, wanted, strict=True):
             names = [(dimension, value) for value in sorted(set(values or ()))]

@@ -25,6 +25,8 @@ from auction.kernel import (
     TERM_COUNT,
     TERM_LEFT_IN_LISTS,
     TERM_LEFT_IN_PRODUCTS,
+    TERM_VALUE_MAX,
+    UNKNOWN_TEMPERATURE,
     VALUE_MICROS_MAX,
     AskerArrays,
     PlaceArrays,
@@ -42,7 +44,7 @@ from auction.settings import Settings
 from auction.snapshot import CONTEXT_DIMENSIONS, PAGE_BIT, Int32s, Int64s
 from auction.spend import SpendView
 
-SCORE_MAX = 4 * PPM * BID_MICROS_MAX  # what is not known to be worth less
+SCORE_MAX = 4 * PPM * BID_MICROS_MAX + PPM * VALUE_MICROS_MAX  # what is not known to be worth less
 WANTED_ALL = 1 << 40  # more candidates than there can be
 
 
@@ -183,6 +185,7 @@ def lay_place(
         0,  # at offer
         candidates is None,  # something may be left in the lists
     )
+    term[TERM_VALUE_MAX] = plan.value_micros_max
     listed = _list_own(visitor) if candidates is None else _list_candidates(candidates, number, market)
     arrays = PlaceArrays(plan.effect, term, context.lists.copy(), listed)
     return Place(placement, number, first_slot, slot_count, plan, candidates is not None, arrays)
@@ -226,7 +229,7 @@ def find_organic(
         next_row = place.organic.listed["product_row"][place.organic.term[TERM_AT_PRODUCT]]
         quality = int(market.base_quality_ppm[next_row])
         merit = max(1, int(asker.fact[FACT_CLICK_VALUE]) * quality // PPM)
-        merit = min(merit * place.plan.boost_ppm_max // PPM + 1, VALUE_MICROS_MAX)
+        merit = min(merit * place.plan.boost_ppm_max // PPM + 1 + place.plan.value_micros_max, VALUE_MICROS_MAX)
         place.unseen_organic_score = merit * PPM
 
 
@@ -272,11 +275,18 @@ def _set_fact(
         settings.organic_rank_value_micros,
         market.scratch.next_question(),
         market.scratch.audience_word_count,
+        _temperature_of(context.get("temperature_c")),
         *[
             row_of((dimension, value), -1) if isinstance(value := context.get(dimension), str) else -1
             for dimension in CONTEXT_DIMENSIONS
         ],
     )
+
+
+def _temperature_of(told: object) -> int:
+    """Return a temperature of the context in thousandths of a degree, UNKNOWN_TEMPERATURE for what is none."""
+    is_number = isinstance(told, int | float) and not isinstance(told, bool) and -1000 <= told <= 1000
+    return round(told * 1000) if is_number else UNKNOWN_TEMPERATURE  # type: ignore[operator]
 
 
 def _capped_bids(visitor: VisitorView, market: Market, now_ms: int) -> list[int]:

@@ -24,12 +24,12 @@ from auction.errors import PlacementNotOnPage, PlacementRepeated, PlacementUnkno
 from auction.kernel import (
     CLICK,
     GROUP_EVERYONE,
-    GROUP_FIRST_FREE,
     GROUP_PAID,
     IMPRESSION,
     NO_PIN,
     SLOT_COUNT_MAX,
     AskerArrays,
+    FoundArrays,
     OutcomeArrays,
     PageArrays,
     fill_page_nb,
@@ -97,11 +97,16 @@ class Decision(Struct, frozen=True):
 
 
 class PlaceOutcome(Struct, frozen=True):
-    """What was decided for one placement; `no_fill_reason` says why nothing was."""
+    """What was decided for one placement; `no_fill_reason` says why nothing was.
+
+    Attributes:
+        reserved_slot_count: slots left empty because they are for own-brand products, of which there were too few.
+    """
 
     placement_id: str
     no_fill_reason: str | None
     decisions: list[Decision]
+    reserved_slot_count: int = 0
 
 
 class Outcome(Struct, frozen=True):
@@ -348,7 +353,7 @@ def _page_arrays(request: SlotRequest, places: Sequence[Place], market: Market) 
     """Return the page's slots with their attention, and every cap over them; equal pages share all but the pins."""
     key = (
         request.page.type,
-        *[(one.placement.placement_id, one.slot_count, one.plan.brand_max, one.plan.group_max) for one in places],
+        *[(one.placement.placement_id, one.slot_count, one.plan.caps) for one in places],
     )
     known = market.pages.get(key)
     if known is None:
@@ -372,9 +377,9 @@ def _make_page(page_type: str, places: Sequence[Place], market: Market) -> PageA
         attention[CLICK, begin:end] = place.placement.attention_permille.click[: place.slot_count]
         attention[IMPRESSION, begin:end] = place.placement.attention_permille.impression[: place.slot_count]
         caps.append((GROUP_EVERYONE, 1, slots, place.placement.brand_max))
-        caps.append((GROUP_EVERYONE, 1, slots, place.plan.brand_max))
         caps.append((GROUP_PAID, 0, slots, place.placement.sponsored_max))
-        caps += [(GROUP_FIRST_FREE << bit, 1, slots, most) for bit, most in enumerate(place.plan.group_max)]
+        for cap in place.plan.caps:
+            caps += [(cap.groups, cap.per_brand, some << begin, most) for some, most in cap.over(place.slot_count)]
     page_caps = market.snapshot.names.page_caps.get(page_type)
     if page_caps is not None:
         caps.append((GROUP_EVERYONE, 1, everywhere, page_caps.brand_max))
@@ -425,8 +430,9 @@ def _read_outcome(
                     winner,
                 )
             )
+        reserved = _count_reserved(place, decisions, found) if place.plan.own_brand_min else 0
         reason = None if decisions else _no_fill_reason(place, market, is_partial, no_paid_reason)
-        outcomes.append(PlaceOutcome(place.placement.placement_id, reason, decisions))
+        outcomes.append(PlaceOutcome(place.placement.placement_id, reason, decisions, reserved))
     return outcomes
 
 
@@ -436,6 +442,15 @@ def _price(pricing: str, slot: int, winner: int, arrays: OutcomeArrays, market: 
     if pricing == "first":
         return int(market.scratch.found.candidate.bid_micros[winner])
     return int(arrays.critical_micros[slot])
+
+
+def _count_reserved(place: Place, decisions: Sequence[Decision], found: FoundArrays) -> int:
+    """Count the slots only own-brand products might have taken, and none did."""
+    rows = [decision.candidate_row for decision in decisions]
+    others = found.candidate.group_bits[rows] & np.uint64(place.plan.other_brands)
+    own_brand_count = int((others == 0).sum())
+    missing = min(place.plan.own_brand_min, place.slot_count) - own_brand_count
+    return max(0, min(missing, place.slot_count - len(decisions)))
 
 
 def _no_fill_reason(place: Place, market: Market, is_partial: bool, no_paid_reason: str | None) -> str:

@@ -116,7 +116,7 @@ class Market:
         self.snapshot = snapshot
         self.model = model
         self.has_impression_bids = bool((columns.offer["charge"] != CLICK).any())
-        self.rules = RuleBook(snapshot.rules, columns.rule_target_bits, snapshot.product_row)
+        self.rules = RuleBook(snapshot.rules, columns.rule_target_bits, columns.rule_value_micros, snapshot.product_row)
         self.arrays = MarketArrays(
             offer=columns.offer,
             product=product,

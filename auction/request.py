@@ -104,12 +104,18 @@ class Fill(Struct, frozen=True, gc=False):
     disclosure: Disclosure | None
 
 
-class PlacementFills(Struct, frozen=True):
-    """One placement's fills in page order; `no_fill_reason` says why there are none."""
+class PlacementFills(Struct, frozen=True, omit_defaults=True):
+    """One placement's fills in page order; `no_fill_reason` says why there are none.
+
+    Attributes:
+        reserved_slot_count: slots left empty because a rule keeps them for own-brand products, of which too few could
+            stand there; left out where there are none.
+    """
 
     placement_id: str
     no_fill_reason: str | None
     fills: list[Fill]
+    reserved_slot_count: int = 0
 
 
 class SlotResponse(Struct, frozen=True):

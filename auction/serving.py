@@ -269,7 +269,7 @@ class SlotServer:
                     fills.append(self._paid_fill(held, place.placement_id, decision))
             if place.no_fill_reason is not None:
                 self.metrics.count_no_fill(place.no_fill_reason)
-            places.append(PlacementFills(place.placement_id, place.no_fill_reason, fills))
+            places.append(PlacementFills(place.placement_id, place.no_fill_reason, fills, place.reserved_slot_count))
         version = held.market.snapshot.version
         experiment_id = self.experiment.experiment_id
         return SlotResponse(held.auction_id, version, experiment_id, held.variant, outcome.is_partial, places)

@@ -32,7 +32,7 @@ Int64s = NDArray[np.int64]
 Int32s = NDArray[np.int32]
 Bytes = NDArray[np.uint8]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _MAGIC = b"ENDCAPSN"
 _ALIGNMENT = 64
 
@@ -123,6 +123,7 @@ class Columns(Struct, frozen=True, kw_only=True):
             see MarketArrays in kernel.py.
         multiplier_max_ppm: greatest factor of each of those rows, at least 1.
         rule_target_bits: (R, ⌈P/8⌉) which products a rule is about.
+        rule_value_micros: (V, P) what each rule that gives a value gives each product, in the order of those rules.
     """
 
     offer: NDArray[np.void]
@@ -159,6 +160,7 @@ class Columns(Struct, frozen=True, kw_only=True):
     wish: Int64s
     multiplier_max_ppm: Int64s
     rule_target_bits: Bytes
+    rule_value_micros: Int32s
 
 
 class Snapshot:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
-import numpy as np
 from msgspec import Meta, Struct
 from sqlalchemy.engine import Connection
 from starlette.requests import Request
@@ -17,11 +16,12 @@ from starlette.responses import Response
 from affinity.catalog import Product
 from affinity.navigation import Consent
 from affinity.store import read_products_changed
-from auction.engine import Decision, Outcome, hold_auction, no_deadline
+from auction.eligibility import Place
+from auction.engine import Decision, Outcome, PlaceOutcome, hold_auction, no_deadline
 from auction.market import Market
 from auction.request import Page, RequestPlacement, SlotRequest
 from auction.retailer_rule import RetailerRule, RuleDraft
-from auction.rules import CatalogueColumns, in_evaluation_order, target_mask
+from auction.rules import EVALUATION_ORDER, PinnedSlot, compile_rules
 from auction.serving import SlotServer
 from auction.snapshot import Snapshot
 from auction.store import list_rules
@@ -83,19 +83,39 @@ class Missing(Struct, frozen=True, kw_only=True):
     rule_ids: list[str]
 
 
+class Ignored(Struct, frozen=True, kw_only=True):
+    """A rule in force that does nothing on this page."""
+
+    rule_id: str
+    words: str
+
+
 class PreviewPlacement(Struct, frozen=True, kw_only=True):
-    """One placement. `gone` names, on the page after, what stood there before."""
+    """One placement.
+
+    Attributes:
+        reserved_slot_count: slots left empty for want of own-brand products.
+        gone: on the page after, what stood there before.
+        ignored: rules in force here that do nothing, and why.
+    """
 
     placement_id: str
     no_fill_reason: str | None
+    reserved_slot_count: int
     tiles: list[Tile]
     gone: list[Missing]
+    ignored: list[Ignored]
 
 
 class PreviewAnswer(Struct, frozen=True, kw_only=True):
-    """The page under the live rules, and under the changed ones."""
+    """The page under the live rules, and under the changed ones.
+
+    Attributes:
+        evaluation_order: in which order rules act, whatever order they were written in.
+    """
 
     snapshot_version: int
+    evaluation_order: list[str]
     before: list[PreviewPlacement]
     after: list[PreviewPlacement]
 
@@ -153,13 +173,12 @@ def with_rules(snapshot: Snapshot, rules: Sequence[RetailerRule], products: Sequ
     """Return the snapshot with other rules; products changed since it was built count as they were then."""
     by_id = {product.product_id: product for product in products}
     known = [by_id.get(product_id) or Product(product_id=product_id) for product_id in snapshot.product_id]
-    ordered = in_evaluation_order(rules)
-    columns = CatalogueColumns(known, snapshot.names.read_at_ms)
-    masks = [np.packbits(target_mask(rule.target, columns)) for rule in ordered]
-    bits = np.array(masks, np.uint8) if masks else np.zeros((0, -(-len(known) // 8)), np.uint8)
+    made = compile_rules(rules, known, snapshot.names.read_at_ms)
     return Snapshot(
-        msgspec.structs.replace(snapshot.names, rules=ordered),
-        msgspec.structs.replace(snapshot.columns, rule_target_bits=bits),
+        msgspec.structs.replace(snapshot.names, rules=made.rules),
+        msgspec.structs.replace(
+            snapshot.columns, rule_target_bits=made.target_bits, rule_value_micros=made.value_micros
+        ),
     )
 
 
@@ -187,7 +206,12 @@ def _decide_both(server: SlotServer, body: PreviewRequest, before: Market, after
             for tile in earlier.tiles
             if tile.product_id not in still_there
         )
-    return PreviewAnswer(snapshot_version=before.snapshot.version, before=pages[0], after=pages[1])
+    return PreviewAnswer(
+        snapshot_version=before.snapshot.version,
+        evaluation_order=EVALUATION_ORDER,
+        before=pages[0],
+        after=pages[1],
+    )
 
 
 def _describe(outcome: Outcome, market: Market) -> list[PreviewPlacement]:
@@ -196,7 +220,9 @@ def _describe(outcome: Outcome, market: Market) -> list[PreviewPlacement]:
             placement_id=place.placement_id,
             no_fill_reason=place.no_fill_reason,
             tiles=[_tile(decision, market, laid.plan.rule_rows) for decision in place.decisions],
+            reserved_slot_count=place.reserved_slot_count,
             gone=[],
+            ignored=_ignored(laid, place, market),
         )
         for laid, place in zip(outcome.laid, outcome.places, strict=True)
     ]
@@ -226,12 +252,35 @@ def _tile(decision: Decision, market: Market, rule_rows: Sequence[int]) -> Tile:
     )
 
 
+def _ignored(laid: Place, place: PlaceOutcome, market: Market) -> list[Ignored]:
+    """Return the rules that another one, the catalogue or this page leaves without effect, with the reason."""
+    snapshot = market.snapshot
+    reasons = dict(laid.plan.ignored)
+    standing = {decision.slot_position for decision in place.decisions if decision.is_pinned}
+    for pin in laid.plan.pins:
+        if pin.slot_position not in standing:
+            reasons[pin.rule_row] = _why_not_pinned(pin, laid, market)
+    return [Ignored(rule_id=snapshot.rules[row].rule_id, words=reasons[row]) for row in sorted(reasons)]
+
+
+def _why_not_pinned(pin: PinnedSlot, laid: Place, market: Market) -> str:
+    product_id = market.snapshot.product_id[pin.product_row]
+    if pin.slot_position > laid.slot_count:
+        return f"there is no slot {pin.slot_position}; the placement has {laid.slot_count} here"
+    if not market.arrays.product[pin.product_row]["is_available"]:
+        return f"product {product_id!r} is out of stock"
+    if laid.plan.excludes(pin.product_row):
+        return f"a rule keeps product {product_id!r} out"
+    return f"the page or the visitor leaves product {product_id!r} out, or it stands elsewhere on the page"
+
+
 def _missing(product_id: str, snapshot: Snapshot, rule_rows: Sequence[int]) -> Missing:
     product_row = snapshot.product_row[product_id]
     excluding = [
         snapshot.rules[row]
         for row in rule_rows
-        if snapshot.rules[row].effect.exclude and _touches(snapshot, row, product_row)
+        if (snapshot.rules[row].effect.exclude and _touches(snapshot, row, product_row))
+        or (snapshot.rules[row].effect.require and not _touches(snapshot, row, product_row))
     ]
     words = f"kept out by {', '.join(rule.name for rule in excluding)}" if excluding else "others came before it"
     return Missing(product_id=product_id, words=words, rule_ids=[rule.rule_id for rule in excluding])

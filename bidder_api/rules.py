@@ -7,9 +7,9 @@ from sqlalchemy.engine import Connection
 
 from affinity.store import get_product, next_change_seq, read_attribute_types
 from auction.placement import Floors
-from auction.retailer_rule import Effect, RetailerRule, RuleDraft, Target
-from auction.rules import RULE_FIELDS
+from auction.retailer_rule import Effect, RetailerRule, RuleDraft, Target, Value
 from auction.store import get_placement, get_rule, insert_rule, list_rules, update_rule
+from auction.target import RULE_FIELDS
 from bidder_api.call import Answer, Call, check_match, etag
 from bidder_api.errors import Conflict, Invalid, NotFound
 from bidder_api.resources import PageQuery, given, make_id, moment, page_of, patch_type, read_page
@@ -19,6 +19,11 @@ RulePatch = patch_type(RuleDraft, "RulePatch")
 RulePage = page_of("Rule", RetailerRule)
 TARGET_DEPTH_MAX = 16
 TARGET_NODE_COUNT_MAX = 500
+_WITHOUT_TARGET = {
+    "pin": "a pin names its product; it has no target",
+    "own_brand_min": "own_brand_min is about own-brand products; it has no target",
+    "sponsored_max": "sponsored_max is about everything paid; it has no target",
+}
 _NUMERIC_FIELDS = frozenset({"price_micros", "margin_rate", "stock", "rating", "image_count", "age_days"})
 
 
@@ -85,9 +90,11 @@ def check_rule(connection: Connection, retailer_id: str, rule: RetailerRule, poi
         Invalid: an effect that does nothing or several things, or names what is not there; a target that asks for a
             field no product has; a schedule that ends before it starts.
     """
-    _check_effect(connection, retailer_id, rule.effect, f"{pointer}/effect")
-    if rule.effect.pin is not None and rule.target is not None:
-        raise Invalid("target_not_allowed", "a pin names its product; it has no target", f"{pointer}/target")
+    _check_effect(connection, retailer_id, rule.effect, rule.target, f"{pointer}/effect")
+    if rule.target is not None:
+        for name, why in _WITHOUT_TARGET.items():
+            if getattr(rule.effect, name) is not None:
+                raise Invalid("target_not_allowed", why, f"{pointer}/target")
     for row, placement_id in enumerate(rule.scope.placements or ()):
         if get_placement(connection, retailer_id, placement_id) is None:
             at = f"{pointer}/scope/placements/{row}"
@@ -100,13 +107,19 @@ def check_rule(connection: Connection, retailer_id: str, rule: RetailerRule, poi
         raise Invalid("schedule_ends_before_start", "ends_at must be after starts_at", f"{pointer}/schedule/ends_at")
 
 
-def _check_effect(connection: Connection, retailer_id: str, effect: Effect, at: str) -> None:
+def _check_effect(connection: Connection, retailer_id: str, effect: Effect, target: Target | None, at: str) -> None:
     named = [name for name in Effect.__struct_fields__ if getattr(effect, name) is not None]
     if len(named) != 1:
         kinds = ", ".join(Effect.__struct_fields__)
         raise Invalid("effect_ambiguous", f"an effect is one of {kinds}; this one names {len(named)}", at)
     if effect.pin is not None and get_product(connection, retailer_id, effect.pin.product_id) is None:
         raise Invalid("product_unknown", f"there is no product {effect.pin.product_id!r}", f"{at}/pin/product_id")
+    if effect.require and target is None:
+        raise Invalid("target_missing", "require names what may stand there: give a target", f"{at}/require")
+    if effect.value == Value():
+        raise Invalid(
+            "value_empty", "a value says what an impression is worth: give at least one of its parts", f"{at}/value"
+        )
     if isinstance(effect.floor, Floors):
         try:
             impression_price(effect.floor.impression)

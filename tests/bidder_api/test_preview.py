@@ -75,6 +75,40 @@ def test_a_saved_draft_can_be_looked_at_and_a_live_rule_taken_away(shop: World) 
     assert first in shown(answer["after"])
 
 
+def test_a_rule_that_does_nothing_here_says_why(shop: World) -> None:
+    pins = [
+        {"name": "High", "effect": {"pin": {"product_id": "slipper", "slot_position": 1}}, "priority": 900},
+        {"name": "Low", "effect": {"pin": {"product_id": "clog", "slot_position": 1}}},
+        {"name": "Far", "effect": {"pin": {"product_id": "clog", "slot_position": 9}}},
+    ]
+    answer = preview(shop, rules=pins)
+    assert [one["rule_id"] for one in answer["after"][0]["ignored"]] == ["rules[1]", "rules[2]"]
+    assert answer["after"][0]["ignored"][0]["words"] == "another pin comes first in slot 1"
+    assert "no slot 9" in answer["after"][0]["ignored"][1]["words"]
+    shop.call("POST", "/v1/products:batch", {"changes": [{"product_id": "slipper", "stock": 0}]}, role="merchant")
+    shop.publish()
+    words = [one["words"] for one in preview(shop, rules=pins[:1])["after"][0]["ignored"]]
+    assert words == ["product 'slipper' is out of stock"]
+
+
+def test_what_a_required_target_keeps_out_names_the_rule(shop: World) -> None:
+    rule = {"name": "Clogs", "effect": {"require": True}, "target": {"field": "product_id", "equals": "clog"}}
+    answer = preview(shop, rules=[rule])
+    assert shown(answer["after"]) == ["clog"]
+    assert all(one["rule_ids"] == ["rules[0]"] for one in answer["after"][0]["gone"])
+
+
+def test_the_order_in_which_rules_act_is_told(shop: World) -> None:
+    order = preview(shop)["evaluation_order"]
+    assert order[0].startswith("exclude and require")
+
+
+def test_slots_kept_for_own_brand_are_told(shop: World) -> None:
+    answer = preview(shop, rules=[{"name": "Ours", "effect": {"own_brand_min": 1}}])
+    assert (answer["before"][0]["reserved_slot_count"], answer["after"][0]["reserved_slot_count"]) == (0, 1)
+    assert len(shown(answer["after"])) == 1
+
+
 def test_looking_changes_nothing(shop: World) -> None:
     before = shop.call("GET", "/v1/changes?page_size=200", role="auditor").json()
     preview(shop, rules=[{"name": "x", "effect": {"exclude": True}}])
