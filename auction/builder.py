@@ -34,6 +34,7 @@ from auction.snapshot import (
     Snapshot,
     TargetsSpec,
 )
+from auction.weather import WeatherHour
 from auction.words import KeywordTable, words_of, words_of_each
 from ledger.money import BID_MICROS_MAX
 from ledger.terms import ChargeOn
@@ -56,6 +57,7 @@ class SnapshotSource(Struct, frozen=True, kw_only=True):
         page_caps: type of page to its caps.
         campaigns, bids: archived ones left out; paused ones are in, so that a receipt can say so.
         rules: live ones.
+        weather: of regions, by the hour.
     """
 
     version: int
@@ -69,6 +71,7 @@ class SnapshotSource(Struct, frozen=True, kw_only=True):
     campaigns: list[Campaign] = []
     bids: list[Bid] = []
     rules: list[RetailerRule] = []
+    weather: list[WeatherHour] = []
 
 
 QualityOf = Callable[[Sequence[str]], Int64s]
@@ -127,6 +130,7 @@ def build_snapshot(source: SnapshotSource, quality_of: QualityOf = same_quality)
             for row, bid in enumerate(bids)
             if bid.frequency_cap is not None
         },
+        weather=source.weather,
     )
     columns = Columns(
         offer=offer,

@@ -3,7 +3,8 @@
 Marks what the request and the visitor rule out, then lets compiled code look at the offers, most valuable first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from msgspec import Raw, Struct
@@ -101,6 +102,7 @@ class asking:  # noqa: N801  # reads as the verb it is: `with asking(…) as ask
         self,
         request: SlotRequest,
         context: Context,
+        facts: Mapping[str, Any],
         market: Market,
         visitor: VisitorView,
         spend: SpendView,
@@ -119,7 +121,7 @@ class asking:  # noqa: N801  # reads as the verb it is: `with asking(…) as ask
             self._ruled_out.append((LossReason.EXCLUDED_BY_REQUEST, excluded))
         self._capped = _capped_bids(visitor, market, now_ms)
         self._keywords = list(context.keyword_rows)
-        _set_fact(scratch.fact, request, market, visitor, spend, now_ms, settings)
+        _set_fact(scratch.fact, request, facts, market, visitor, spend, now_ms, settings)
         if visitor.has_consent:
             audiences = scratch.audience_word_count
             scratch.bits[:audiences] = visitor.audience_bits[:audiences]
@@ -259,13 +261,14 @@ _NOTHING_LISTED = np.zeros(0, LISTED)
 def _set_fact(
     fact: Int64s,
     request: SlotRequest,
+    context: Mapping[str, Any],
     market: Market,
     visitor: VisitorView,
     spend: SpendView,
     now_ms: int,
     settings: Settings,
 ) -> None:
-    context, row_of = request.context, market.snapshot.context_row.get
+    row_of = market.snapshot.context_row.get
     fact[:] = (
         PAGE_BIT[request.page.type],
         spend.hour_of_day(now_ms),

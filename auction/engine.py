@@ -4,8 +4,8 @@
 """
 
 import time
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 from msgspec import Raw, Struct
@@ -173,13 +173,14 @@ def hold_auction(
     with market.scratch.taken():
         market.scratch.found.counts[:] = 0
         own_rows = set_own_quality(visitor, market)
+        facts = market.facts_of(request.context, deadline.arrived_ms)
         try:
-            places = lay_out(request, context, market, visitor, deadline.arrived_ms, tie_seed)
+            places = lay_out(request, context, facts, market, visitor, deadline.arrived_ms, tie_seed)
             page, page_bytes = _page_arrays(request, places, market)
             slot_count = len(page.pinned_row)
             block = np.empty((4 + slot_count, slot_count), np.int64)
             arrays = outcome_in(block)
-            with asking(request, context, market, visitor, spend, deadline.arrived_ms, settings) as asker:
+            with asking(request, context, facts, market, visitor, spend, deadline.arrived_ms, settings) as asker:
                 pins = _place_pins(places, asker, market, page)
                 is_partial = _decide(
                     request, context, places, page, visitor, asker, market, deadline, settings, no_paid_reason, arrays
@@ -192,9 +193,17 @@ def hold_auction(
 
 
 def lay_out(
-    request: SlotRequest, context: Context, market: Market, visitor: VisitorView, now_ms: int, tie_seed: int
+    request: SlotRequest,
+    context: Context,
+    facts: Mapping[str, Any],
+    market: Market,
+    visitor: VisitorView,
+    now_ms: int,
+    tie_seed: int,
 ) -> list[Place]:
     """Return the request's placements with their slots and rules, checked in this order.
+
+    `facts` are the request's context, completed.
 
     Raises:
         PlacementUnknown: no placement has the id.
@@ -206,6 +215,7 @@ def lay_out(
     places: list[Place] = []
     seen: set[str] = set()
     first_slot = 0
+    situation = market.rules.ask(facts, visitor.segments, now_ms)
     for number, asked in enumerate(request.placements):
         row = snapshot.placement_row.get(asked.placement_id)
         pointer = f"/placements/{number}/placement_id"
@@ -228,14 +238,7 @@ def lay_out(
                 f"slot_count must be at most {most} here, was {slot_count}", pointer[:-12] + "slot_count"
             )
         plan = (
-            market.rules.plan_for(
-                page.type,
-                asked.placement_id,
-                context.category_id,
-                request.context.get("device"),
-                visitor.segments,
-                now_ms,
-            )
+            market.rules.plan_for(page.type, asked.placement_id, context.category_id, situation)
             if request.rules == "on"
             else NO_RULES
         )

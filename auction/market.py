@@ -3,7 +3,7 @@
 One market belongs to one thread: auctions write to its scratch arrays and clear them again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -35,6 +35,7 @@ from auction.kernel import (
 from auction.request import Page
 from auction.rules import RuleBook
 from auction.snapshot import NONE_ROW, Bytes, Columns, Int32s, Int64s, Snapshot
+from auction.weather import Forecast
 from auction.words import QUERY_WORD_COUNT_MAX, words_of
 
 CONTEXT_COUNT_MAX = 4_096
@@ -116,7 +117,13 @@ class Market:
         self.snapshot = snapshot
         self.model = model
         self.has_impression_bids = bool((columns.offer["charge"] != CLICK).any())
-        self.rules = RuleBook(snapshot.rules, columns.rule_target_bits, columns.rule_value_micros, snapshot.product_row)
+        self.rules = RuleBook(
+            snapshot.rules,
+            columns.rule_target_bits,
+            columns.rule_value_micros,
+            snapshot.product_row,
+            snapshot.time_zone,
+        )
         self.arrays = MarketArrays(
             offer=columns.offer,
             product=product,
@@ -134,10 +141,15 @@ class Market:
         self.mean_quality_ppm = max(1, round(float(mean)))
         self.scratch = Scratch(snapshot)
         self.pages: dict[tuple[object, ...], tuple[PageArrays, list[bytes]]] = {}
+        self._forecast = Forecast(snapshot.names.weather) if snapshot.names.weather else None
         self._contexts: dict[tuple[str, str | None, str | None, str | None], Context] = {}
         self._filters: dict[bytes, Bytes] = {}
         self._facts: dict[int, OfferFacts] = {}
         self._orders: dict[tuple[int, tuple[int, ...]], Int32s] = {}
+
+    def facts_of(self, context: Mapping[str, Any], now_ms: int) -> Mapping[str, Any]:
+        """Return a request's context, completed with the weather of its region where it says none."""
+        return context if self._forecast is None else self._forecast.completed(context, now_ms)
 
     def offer_facts(self, offer_row: int) -> OfferFacts:
         """Return the names of an offer."""

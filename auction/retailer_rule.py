@@ -7,11 +7,13 @@ from msgspec import Meta, Struct
 from affinity.audience import SegmentId
 from affinity.catalog import Attribute, CategoryId, ProductId
 from affinity.navigation import Moment
-from auction.campaign import Name
+from auction.campaign import Name, TemperatureRange
 from auction.placement import FloorMicros, Floors
 from auction.request import PageType
 from ledger.terms import Identifier
 
+OneOf = Annotated[list[Identifier], Meta(min_length=1, max_length=200)]
+Hour = Annotated[int, Meta(ge=0, le=23)]
 ValueMicros = Annotated[int, Meta(ge=0, le=10**9)]  # of one impression
 
 
@@ -40,6 +42,40 @@ class Scope(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True,
     categories: Annotated[list[CategoryId], Meta(min_length=1, max_length=200)] | None = None
     devices: Annotated[list[Identifier], Meta(min_length=1, max_length=50)] | None = None
     segments: Annotated[list[SegmentId], Meta(min_length=1, max_length=50)] | None = None
+
+
+class HourRange(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename={"from_": "from"}):
+    """From the beginning of one hour to the beginning of another, in the retailer's time zone: 22 to 6 is the night."""
+
+    from_: Hour
+    to: Annotated[int, Meta(ge=0, le=24)]
+
+    def includes(self, hour: int) -> bool:
+        """Say whether an hour of the day, 0 to 23, is in it."""
+        if self.from_ < self.to:
+            return self.from_ <= hour < self.to
+        return hour >= self.from_ or hour < self.to
+
+
+class Condition(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """What must be true of a request: exactly one of these.
+
+    Attributes:
+        device, region, store, weather: the context's value is one of them. Where the context says no weather or
+            temperature, those of its region at that hour count (`endcap weather import`).
+        segment: the visitor is in one of them.
+        hour, hours: of the day, in the retailer's time zone.
+        temperature_c: of the context, or of its region.
+    """
+
+    device: OneOf | None = None
+    region: OneOf | None = None
+    store: OneOf | None = None
+    weather: OneOf | None = None
+    segment: Annotated[list[SegmentId], Meta(min_length=1, max_length=50)] | None = None
+    hour: HourRange | None = None
+    hours: Annotated[list[Hour], Meta(min_length=1, max_length=24)] | None = None
+    temperature_c: TemperatureRange | None = None
 
 
 class Pin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -136,6 +172,7 @@ class RuleDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     name: Name
     effect: Effect
     scope: Scope = Scope()
+    when: Annotated[list[Condition], Meta(max_length=16)] = []  # all must hold
     target: Target | None = None  # None: every product
     schedule: Schedule = Schedule()
     priority: Annotated[int, Meta(ge=0, le=1000)] = 100  # higher first; breaks ties between pins
@@ -149,6 +186,7 @@ class RetailerRule(Struct, frozen=True, kw_only=True):
     name: str
     effect: Effect
     scope: Scope
+    when: list[Condition] = []
     target: Target | None
     schedule: Schedule
     priority: int

@@ -3,9 +3,8 @@
 `EVALUATION_ORDER` says in which order they act, whatever order they were written in.
 """
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec import Struct
@@ -15,6 +14,7 @@ from affinity.catalog import Product, category_and_ancestors
 from auction.kernel import EFFECT, GROUP_EVERYONE, GROUP_FIRST_FREE, GROUP_PAID, VALUE_MICROS_MAX
 from auction.placement import Floors
 from auction.retailer_rule import Effect, RetailerRule, Target
+from auction.situation import NO_SITUATION, Questions, Situation
 from auction.target import CatalogueColumns, Mask, target_mask
 from auction.worth import value_column
 
@@ -169,6 +169,7 @@ class RuleBook:
         target_bits: Bytes,
         value_micros: Int32s,
         product_row: Mapping[str, int],
+        time_zone: str,
     ) -> None:
         self._rules = rules
         self._target_bits = target_bits
@@ -177,57 +178,33 @@ class RuleBook:
         self._product_row = product_row
         self._plans: dict[tuple[object, ...], RulePlan] = {}
         self._plan_count_max = max(8, PLAN_BYTES_MAX // (EFFECT.itemsize * max(1, len(product_row))))
-        self._segments = frozenset(name for rule in rules for name in rule.scope.segments or ())
-        self._asks_device = any(rule.scope.devices for rule in rules)
+        self._questions = Questions(rules, time_zone)
         self._asks_category = any(rule.scope.categories for rule in rules)
-        ends = (end for rule in rules for end in (rule.schedule.starts_at, rule.schedule.ends_at))
-        self._turns_ms = sorted({int(end.timestamp() * 1000) for end in ends if end is not None})
 
-    def plan_for(
-        self,
-        page_type: str,
-        placement_id: str,
-        category_id: str | None,
-        device: object,
-        segments: frozenset[str],
-        now_ms: int,
-    ) -> RulePlan:
-        """Return what the rules do to a placement on such a page now."""
+    def ask(self, context: Mapping[str, Any], segments: frozenset[str], now_ms: int) -> Situation:
+        """Return what the rules want to know of a request, the same for all its placements."""
+        return self._questions.ask(context, segments, now_ms) if self._rules else NO_SITUATION
+
+    def plan_for(self, page_type: str, placement_id: str, category_id: str | None, situation: Situation) -> RulePlan:
+        """Return what the rules do to a placement on such a page in that situation."""
         if not self._rules:
             return NO_RULES
-        key = (
-            page_type,
-            placement_id,
-            category_id if self._asks_category else None,
-            device if self._asks_device and isinstance(device, str) else None,
-            segments & self._segments if self._segments else None,
-            bisect_right(self._turns_ms, now_ms) if self._turns_ms else 0,
-        )
+        key = (page_type, placement_id, category_id if self._asks_category else None, situation)
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= self._plan_count_max:
                 self._plans.pop(next(iter(self._plans)))
-            plan = self._plans[key] = self._make_plan(page_type, placement_id, category_id, device, segments, now_ms)
+            plan = self._plans[key] = self._make_plan(page_type, placement_id, category_id, situation)
         return plan
 
-    def _make_plan(
-        self,
-        page_type: str,
-        placement_id: str,
-        category_id: str | None,
-        device: object,
-        segments: frozenset[str],
-        now_ms: int,
-    ) -> RulePlan:
+    def _make_plan(self, page_type: str, placement_id: str, category_id: str | None, situation: Situation) -> RulePlan:
         categories = frozenset(category_and_ancestors(category_id)) if category_id else frozenset()
         rows = [
             row
             for row, rule in enumerate(self._rules)
-            if _is_in_force(rule, now_ms) and _is_in_scope(rule, page_type, placement_id, categories, device, segments)
+            if _is_in_scope(rule, page_type, placement_id, categories) and self._questions.are_met(rule, situation)
         ]
-        if not rows:
-            return NO_RULES
-        return self._combine(rows)
+        return self._combine(rows) if rows else NO_RULES
 
     def _combine(self, rows: Sequence[int]) -> RulePlan:
         making = _Making(len(self._product_row))
@@ -362,26 +339,10 @@ def _floors_per_event(floor: int | Floors) -> list[tuple[str, int]]:
     return [("floor_click", floor)]
 
 
-def _is_in_force(rule: RetailerRule, now_ms: int) -> bool:
-    starts_at, ends_at = rule.schedule.starts_at, rule.schedule.ends_at
-    if starts_at is not None and now_ms < int(starts_at.timestamp() * 1000):
-        return False
-    return ends_at is None or now_ms < int(ends_at.timestamp() * 1000)
-
-
-def _is_in_scope(
-    rule: RetailerRule,
-    page_type: str,
-    placement_id: str,
-    categories: frozenset[str],
-    device: object,
-    segments: frozenset[str],
-) -> bool:
+def _is_in_scope(rule: RetailerRule, page_type: str, placement_id: str, categories: frozenset[str]) -> bool:
     scope = rule.scope
     return (
         (scope.pages is None or page_type in scope.pages)
         and (scope.placements is None or placement_id in scope.placements)
         and (scope.categories is None or not categories.isdisjoint(scope.categories))
-        and (scope.devices is None or device in scope.devices)
-        and (scope.segments is None or not segments.isdisjoint(scope.segments))
     )

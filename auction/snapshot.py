@@ -26,6 +26,7 @@ from auction.errors import SnapshotRefused
 from auction.kernel import OFFER
 from auction.placement import PageCaps, Placement
 from auction.retailer_rule import RetailerRule
+from auction.weather import WeatherHour
 from auction.words import KeywordIndex
 
 Int64s = NDArray[np.int64]
@@ -97,6 +98,7 @@ class Names(Struct, frozen=True, kw_only=True):
     context_names: list[tuple[str, str]]  # dimension and value
     attribute_values: dict[str, list[bool | int | float | str]]
     frequency_caps: dict[str, tuple[int, int, int]]  # bid id to its row, count and window in seconds
+    weather: list[WeatherHour] = []
 
 
 class Columns(Struct, frozen=True, kw_only=True):

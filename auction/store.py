@@ -17,6 +17,7 @@ from auction.builder import SnapshotSource
 from auction.campaign import Bid, Campaign
 from auction.placement import PageCaps, Placement
 from auction.retailer_rule import RetailerRule
+from auction.weather import WeatherHour
 
 metadata = sa.MetaData()
 
@@ -75,6 +76,16 @@ rules = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("change_seq", sa.BigInteger, nullable=False),
     sa.Index("rules_by_change", "retailer_id", "change_seq"),
+)
+
+weather_hours = sa.Table(
+    "weather_hours",
+    metadata,
+    sa.Column("retailer_id", sa.Text, primary_key=True),
+    sa.Column("region", sa.Text, primary_key=True),
+    sa.Column("from_ms", sa.BigInteger, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("change_seq", sa.BigInteger, nullable=False),
 )
 
 Kept = TypeVar("Kept")
@@ -271,6 +282,48 @@ def list_rules(
     return _decode_page(connection, query, rules.c.rule_id, after, limit, RetailerRule)
 
 
+# --- weather -----------------------------------------------------------------------------------------------------
+
+
+def put_weather(connection: Connection, retailer_id: str, hours: Sequence[WeatherHour], change_seq: int) -> None:
+    """Keep the weather of regions by the hour; of two for one hour, the later counts."""
+    rows = {
+        (hour.region, hour.from_ms): {
+            "retailer_id": retailer_id,
+            "region": hour.region,
+            "from_ms": hour.from_ms,
+            "body": _encode(hour).decode(),
+            "change_seq": change_seq,
+        }
+        for hour in hours
+    }
+    for region, from_ms in rows:
+        connection.execute(
+            weather_hours.delete().where(
+                weather_hours.c.retailer_id == retailer_id,
+                weather_hours.c.region == region,
+                weather_hours.c.from_ms == from_ms,
+            )
+        )
+    if rows:
+        connection.execute(weather_hours.insert(), list(rows.values()))
+
+
+def forget_weather(connection: Connection, retailer_id: str, before_ms: int) -> None:
+    """Forget hours that began before a moment."""
+    connection.execute(
+        weather_hours.delete().where(weather_hours.c.retailer_id == retailer_id, weather_hours.c.from_ms < before_ms)
+    )
+
+
+def _read_weather(connection: Connection, retailer_id: str, since: int, known: list[WeatherHour]) -> list[WeatherHour]:
+    """Return all hours; `known`, those of a version, if nothing was added since."""
+    newest = sa.select(sa.func.max(weather_hours.c.change_seq)).where(weather_hours.c.retailer_id == retailer_id)
+    if (connection.execute(newest).scalar_one() or -1) <= since:
+        return known
+    return _decode_all(connection, retailer_id, weather_hours, WeatherHour)
+
+
 # --- what a snapshot is built from -------------------------------------------------------------------------------
 
 
@@ -288,6 +341,7 @@ def read_source(connection: Connection, retailer_id: str, *, currency: str, time
         campaigns=_decode_all(connection, retailer_id, campaigns, Campaign, campaigns.c.status != "archived"),
         bids=_decode_all(connection, retailer_id, bids, Bid, bids.c.status != "archived"),
         rules=_decode_all(connection, retailer_id, rules, RetailerRule, rules.c.stage == "live"),
+        weather=_read_weather(connection, retailer_id, -1, []),
     )
 
 
@@ -320,6 +374,7 @@ def refresh_source(connection: Connection, retailer_id: str, source: SnapshotSou
         campaigns=[campaign for campaign in by_campaign.values() if campaign.status != "archived"],
         bids=[bid for bid in by_bid.values() if bid.status != "archived"],
         rules=[rule for rule in by_rule.values() if rule.stage == "live"],
+        weather=_read_weather(connection, retailer_id, since, source.weather),
     )
 
 

@@ -6,8 +6,9 @@ import msgspec
 from sqlalchemy.engine import Connection
 
 from affinity.store import get_product, next_change_seq, read_attribute_types
+from auction.campaign import TemperatureRange
 from auction.placement import Floors
-from auction.retailer_rule import Effect, RetailerRule, RuleDraft, Target, Value
+from auction.retailer_rule import Condition, Effect, RetailerRule, RuleDraft, Target, Value
 from auction.store import get_placement, get_rule, insert_rule, list_rules, update_rule
 from auction.target import RULE_FIELDS
 from bidder_api.call import Answer, Call, check_match, etag
@@ -88,7 +89,8 @@ def check_rule(connection: Connection, retailer_id: str, rule: RetailerRule, poi
 
     Raises:
         Invalid: an effect that does nothing or several things, or names what is not there; a target that asks for a
-            field no product has; a schedule that ends before it starts.
+            field no product has; a condition that says nothing or several things; a schedule that ends before it
+            starts.
     """
     _check_effect(connection, retailer_id, rule.effect, rule.target, f"{pointer}/effect")
     if rule.target is not None:
@@ -99,6 +101,8 @@ def check_rule(connection: Connection, retailer_id: str, rule: RetailerRule, poi
         if get_placement(connection, retailer_id, placement_id) is None:
             at = f"{pointer}/scope/placements/{row}"
             raise Invalid("placement_unknown", f"there is no placement {placement_id!r}", at)
+    for row, condition in enumerate(rule.when):
+        _check_condition(condition, f"{pointer}/when/{row}")
     if rule.target is not None:
         kinds: dict[str, str] = dict(read_attribute_types(connection, retailer_id, "product"))
         _check_target(rule.target, kinds, f"{pointer}/target", 1, [0])
@@ -126,6 +130,29 @@ def _check_effect(connection: Connection, retailer_id: str, effect: Effect, targ
         except ValueError:
             message = f"the floor per 1000 impressions must be a multiple of 1000, was {effect.floor.impression}"
             raise Invalid("floor_micros_indivisible", message, f"{at}/floor/impression") from None
+
+
+def _check_condition(condition: Condition, at: str) -> None:
+    named = [name for name in Condition.__struct_fields__ if getattr(condition, name) is not None]
+    if len(named) != 1:
+        kinds = ", ".join(Condition.__struct_fields__)
+        raise Invalid("condition_ambiguous", f"a condition is one of {kinds}; this one names {len(named)}", at)
+    if condition.hour is not None and condition.hour.from_ == condition.hour.to:
+        raise Invalid("hours_empty", "from and to must differ", f"{at}/hour/to")
+    if condition.temperature_c is not None:
+        check_temperature(condition.temperature_c, f"{at}/temperature_c")
+
+
+def check_temperature(wanted: TemperatureRange, at: str) -> None:
+    """Check a range of temperatures.
+
+    Raises:
+        Invalid: it has no end, or its ends are the wrong way round.
+    """
+    if wanted.at_least is None and wanted.at_most is None:
+        raise Invalid("temperature_empty", "give at_least, at_most or both", at)
+    if wanted.at_least is not None and wanted.at_most is not None and wanted.at_least > wanted.at_most:
+        raise Invalid("temperature_contradictory", "at_least must be at most at_most", f"{at}/at_most")
 
 
 def _check_target(target: Target, kinds: dict[str, str], at: str, depth: int, count: list[int]) -> None:

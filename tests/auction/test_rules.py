@@ -215,6 +215,13 @@ def test_at_most_so_many_fills_are_paid() -> None:
         assert sum(one.offer_row >= 0 for one in decisions) == 1
 
 
+def test_the_feeds_own_stock_cover_can_be_asked_for() -> None:
+    products = [product("p1", attributes={"stock_cover_days": 3.5}), product("p2", attributes={"stock_cover_days": 30})]
+    scarce = Target(field="stock_cover_days", at_most=7)
+    world = World(source(products=products, rules=[rule("rul_1", Effect(exclude=True), scarce)]))
+    assert names(world) == ["p2"]
+
+
 def test_two_placements_have_their_caps_apart() -> None:
     rules = [rule("rul_1", Effect(max_share=0.5), brand("Acme"))]
     world = World(source(products=BRANDS, rules=rules, placements=[placement("top"), placement("side")]))

@@ -46,6 +46,8 @@ def campaign_id(world: World) -> str:
         ({"navigation_pattern": {"within": 0, "steps": [{"action": "search"}]}}, 400, "field_out_of_range", None),
         ({"placement_multipliers": {"top": 2}}, 422, "placement_unknown", "/placement_multipliers/top"),
         ({"placement_multipliers": {"top": 11}}, 400, "field_out_of_range", "/placement_multipliers"),
+        ({"context": {"temperature_c": {}}}, 422, "temperature_empty", "/context/temperature_c"),
+        ({"context": {"temperature_c": {"at_least": 20, "at_most": 25}}}, 201, None, None),
         ({"pages": ["nowhere"]}, 400, "field_invalid", "/pages/0"),
         ({"status": "archived"}, 400, "field_invalid", "/status"),
         ({"colour": "red"}, 400, "field_unknown", "/colour"),
@@ -90,6 +92,18 @@ def test_a_flight_that_ends_before_it_starts_is_refused_also_when_it_is_changed_
         ({"effect": {"own_brand_min": 1}, "target": ANY_BRAND}, "target_not_allowed", "/target"),
         ({"effect": {"sponsored_max": 1}, "target": ANY_BRAND}, "target_not_allowed", "/target"),
         ({"effect": {"exclude": True}, "target": {}}, "target_ambiguous", "/target"),
+        ({"effect": {"exclude": True}, "when": [{}]}, "condition_ambiguous", "/when/0"),
+        (
+            {"effect": {"exclude": True}, "when": [{"hours": [1]}, {"device": ["a"], "hours": [1]}]},
+            "condition_ambiguous",
+            "/when/1",
+        ),
+        ({"effect": {"exclude": True}, "when": [{"hour": {"from": 3, "to": 3}}]}, "hours_empty", "/when/0/hour/to"),
+        (
+            {"effect": {"exclude": True}, "when": [{"temperature_c": {"at_least": 2, "at_most": 1}}]},
+            "temperature_contradictory",
+            "/when/0/temperature_c/at_most",
+        ),
         ({"effect": {"exclude": True}, "target": {"field": "colour", "equals": 1}}, "field_unknown", "/target/field"),
         ({"effect": {"exclude": True}, "target": {"all": [{"field": "brand"}]}}, "target_incomplete", "/target/all/0"),
         (

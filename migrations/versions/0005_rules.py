@@ -1,0 +1,26 @@
+"""What retailer rules ask of the world outside: the weather."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Make the tables."""
+    op.create_table(
+        "weather_hours",
+        sa.Column("retailer_id", sa.Text, primary_key=True),
+        sa.Column("region", sa.Text, primary_key=True),
+        sa.Column("from_ms", sa.BigInteger, primary_key=True),
+        sa.Column("body", sa.Text, nullable=False),
+        sa.Column("change_seq", sa.BigInteger, nullable=False),
+    )
+
+
+def downgrade() -> None:
+    """Drop them again."""
+    op.drop_table("weather_hours")
