@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 from affinity.audience import Audience
 from affinity.catalog import CATEGORY_SEPARATOR, Product, category_and_ancestors
 from affinity.pattern import NavigationPattern
+from auction.booking import Booking
 from auction.campaign import Bid, BidContext, Campaign, Keyword
 from auction.kernel import CLICK, IMPRESSION, OFFER, UNKNOWN_TEMPERATURE
 from auction.loss import LossReason
@@ -58,6 +59,7 @@ class SnapshotSource(Struct, frozen=True, kw_only=True):
         campaigns, bids: archived ones left out; paused ones are in, so that a receipt can say so.
         rules: live ones.
         weather: of regions, by the hour.
+        bookings: active ones.
     """
 
     version: int
@@ -72,6 +74,7 @@ class SnapshotSource(Struct, frozen=True, kw_only=True):
     bids: list[Bid] = []
     rules: list[RetailerRule] = []
     weather: list[WeatherHour] = []
+    bookings: list[Booking] = []
 
 
 QualityOf = Callable[[Sequence[str]], Int64s]
@@ -131,6 +134,7 @@ def build_snapshot(source: SnapshotSource, quality_of: QualityOf = same_quality)
             if bid.frequency_cap is not None
         },
         weather=source.weather,
+        bookings=[one for one in source.bookings if one.ends_at.timestamp() * 1000 > source.read_at_ms],
     )
     columns = Columns(
         offer=offer,

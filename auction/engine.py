@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import Raw, Struct
 
 from affinity.view import VisitorView
+from auction.booking import BookedSlot
 from auction.eligibility import (
     WANTED_ALL,
     Place,
@@ -26,6 +27,7 @@ from auction.kernel import (
     GROUP_EVERYONE,
     GROUP_PAID,
     IMPRESSION,
+    NO_ADVERTISER,
     NO_PIN,
     SLOT_COUNT_MAX,
     AskerArrays,
@@ -39,7 +41,7 @@ from auction.market import Context, Market, outcome_in
 from auction.placement import Placement
 from auction.quality import clear_own_quality, set_own_quality
 from auction.request import Candidates, RequestPlacement, SlotRequest
-from auction.rules import NO_RULES
+from auction.rules import NO_RULES, RULE_MARK
 from auction.settings import Settings
 from auction.snapshot import Int64s
 from auction.spend import SpendView
@@ -83,6 +85,7 @@ class Decision(Struct, frozen=True):
         quality_ppm: predicted clicks per million impressions.
         charge_on: None for an organic one.
         is_pinned: a rule put it there.
+        booked: the booking that put it there; sponsored then, and not sold.
         candidate_row: of the outcome's candidates.
     """
 
@@ -94,6 +97,7 @@ class Decision(Struct, frozen=True):
     charge_on: ChargeOn | None
     is_pinned: bool
     candidate_row: int
+    booked: BookedSlot | None = None
 
 
 class PlaceOutcome(Struct, frozen=True):
@@ -181,13 +185,16 @@ def hold_auction(
             block = np.empty((4 + slot_count, slot_count), np.int64)
             arrays = outcome_in(block)
             with asking(request, context, facts, market, visitor, spend, deadline.arrived_ms, settings) as asker:
+                bookings: dict[int, BookedSlot] = {}
+                if market.bookings and no_paid_reason is None:
+                    page, bookings = _place_bookings(places, asker, market, page, deadline.arrived_ms)
                 pins = _place_pins(places, asker, market, page)
                 is_partial = _decide(
                     request, context, places, page, visitor, asker, market, deadline, settings, no_paid_reason, arrays
                 )
         finally:
             clear_own_quality(own_rows, market)
-    outcomes = _read_outcome(places, arrays, pins, market, is_partial, no_paid_reason)
+    outcomes = _read_outcome(places, arrays, pins, bookings, market, is_partial, no_paid_reason)
     candidate_count, lost_count = market.scratch.found.counts.tolist()
     return Outcome(outcomes, is_partial, tie_seed, page, arrays, candidate_count, lost_count, places, block, page_bytes)
 
@@ -312,44 +319,77 @@ def _decide(
                 find_organic(place, context, visitor.product_row, asker, market, per_slot * place.slot_count)
 
 
+def _place_bookings(
+    places: Sequence[Place], asker: AskerArrays, market: Market, page: PageArrays, now_ms: int
+) -> tuple[PageArrays, dict[int, BookedSlot]]:
+    """Put booked products in their slots, whatever the rules say; return the page and the booking of each such slot.
+
+    Where the product is out of stock, or the visitor or the page leaves it out, the slot is sold like any other.
+    """
+    booked: dict[int, BookedSlot] = {}
+    page = page._replace(pinned_row=page.pinned_row.copy())
+    for place in places:
+        for booking in market.bookings.get(place.placement.placement_id, ()):
+            slot, product = place.first_slot + booking.slot_position - 1, booking.product_row
+            if (
+                booking.starts_ms <= now_ms < booking.ends_ms
+                and booking.slot_position <= place.slot_count
+                and page.pinned_row[slot] == NO_PIN
+                and _may_stand(product, asker, market)
+            ):
+                page.pinned_row[slot] = _stand(product, booking.advertiser_row, place, asker, market)
+                booked[slot] = booking
+    return page, booked
+
+
 def _place_pins(places: Sequence[Place], asker: AskerArrays, market: Market, page: PageArrays) -> dict[int, int]:
-    """Put pinned products in their slots, as candidates that take no part; return the rule of each pinned slot."""
+    """Put pinned products in the slots still free; return the rule of each pinned slot."""
     pins: dict[int, int] = {}
-    standing: set[int] = set()
     for place in places:
         for pin in place.plan.pins:
-            product, plan = pin.product_row, place.plan
-            slot = place.first_slot + pin.slot_position - 1
-            facts, mark = market.arrays.product[product], asker.mark[product]
+            slot, product = place.first_slot + pin.slot_position - 1, pin.product_row
             if (
-                pin.slot_position > place.slot_count
-                or product in standing
-                or not facts["is_available"]
-                or mark["reason"]
-                or plan.excludes(product)
-                or (len(asker.passes_filters) and not asker.passes_filters[product])
+                pin.slot_position <= place.slot_count
+                and page.pinned_row[slot] == NO_PIN
+                and not place.plan.excludes(product)
+                and _may_stand(product, asker, market)
             ):
-                continue
-            found = market.scratch.make_room(1)
-            at = int(found.counts[0])
-            quality_ppm = int(mark["own_quality_ppm"]) or int(facts["base_quality_ppm"])
-            found.candidate.bid_micros[at] = 0
-            found.candidate.weight_ppm[at] = quality_ppm
-            found.candidate.value_micros[at] = 1
-            found.candidate.floor_micros[at] = 0
-            found.candidate.advertiser_code[at] = -1
-            found.candidate.brand_code[at] = facts["brand_code"]
-            found.candidate.product_code[at] = product
-            found.candidate.charge_code[at] = CLICK
-            found.candidate.tie_key[at] = 0
-            found.candidate.eligible_slots[at] = 0
-            found.candidate.group_bits[at] = plan.group_of(product)
-            found.entry[at] = (quality_ppm, -1, place.number)
-            found.counts[0] = at + 1
-            page.pinned_row[slot] = at
-            pins[slot] = pin.rule_row
-            standing.add(product)
+                page.pinned_row[slot] = _stand(product, NO_ADVERTISER, place, asker, market)
+                pins[slot] = pin.rule_row
     return pins
+
+
+def _may_stand(product_row: int, asker: AskerArrays, market: Market) -> bool:
+    """Say whether a product can be put in a slot by hand: in stock, left out by nobody, not on the page yet."""
+    found = market.scratch.found
+    return bool(
+        market.arrays.product[product_row]["is_available"]
+        and not asker.mark[product_row]["reason"]
+        and not (len(asker.passes_filters) and not asker.passes_filters[product_row])
+        and product_row not in found.candidate.product_code[: found.counts[0]]
+    )
+
+
+def _stand(product_row: int, advertiser_row: int, place: Place, asker: AskerArrays, market: Market) -> int:
+    """Return the row of a new candidate that takes no part: it stands where it is put."""
+    facts, mark = market.arrays.product[product_row], asker.mark[product_row]
+    found = market.scratch.make_room(1)
+    at = int(found.counts[0])
+    quality_ppm = int(mark["own_quality_ppm"]) or int(facts["base_quality_ppm"])
+    found.candidate.bid_micros[at] = 0
+    found.candidate.weight_ppm[at] = quality_ppm
+    found.candidate.value_micros[at] = 1
+    found.candidate.floor_micros[at] = 0
+    found.candidate.advertiser_code[at] = advertiser_row
+    found.candidate.brand_code[at] = facts["brand_code"]
+    found.candidate.product_code[at] = product_row
+    found.candidate.charge_code[at] = CLICK
+    found.candidate.tie_key[at] = 0
+    found.candidate.eligible_slots[at] = 0
+    found.candidate.group_bits[at] = place.plan.group_of(product_row)
+    found.entry[at] = (quality_ppm, -1, place.number)
+    found.counts[0] = at + 1
+    return at
 
 
 def _page_arrays(request: SlotRequest, places: Sequence[Place], market: Market) -> tuple[PageArrays, list[bytes]]:
@@ -382,7 +422,8 @@ def _make_page(page_type: str, places: Sequence[Place], market: Market) -> PageA
         caps.append((GROUP_EVERYONE, 1, slots, place.placement.brand_max))
         caps.append((GROUP_PAID, 0, slots, place.placement.sponsored_max))
         for cap in place.plan.caps:
-            caps += [(cap.groups, cap.per_brand, some << begin, most) for some, most in cap.over(place.slot_count)]
+            bits = cap.groups | RULE_MARK
+            caps += [(bits, cap.per_brand, some << begin, most) for some, most in cap.over(place.slot_count)]
     page_caps = market.snapshot.names.page_caps.get(page_type)
     if page_caps is not None:
         caps.append((GROUP_EVERYONE, 1, everywhere, page_caps.brand_max))
@@ -403,6 +444,7 @@ def _read_outcome(
     places: list[Place],
     arrays: OutcomeArrays,
     pins: dict[int, int],
+    bookings: dict[int, BookedSlot],
     market: Market,
     is_partial: bool,
     no_paid_reason: str | None,
@@ -431,6 +473,7 @@ def _read_outcome(
                     charge,
                     slot in pins,
                     winner,
+                    bookings.get(slot),
                 )
             )
         reserved = _count_reserved(place, decisions, found) if place.plan.own_brand_min else 0

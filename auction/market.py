@@ -13,6 +13,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from affinity.model import BoundModel
+from auction.booking import BookedSlot
 from auction.kernel import (
     BID_MICROS_MAX,
     CLICK,
@@ -92,6 +93,7 @@ class Market:
         id_table: products by the hash of their ids, see `file_ids_nb`.
         rules: the plans of the retailer's rules.
         mean_quality_ppm: mean base quality of what can be shown.
+        bookings: by placement, the slots booked of it; empty where nothing is.
         scratch: working memory of the auction being held.
         pages: slots and caps of pages laid out before (engine.py), and their bytes for receipts.
     """
@@ -142,6 +144,7 @@ class Market:
         self.scratch = Scratch(snapshot)
         self.pages: dict[tuple[object, ...], tuple[PageArrays, list[bytes]]] = {}
         self._forecast = Forecast(snapshot.names.weather) if snapshot.names.weather else None
+        self.bookings = _booked_slots(snapshot)
         self._contexts: dict[tuple[str, str | None, str | None, str | None], Context] = {}
         self._filters: dict[bytes, Bytes] = {}
         self._facts: dict[int, OfferFacts] = {}
@@ -383,6 +386,24 @@ class Scratch:
             grown.counts[:] = count
             self.found = grown
         return self.found
+
+
+def _booked_slots(snapshot: Snapshot) -> dict[str, list[BookedSlot]]:
+    advertiser_row = {name: row for row, name in enumerate(snapshot.advertiser_id)} if snapshot.names.bookings else {}
+    booked: dict[str, list[BookedSlot]] = {}
+    for booking in sorted(snapshot.names.bookings, key=lambda booking: booking.booking_id):
+        if booking.product_id in snapshot.product_row and booking.advertiser_id in advertiser_row:
+            booked.setdefault(booking.placement_id, []).append(
+                BookedSlot(
+                    booking.booking_id,
+                    booking.slot_position,
+                    snapshot.product_row[booking.product_id],
+                    advertiser_row[booking.advertiser_id],
+                    int(booking.starts_at.timestamp() * 1000),
+                    int(booking.ends_at.timestamp() * 1000),
+                )
+            )
+    return booked
 
 
 def new_outcome(slot_count: int) -> OutcomeArrays:

@@ -89,7 +89,11 @@ class Disclosure(Struct, frozen=True):
 
 
 class Fill(Struct, frozen=True, gc=False):
-    """A slot given to a product. An organic fill carries null money and an unbilled token."""
+    """A slot given to a product. An organic fill carries null money and an unbilled token.
+
+    So does a booked one, which is sponsored and labelled: its `bid_id` is the booking's id, and it is invoiced as
+    agreed.
+    """
 
     slot_position: int
     product_id: str

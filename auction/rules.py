@@ -50,6 +50,7 @@ class PinnedSlot(Struct, frozen=True):
     rule_row: int
 
 
+RULE_MARK = 1 << 62  # a bit of every cap of a rule and of no candidate: tells it from a cap of the placement
 MOST, SHARE, ALL_BUT, APART = range(4)
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from affinity.audience import Audience
 from affinity.pattern import NavigationPattern
+from auction.booking import Booking
 from auction.errors import SnapshotRefused
 from auction.kernel import OFFER
 from auction.placement import PageCaps, Placement
@@ -99,6 +100,7 @@ class Names(Struct, frozen=True, kw_only=True):
     attribute_values: dict[str, list[bool | int | float | str]]
     frequency_caps: dict[str, tuple[int, int, int]]  # bid id to its row, count and window in seconds
     weather: list[WeatherHour] = []
+    bookings: list[Booking] = []
 
 
 class Columns(Struct, frozen=True, kw_only=True):

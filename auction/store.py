@@ -1,4 +1,4 @@
-"""Tables of what is offered and where it may stand: campaigns, bids, placements, caps of pages, retailer rules.
+"""Tables of what is offered and where it may stand: campaigns, bids, placements, caps, rules, bookings, weather.
 
 Holds the SQL of this package and nothing else; nothing on the slot path imports it. Each row keeps the whole
 thing as JSON in `body`, beside the columns one selects by, so that a hundred thousand bids are read back in one
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from affinity import store as affinity_store
+from auction.booking import Booking
 from auction.builder import SnapshotSource
 from auction.campaign import Bid, Campaign
 from auction.placement import PageCaps, Placement
@@ -86,6 +87,20 @@ weather_hours = sa.Table(
     sa.Column("from_ms", sa.BigInteger, primary_key=True),
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("change_seq", sa.BigInteger, nullable=False),
+)
+
+bookings = sa.Table(
+    "bookings",
+    metadata,
+    sa.Column("retailer_id", sa.Text, primary_key=True),
+    sa.Column("booking_id", sa.Text, primary_key=True),
+    sa.Column("placement_id", sa.Text, nullable=False),
+    sa.Column("starts_ms", sa.BigInteger, nullable=False),
+    sa.Column("ends_ms", sa.BigInteger, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("change_seq", sa.BigInteger, nullable=False),
+    sa.Index("bookings_by_placement", "retailer_id", "placement_id", "ends_ms"),
 )
 
 Kept = TypeVar("Kept")
@@ -282,6 +297,59 @@ def list_rules(
     return _decode_page(connection, query, rules.c.rule_id, after, limit, RetailerRule)
 
 
+# --- bookings ----------------------------------------------------------------------------------------------------
+
+
+def insert_booking(connection: Connection, retailer_id: str, booking: Booking) -> None:
+    """Keep a new booking."""
+    connection.execute(bookings.insert().values(retailer_id=retailer_id, **_booking_row(booking)))
+
+
+def update_booking(connection: Connection, retailer_id: str, booking: Booking) -> bool:
+    """Replace the booking of that id; say whether it was there."""
+    is_it = bookings.c.retailer_id == retailer_id, bookings.c.booking_id == booking.booking_id
+    return _replace(connection, bookings, is_it, _booking_row(booking), None)
+
+
+def get_booking(connection: Connection, retailer_id: str, booking_id: str) -> Booking | None:
+    """Return the booking, or None."""
+    query = sa.select(bookings.c.body).where(bookings.c.retailer_id == retailer_id, bookings.c.booking_id == booking_id)
+    return _decode_one(connection, query, Booking)
+
+
+def list_bookings(
+    connection: Connection,
+    retailer_id: str,
+    after: str | None = None,
+    limit: int = 100,
+    *,
+    placement_id: str | None = None,
+    status: str | None = None,
+) -> list[Booking]:
+    """Return up to `limit` bookings in the order of their ids, from just after the id `after`."""
+    query = _by_status(sa.select(bookings.c.body), bookings, status, False)
+    query = query.where(bookings.c.retailer_id == retailer_id)
+    if placement_id is not None:
+        query = query.where(bookings.c.placement_id == placement_id)
+    return _decode_page(connection, query, bookings.c.booking_id, after, limit, Booking)
+
+
+def bookings_between(
+    connection: Connection, retailer_id: str, placement_id: str, starts_ms: int, ends_ms: int
+) -> list[Booking]:
+    """Return the active bookings of a placement that hold at some moment of a time."""
+    return _decode_all(
+        connection,
+        retailer_id,
+        bookings,
+        Booking,
+        bookings.c.placement_id == placement_id,
+        bookings.c.status == "active",
+        bookings.c.starts_ms < ends_ms,
+        bookings.c.ends_ms > starts_ms,
+    )
+
+
 # --- weather -----------------------------------------------------------------------------------------------------
 
 
@@ -342,6 +410,7 @@ def read_source(connection: Connection, retailer_id: str, *, currency: str, time
         bids=_decode_all(connection, retailer_id, bids, Bid, bids.c.status != "archived"),
         rules=_decode_all(connection, retailer_id, rules, RetailerRule, rules.c.stage == "live"),
         weather=_read_weather(connection, retailer_id, -1, []),
+        bookings=_decode_all(connection, retailer_id, bookings, Booking, bookings.c.status == "active"),
     )
 
 
@@ -375,6 +444,7 @@ def refresh_source(connection: Connection, retailer_id: str, source: SnapshotSou
         bids=[bid for bid in by_bid.values() if bid.status != "archived"],
         rules=[rule for rule in by_rule.values() if rule.stage == "live"],
         weather=_read_weather(connection, retailer_id, since, source.weather),
+        bookings=_decode_all(connection, retailer_id, bookings, Booking, bookings.c.status == "active"),
     )
 
 
@@ -408,6 +478,18 @@ def _rule_row(rule: RetailerRule) -> Row:
         "stage": rule.stage,
         "body": _encode(rule).decode(),
         "change_seq": rule.change_seq,
+    }
+
+
+def _booking_row(booking: Booking) -> Row:
+    return {
+        "booking_id": booking.booking_id,
+        "placement_id": booking.placement_id,
+        "starts_ms": int(booking.starts_at.timestamp() * 1000),
+        "ends_ms": int(booking.ends_at.timestamp() * 1000),
+        "status": booking.status,
+        "body": _encode(booking).decode(),
+        "change_seq": booking.change_seq,
     }
 
 

@@ -33,7 +33,7 @@ from ledger.terms import Identifier
 RULE_COUNT_MAX = 50
 _encode = msgspec.json.Encoder().encode
 
-Reason = Literal["pinned", "won", "organic"]
+Reason = Literal["booked", "pinned", "won", "organic"]
 
 
 class PreviewRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -60,7 +60,8 @@ class Tile(Struct, frozen=True, kw_only=True):
     """A product on the page, and why it is there.
 
     Attributes:
-        reason: `pinned` by a rule, `won` its place with a bid, or `organic`: worth most to the shop there.
+        reason: `booked` by an advertiser beforehand, `pinned` by a rule, `won` its place with a bid, or `organic`:
+            worth most to the shop there.
         words: the reason in a sentence.
         rule_ids: rules that touch it here; `rules[2]` is the third rule sent along.
     """
@@ -234,8 +235,12 @@ def _tile(decision: Decision, market: Market, rule_rows: Sequence[int]) -> Tile:
     names = [snapshot.rules[row].name for row in touching]
     touched = f"; touched by {', '.join(names)}" if names else ""
     facts = market.offer_facts(decision.offer_row) if decision.offer_row >= 0 else None
+    booked = decision.booked
     reason: Reason = "pinned" if decision.is_pinned else "organic" if facts is None else "won"
+    if booked is not None:
+        reason = "booked"
     words = {
+        "booked": f"an advertiser booked the place{touched}",
         "pinned": f"a rule put it there: {', '.join(names)}",
         "won": f"its bid won the place, for {decision.price_micros} micros per {decision.charge_on}{touched}",
         "organic": f"nothing else there is worth more to the shop{touched}",
@@ -243,8 +248,8 @@ def _tile(decision: Decision, market: Market, rule_rows: Sequence[int]) -> Tile:
     return Tile(
         slot_position=decision.slot_position,
         product_id=snapshot.product_id[decision.product_row],
-        is_sponsored=facts is not None,
-        advertiser_id=None if facts is None else facts.advertiser_id,
+        is_sponsored=facts is not None or booked is not None,
+        advertiser_id=_payer(decision, market),
         clearing_price_micros=None if facts is None else decision.price_micros,
         reason=reason,
         words=words,
@@ -252,14 +257,25 @@ def _tile(decision: Decision, market: Market, rule_rows: Sequence[int]) -> Tile:
     )
 
 
+def _payer(decision: Decision, market: Market) -> str | None:
+    if decision.booked is not None:
+        return market.snapshot.advertiser_id[decision.booked.advertiser_row]
+    return market.offer_facts(decision.offer_row).advertiser_id if decision.offer_row >= 0 else None
+
+
 def _ignored(laid: Place, place: PlaceOutcome, market: Market) -> list[Ignored]:
     """Return the rules that another one, the catalogue or this page leaves without effect, with the reason."""
     snapshot = market.snapshot
     reasons = dict(laid.plan.ignored)
     standing = {decision.slot_position for decision in place.decisions if decision.is_pinned}
+    booked = {decision.slot_position for decision in place.decisions if decision.booked is not None}
     for pin in laid.plan.pins:
         if pin.slot_position not in standing:
-            reasons[pin.rule_row] = _why_not_pinned(pin, laid, market)
+            reasons[pin.rule_row] = (
+                f"slot {pin.slot_position} is booked"
+                if pin.slot_position in booked
+                else _why_not_pinned(pin, laid, market)
+            )
     return [Ignored(rule_id=snapshot.rules[row].rule_id, words=reasons[row]) for row in sorted(reasons)]
 
 

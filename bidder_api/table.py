@@ -11,12 +11,25 @@ from affinity.endpoint import Link, LinkDraft, Profile
 from affinity.navigation import NavigationBatch
 from affinity.profile import ProfileDraft
 from affinity.visitors import Recorded
+from auction.booking import Booking, BookingDraft
 from auction.campaign import Bid, BidDraft, Campaign, CampaignDraft
 from auction.explanation import AuctionReceipt
 from auction.placement import PageCaps, Placement
 from auction.request import SlotRequest, SlotResponse
 from auction.retailer_rule import RetailerRule, RuleDraft
-from bidder_api import audiences, bids, campaigns, history, keys, patterns, placements, preview, products, rules
+from bidder_api import (
+    audiences,
+    bids,
+    bookings,
+    campaigns,
+    history,
+    keys,
+    patterns,
+    placements,
+    preview,
+    products,
+    rules,
+)
 from bidder_api.access import Role
 from bidder_api.operations import ANYBODY, KIB, Operation
 from bidder_api.resources import PageQuery
@@ -233,6 +246,10 @@ MANAGEMENT: list[Operation] = [
         method="POST", path="/v1/rules/preview", name="preview_rules", tag="rules", roles=MERCHANT,
         summary="A page before and after a change of the rules, with the reason for every tile",
         body=preview.PreviewRequest, answer=preview.PreviewAnswer,
+    ),
+    *_resource(
+        "booking", "/v1/bookings", "bookings", MERCHANT, BookingDraft, bookings.BookingPatch, Booking,
+        bookings.BookingPage, bookings.BookingQuery,
     ),
     Operation(
         method="PUT", path="/v1/products/{product_id}", name="put_product", summary="Set a product, whole",

@@ -1,4 +1,4 @@
-"""What retailer rules ask of the world outside: the weather."""
+"""Bookings, and what retailer rules ask of the world outside: the weather."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -19,8 +19,21 @@ def upgrade() -> None:
         sa.Column("body", sa.Text, nullable=False),
         sa.Column("change_seq", sa.BigInteger, nullable=False),
     )
+    op.create_table(
+        "bookings",
+        sa.Column("retailer_id", sa.Text, primary_key=True),
+        sa.Column("booking_id", sa.Text, primary_key=True),
+        sa.Column("placement_id", sa.Text, nullable=False),
+        sa.Column("starts_ms", sa.BigInteger, nullable=False),
+        sa.Column("ends_ms", sa.BigInteger, nullable=False),
+        sa.Column("status", sa.Text, nullable=False),
+        sa.Column("body", sa.Text, nullable=False),
+        sa.Column("change_seq", sa.BigInteger, nullable=False),
+    )
+    op.create_index("bookings_by_placement", "bookings", ["retailer_id", "placement_id", "ends_ms"])
 
 
 def downgrade() -> None:
     """Drop them again."""
+    op.drop_table("bookings")
     op.drop_table("weather_hours")
