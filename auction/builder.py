@@ -35,6 +35,8 @@ from auction.snapshot import (
     Snapshot,
     TargetsSpec,
 )
+from auction.target import VirtualColumns
+from auction.virtual_attribute import VirtualAttribute, virtual_columns
 from auction.weather import WeatherHour
 from auction.words import KeywordTable, words_of, words_of_each
 from ledger.money import BID_MICROS_MAX
@@ -59,7 +61,7 @@ class SnapshotSource(Struct, frozen=True, kw_only=True):
         campaigns, bids: archived ones left out; paused ones are in, so that a receipt can say so.
         rules: live ones.
         weather: of regions, by the hour.
-        bookings: active ones.
+        bookings, virtual_attributes: active ones.
     """
 
     version: int
@@ -75,6 +77,7 @@ class SnapshotSource(Struct, frozen=True, kw_only=True):
     rules: list[RetailerRule] = []
     weather: list[WeatherHour] = []
     bookings: list[Booking] = []
+    virtual_attributes: list[VirtualAttribute] = []
 
 
 QualityOf = Callable[[Sequence[str]], Int64s]
@@ -94,9 +97,10 @@ def build_snapshot(source: SnapshotSource, quality_of: QualityOf = same_quality)
             only orders the offers; a better guess lets auctions stop earlier and changes no answer.
     """
     products = sorted(source.products, key=_product_id)
+    virtual = virtual_columns(source.virtual_attributes, products, source.read_at_ms)
     campaigns = sorted(source.campaigns, key=lambda campaign: campaign.campaign_id)
     placements = sorted(source.placements, key=lambda placement: placement.placement_id)
-    catalogue = _Catalogue(products, source.bids)
+    catalogue = _Catalogue(products, source.bids, virtual)
     campaign_row = {campaign.campaign_id: row for row, campaign in enumerate(campaigns)}
     bids = sorted([bid for bid in source.bids if bid.campaign_id in campaign_row], key=lambda bid: bid.bid_id)
     advertiser_id = sorted({campaign.advertiser_id for campaign in campaigns} | set(source.advertiser_names))
@@ -106,7 +110,7 @@ def build_snapshot(source: SnapshotSource, quality_of: QualityOf = same_quality)
     expected_ppm = quality_of(catalogue.product_id)
     offer = _number_offers(bids, catalogue, targeting, campaign_row, campaign_advertiser, advertiser_row, expected_ppm)
     postings = _Postings(offer, catalogue, targeting)
-    compiled = compile_rules(source.rules, products, source.read_at_ms)
+    compiled = compile_rules(source.rules, products, source.read_at_ms, virtual)
     id_start, id_letters = _text_column(catalogue.product_id)
     bid_start, bid_letters = _text_column([bid.bid_id for bid in bids])
     names = Names(
@@ -134,6 +138,7 @@ def build_snapshot(source: SnapshotSource, quality_of: QualityOf = same_quality)
             if bid.frequency_cap is not None
         },
         weather=source.weather,
+        virtual_attributes=source.virtual_attributes,
         bookings=[one for one in source.bookings if one.ends_at.timestamp() * 1000 > source.read_at_ms],
     )
     columns = Columns(
@@ -186,7 +191,7 @@ class Csr(NamedTuple):
 class _Catalogue:
     """Products as columns: rows are in the order of their ids."""
 
-    def __init__(self, products: Sequence[Product], bids: Sequence[Bid]) -> None:
+    def __init__(self, products: Sequence[Product], bids: Sequence[Bid], virtual: VirtualColumns) -> None:
         self.product_id = [product.product_id for product in products]
         self.product_row = {product_id: row for row, product_id in enumerate(self.product_id)}
         self.advertiser_ids = [product.advertiser_ids for product in products]
@@ -202,7 +207,7 @@ class _Catalogue:
         self.product_is_available = _bytes([product.is_available for product in products])
         self._set_categories(products, bids)
         self._set_words(products)
-        self._set_attributes(products)
+        self._set_attributes(products, virtual)
 
     def _set_categories(self, products: Sequence[Product], bids: Sequence[Bid]) -> None:
         paths = [product.product_type or "" for product in products]
@@ -237,7 +242,7 @@ class _Catalogue:
         self.product_words = Csr(_starts(product_rows, len(products)), word_rows.astype(np.int32))
         self.word_product = _turn_around(self.product_words, len(self.words))
 
-    def _set_attributes(self, products: Sequence[Product]) -> None:
+    def _set_attributes(self, products: Sequence[Product], virtual: VirtualColumns) -> None:
         columns: dict[str, dict[int, Any]] = {
             "brand": {row: product.brand for row, product in enumerate(products) if product.brand},
             "is_own_brand": {row: product.is_own_brand for row, product in enumerate(products)},
@@ -247,6 +252,8 @@ class _Catalogue:
         for row, product in enumerate(products):
             for name, value in product.attributes.items():
                 columns.setdefault(name, {})[row] = value
+        for name, found in virtual.items():
+            columns[name] = {row: value for row, value in enumerate(found) if value is not None}
         self.attribute_values: dict[str, list[bool | int | float | str]] = {}
         self.attribute_code = np.full((len(columns), len(products)), NONE_ROW, np.int32)
         for place, name in enumerate(columns):

@@ -15,7 +15,7 @@ from auction.kernel import EFFECT, GROUP_EVERYONE, GROUP_FIRST_FREE, GROUP_PAID,
 from auction.placement import Floors
 from auction.retailer_rule import Effect, RetailerRule, Target
 from auction.situation import NO_SITUATION, Questions, Situation
-from auction.target import CatalogueColumns, Mask, target_mask
+from auction.target import NO_VIRTUAL_COLUMNS, CatalogueColumns, Mask, VirtualColumns, target_mask
 from auction.worth import value_column
 
 PPM = 1_000_000
@@ -140,10 +140,15 @@ class CompiledRules(NamedTuple):
     value_micros: Int32s
 
 
-def compile_rules(rules: Sequence[RetailerRule], products: Sequence[Product], read_at_ms: int) -> CompiledRules:
+def compile_rules(
+    rules: Sequence[RetailerRule],
+    products: Sequence[Product],
+    read_at_ms: int,
+    virtual: VirtualColumns = NO_VIRTUAL_COLUMNS,
+) -> CompiledRules:
     """Return the live rules as masks and columns over the products, whose ages count from `read_at_ms`."""
     ordered = in_evaluation_order(rules)
-    columns = CatalogueColumns(products, read_at_ms)
+    columns = CatalogueColumns(products, read_at_ms, virtual)
     masks = [target_mask(_target_of(rule), columns) for rule in ordered]
     values = [
         value_column(rule.effect.value, mask, columns)

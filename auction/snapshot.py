@@ -27,6 +27,7 @@ from auction.errors import SnapshotRefused
 from auction.kernel import OFFER
 from auction.placement import PageCaps, Placement
 from auction.retailer_rule import RetailerRule
+from auction.virtual_attribute import VirtualAttribute
 from auction.weather import WeatherHour
 from auction.words import KeywordIndex
 
@@ -101,6 +102,7 @@ class Names(Struct, frozen=True, kw_only=True):
     frequency_caps: dict[str, tuple[int, int, int]]  # bid id to its row, count and window in seconds
     weather: list[WeatherHour] = []
     bookings: list[Booking] = []
+    virtual_attributes: list[VirtualAttribute] = []
 
 
 class Columns(Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from auction.builder import SnapshotSource
 from auction.campaign import Bid, Campaign
 from auction.placement import PageCaps, Placement
 from auction.retailer_rule import RetailerRule
+from auction.virtual_attribute import VirtualAttribute
 from auction.weather import WeatherHour
 
 metadata = sa.MetaData()
@@ -101,6 +102,18 @@ bookings = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("change_seq", sa.BigInteger, nullable=False),
     sa.Index("bookings_by_placement", "retailer_id", "placement_id", "ends_ms"),
+)
+
+virtual_attributes = sa.Table(
+    "virtual_attributes",
+    metadata,
+    sa.Column("retailer_id", sa.Text, primary_key=True),
+    sa.Column("virtual_attribute_id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("change_seq", sa.BigInteger, nullable=False),
 )
 
 Kept = TypeVar("Kept")
@@ -350,6 +363,63 @@ def bookings_between(
     )
 
 
+# --- virtual attributes ------------------------------------------------------------------------------------------
+
+
+def insert_virtual_attribute(connection: Connection, retailer_id: str, attribute: VirtualAttribute) -> None:
+    """Keep a new virtual attribute."""
+    connection.execute(virtual_attributes.insert().values(retailer_id=retailer_id, **_attribute_row(attribute)))
+
+
+def update_virtual_attribute(connection: Connection, retailer_id: str, attribute: VirtualAttribute) -> bool:
+    """Replace the virtual attribute of that id; say whether it was there."""
+    table = virtual_attributes
+    is_it = (
+        table.c.retailer_id == retailer_id,
+        table.c.virtual_attribute_id == attribute.virtual_attribute_id,
+    )
+    return _replace(connection, table, is_it, _attribute_row(attribute), None)
+
+
+def get_virtual_attribute(
+    connection: Connection, retailer_id: str, virtual_attribute_id: str
+) -> VirtualAttribute | None:
+    """Return the virtual attribute, or None."""
+    query = sa.select(virtual_attributes.c.body).where(
+        virtual_attributes.c.retailer_id == retailer_id,
+        virtual_attributes.c.virtual_attribute_id == virtual_attribute_id,
+    )
+    return _decode_one(connection, query, VirtualAttribute)
+
+
+def list_virtual_attributes(
+    connection: Connection,
+    retailer_id: str,
+    after: str | None = None,
+    limit: int = 100,
+    *,
+    status: str | None = None,
+) -> list[VirtualAttribute]:
+    """Return up to `limit` virtual attributes in the order of their ids, from just after the id `after`."""
+    query = _by_status(sa.select(virtual_attributes.c.body), virtual_attributes, status, False)
+    query = query.where(virtual_attributes.c.retailer_id == retailer_id)
+    return _decode_page(connection, query, virtual_attributes.c.virtual_attribute_id, after, limit, VirtualAttribute)
+
+
+def virtual_attribute_types(connection: Connection, retailer_id: str) -> dict[str, str]:
+    """Return the type of each active virtual attribute, by name."""
+    query = sa.select(virtual_attributes.c.name, virtual_attributes.c.type).where(
+        virtual_attributes.c.retailer_id == retailer_id, virtual_attributes.c.status == "active"
+    )
+    return dict(connection.execute(query).all())
+
+
+def _active_attributes(connection: Connection, retailer_id: str) -> list[VirtualAttribute]:
+    is_active = virtual_attributes.c.status == "active"
+    found = _decode_all(connection, retailer_id, virtual_attributes, VirtualAttribute, is_active)
+    return sorted(found, key=lambda attribute: attribute.name)
+
+
 # --- weather -----------------------------------------------------------------------------------------------------
 
 
@@ -410,6 +480,7 @@ def read_source(connection: Connection, retailer_id: str, *, currency: str, time
         bids=_decode_all(connection, retailer_id, bids, Bid, bids.c.status != "archived"),
         rules=_decode_all(connection, retailer_id, rules, RetailerRule, rules.c.stage == "live"),
         weather=_read_weather(connection, retailer_id, -1, []),
+        virtual_attributes=_active_attributes(connection, retailer_id),
         bookings=_decode_all(connection, retailer_id, bookings, Booking, bookings.c.status == "active"),
     )
 
@@ -444,6 +515,7 @@ def refresh_source(connection: Connection, retailer_id: str, source: SnapshotSou
         bids=[bid for bid in by_bid.values() if bid.status != "archived"],
         rules=[rule for rule in by_rule.values() if rule.stage == "live"],
         weather=_read_weather(connection, retailer_id, since, source.weather),
+        virtual_attributes=_active_attributes(connection, retailer_id),
         bookings=_decode_all(connection, retailer_id, bookings, Booking, bookings.c.status == "active"),
     )
 
@@ -478,6 +550,17 @@ def _rule_row(rule: RetailerRule) -> Row:
         "stage": rule.stage,
         "body": _encode(rule).decode(),
         "change_seq": rule.change_seq,
+    }
+
+
+def _attribute_row(attribute: VirtualAttribute) -> Row:
+    return {
+        "virtual_attribute_id": attribute.virtual_attribute_id,
+        "name": attribute.name,
+        "type": attribute.type,
+        "status": attribute.status,
+        "body": _encode(attribute).decode(),
+        "change_seq": attribute.change_seq,
     }
 
 

@@ -9,17 +9,21 @@ from numpy.typing import NDArray
 from affinity.catalog import CATEGORY_SEPARATOR, Attribute, Product
 from auction.retailer_rule import Target
 
+VirtualColumns = dict[str, list[Attribute | None]]  # by name, the value of each product
+NO_VIRTUAL_COLUMNS: VirtualColumns = {}
 Mask = NDArray[np.bool_]
 
 
 class CatalogueColumns:
     """Products as columns a rule's target is compared with, each made when first asked for."""
 
-    def __init__(self, products: Sequence[Product], read_at_ms: int) -> None:
+    def __init__(
+        self, products: Sequence[Product], read_at_ms: int, virtual: VirtualColumns = NO_VIRTUAL_COLUMNS
+    ) -> None:
         self.product_count = len(products)
         self._products = products
         self._read_at_day = np.datetime64(read_at_ms, "ms").astype("datetime64[D]")
-        self._values: dict[str, list[Attribute | None]] = {}
+        self._values: dict[str, list[Attribute | None]] = dict(virtual)
         self._numbers: dict[str, NDArray[np.float64]] = {}
 
     def values(self, field: str) -> list[Attribute | None]:

@@ -25,6 +25,7 @@ from auction.rules import EVALUATION_ORDER, PinnedSlot, compile_rules
 from auction.serving import SlotServer
 from auction.snapshot import Snapshot
 from auction.store import list_rules
+from auction.virtual_attribute import virtual_columns
 from bidder_api.call import Desk, Endpoint
 from bidder_api.errors import Invalid
 from bidder_api.rules import check_rule, from_draft
@@ -174,7 +175,9 @@ def with_rules(snapshot: Snapshot, rules: Sequence[RetailerRule], products: Sequ
     """Return the snapshot with other rules; products changed since it was built count as they were then."""
     by_id = {product.product_id: product for product in products}
     known = [by_id.get(product_id) or Product(product_id=product_id) for product_id in snapshot.product_id]
-    made = compile_rules(rules, known, snapshot.names.read_at_ms)
+    read_at_ms = snapshot.names.read_at_ms
+    virtual = virtual_columns(snapshot.names.virtual_attributes, known, read_at_ms)
+    made = compile_rules(rules, known, read_at_ms, virtual)
     return Snapshot(
         msgspec.structs.replace(snapshot.names, rules=made.rules),
         msgspec.structs.replace(

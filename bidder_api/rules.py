@@ -1,5 +1,6 @@
 """The merchant's rules, checked against the catalogue when saved: draft until published, archived rather than lost."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -9,7 +10,7 @@ from affinity.store import get_product, next_change_seq, read_attribute_types
 from auction.campaign import TemperatureRange
 from auction.placement import Floors
 from auction.retailer_rule import Condition, Effect, RetailerRule, RuleDraft, Target, Value
-from auction.store import get_placement, get_rule, insert_rule, list_rules, update_rule
+from auction.store import get_placement, get_rule, insert_rule, list_rules, update_rule, virtual_attribute_types
 from auction.target import RULE_FIELDS
 from bidder_api.call import Answer, Call, check_match, etag
 from bidder_api.errors import Conflict, Invalid, NotFound
@@ -104,8 +105,11 @@ def check_rule(connection: Connection, retailer_id: str, rule: RetailerRule, poi
     for row, condition in enumerate(rule.when):
         _check_condition(condition, f"{pointer}/when/{row}")
     if rule.target is not None:
-        kinds: dict[str, str] = dict(read_attribute_types(connection, retailer_id, "product"))
-        _check_target(rule.target, kinds, f"{pointer}/target", 1, [0])
+        kinds = {
+            **read_attribute_types(connection, retailer_id, "product"),
+            **virtual_attribute_types(connection, retailer_id),
+        }
+        check_target(rule.target, kinds, f"{pointer}/target")
     starts_at, ends_at = rule.schedule.starts_at, rule.schedule.ends_at
     if starts_at is not None and ends_at is not None and ends_at <= starts_at:
         raise Invalid("schedule_ends_before_start", "ends_at must be after starts_at", f"{pointer}/schedule/ends_at")
@@ -155,7 +159,16 @@ def check_temperature(wanted: TemperatureRange, at: str) -> None:
         raise Invalid("temperature_contradictory", "at_least must be at most at_most", f"{at}/at_most")
 
 
-def _check_target(target: Target, kinds: dict[str, str], at: str, depth: int, count: list[int]) -> None:
+def check_target(target: Target, kinds: Mapping[str, str], at: str) -> None:
+    """Check a tree over product fields; `kinds` are the types of custom and virtual attributes.
+
+    Raises:
+        Invalid: a node is nothing or several things, too deep, or asks what no product says.
+    """
+    _check_target(target, kinds, at, 1, [0])
+
+
+def _check_target(target: Target, kinds: Mapping[str, str], at: str, depth: int, count: list[int]) -> None:
     count[0] += 1
     if depth > TARGET_DEPTH_MAX or count[0] > TARGET_NODE_COUNT_MAX:
         message = f"a target has at most {TARGET_DEPTH_MAX} levels and {TARGET_NODE_COUNT_MAX} nodes"

@@ -17,6 +17,7 @@ from auction.explanation import AuctionReceipt
 from auction.placement import PageCaps, Placement
 from auction.request import SlotRequest, SlotResponse
 from auction.retailer_rule import RetailerRule, RuleDraft
+from auction.virtual_attribute import VirtualAttribute, VirtualAttributeDraft
 from bidder_api import (
     audiences,
     bids,
@@ -29,6 +30,7 @@ from bidder_api import (
     preview,
     products,
     rules,
+    virtual_attributes,
 )
 from bidder_api.access import Role
 from bidder_api.operations import ANYBODY, KIB, Operation
@@ -246,6 +248,16 @@ MANAGEMENT: list[Operation] = [
         method="POST", path="/v1/rules/preview", name="preview_rules", tag="rules", roles=MERCHANT,
         summary="A page before and after a change of the rules, with the reason for every tile",
         body=preview.PreviewRequest, answer=preview.PreviewAnswer,
+    ),
+    *_resource(
+        "virtual_attribute", "/v1/virtual-attributes", "virtual-attributes", MERCHANT, VirtualAttributeDraft,
+        virtual_attributes.VirtualAttributePatch, VirtualAttribute, virtual_attributes.VirtualAttributePage,
+        virtual_attributes.VirtualAttributeQuery,
+    ),
+    Operation(
+        method="POST", path="/v1/virtual-attributes/preview", name="preview_virtual_attribute",
+        tag="virtual-attributes", roles=MERCHANT, summary="What a virtual attribute would be of 20 products",
+        body=virtual_attributes.AttributePreviewRequest, answer=virtual_attributes.AttributePreview,
     ),
     *_resource(
         "booking", "/v1/bookings", "bookings", MERCHANT, BookingDraft, bookings.BookingPatch, Booking,

@@ -1,4 +1,4 @@
-"""Bookings, and what retailer rules ask of the world outside: the weather."""
+"""Bookings, and what retailer rules ask: virtual attributes, and the weather."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -31,9 +31,20 @@ def upgrade() -> None:
         sa.Column("change_seq", sa.BigInteger, nullable=False),
     )
     op.create_index("bookings_by_placement", "bookings", ["retailer_id", "placement_id", "ends_ms"])
+    op.create_table(
+        "virtual_attributes",
+        sa.Column("retailer_id", sa.Text, primary_key=True),
+        sa.Column("virtual_attribute_id", sa.Text, primary_key=True),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("type", sa.Text, nullable=False),
+        sa.Column("status", sa.Text, nullable=False),
+        sa.Column("body", sa.Text, nullable=False),
+        sa.Column("change_seq", sa.BigInteger, nullable=False),
+    )
 
 
 def downgrade() -> None:
     """Drop them again."""
+    op.drop_table("virtual_attributes")
     op.drop_table("bookings")
     op.drop_table("weather_hours")
