@@ -16,6 +16,7 @@ from starlette.responses import Response
 from affinity.catalog import Product
 from affinity.navigation import Consent
 from affinity.store import read_products_changed
+from auction.conflicts import RuleConflict, Surroundings, find_conflicts
 from auction.eligibility import Place
 from auction.engine import Decision, Outcome, PlaceOutcome, hold_auction, no_deadline
 from auction.market import Market
@@ -114,10 +115,12 @@ class PreviewAnswer(Struct, frozen=True, kw_only=True):
 
     Attributes:
         evaluation_order: in which order rules act, whatever order they were written in.
+        conflicts: what does not go together among the changed rules, placements and bookings, on whatever page.
     """
 
     snapshot_version: int
     evaluation_order: list[str]
+    conflicts: list[RuleConflict]
     before: list[PreviewPlacement]
     after: list[PreviewPlacement]
 
@@ -133,22 +136,33 @@ def preview_endpoint(desk: Desk, server: SlotServer) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         body: PreviewRequest = request.scope["body"]
         before = server.market
-        after = await desk.in_thread(request.scope["operation"], lambda: _changed_market(desk, body, before))
-        answer = _decide_both(server, body, before, after)
+        after, conflicts = await desk.in_thread(request.scope["operation"], lambda: _changed_market(desk, body, before))
+        answer = _decide_both(server, body, before, after, conflicts)
         return Response(_encode(answer), media_type="application/json", headers={"Cache-Control": "no-store"})
 
     return endpoint
 
 
-def _changed_market(desk: Desk, body: PreviewRequest, market: Market) -> Market:
-    """Return the live market under the changed rules. Made in a thread: it reads the whole catalogue."""
+def _changed_market(desk: Desk, body: PreviewRequest, market: Market) -> tuple[Market, list[RuleConflict]]:
+    """Return the live market under the changed rules, and what of them does not go together.
+
+    Made in a thread: it reads the whole catalogue.
+    """
 
     def read(connection: Connection) -> tuple[list[RetailerRule], list[Product]]:
         rules = _changed_rules(connection, desk.retailer_id, body, market.snapshot.rules, desk.clock_ms())
         return rules, read_products_changed(connection, desk.retailer_id, -1)
 
     rules, products = desk.database.read(read)
-    return Market(with_rules(market.snapshot, rules, products), market.model)
+    names = market.snapshot.names
+    around = Surroundings(
+        placements=names.placements,
+        bookings=names.bookings,
+        products={product.product_id: product for product in products},
+        attributes=names.virtual_attributes,
+        now_ms=desk.clock_ms(),
+    )
+    return Market(with_rules(market.snapshot, rules, products), market.model), find_conflicts(rules, around)
 
 
 def _changed_rules(
@@ -186,7 +200,9 @@ def with_rules(snapshot: Snapshot, rules: Sequence[RetailerRule], products: Sequ
     )
 
 
-def _decide_both(server: SlotServer, body: PreviewRequest, before: Market, after: Market) -> PreviewAnswer:
+def _decide_both(
+    server: SlotServer, body: PreviewRequest, before: Market, after: Market, conflicts: list[RuleConflict]
+) -> PreviewAnswer:
     served, now_ms = server.served, server.clock_ms()
     assert served is not None
     slot_request = SlotRequest(
@@ -213,6 +229,7 @@ def _decide_both(server: SlotServer, body: PreviewRequest, before: Market, after
     return PreviewAnswer(
         snapshot_version=before.snapshot.version,
         evaluation_order=EVALUATION_ORDER,
+        conflicts=conflicts,
         before=pages[0],
         after=pages[1],
     )

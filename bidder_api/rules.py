@@ -8,9 +8,20 @@ from sqlalchemy.engine import Connection
 
 from affinity.store import get_product, next_change_seq, read_attribute_types
 from auction.campaign import TemperatureRange
+from auction.conflicts import RuleConflict, Surroundings, conflicts_of
 from auction.placement import Floors
 from auction.retailer_rule import Condition, Effect, RetailerRule, RuleDraft, Target, Value
-from auction.store import get_placement, get_rule, insert_rule, list_rules, update_rule, virtual_attribute_types
+from auction.store import (
+    get_placement,
+    get_rule,
+    insert_rule,
+    list_bookings,
+    list_placements,
+    list_rules,
+    list_virtual_attributes,
+    update_rule,
+    virtual_attribute_types,
+)
 from auction.target import RULE_FIELDS
 from bidder_api.call import Answer, Call, check_match, etag
 from bidder_api.errors import Conflict, Invalid, NotFound
@@ -21,12 +32,19 @@ RulePatch = patch_type(RuleDraft, "RulePatch")
 RulePage = page_of("Rule", RetailerRule)
 TARGET_DEPTH_MAX = 16
 TARGET_NODE_COUNT_MAX = 500
+RULE_COUNT_MAX = 10_000  # rules, placements and bookings a rule is compared with
 _WITHOUT_TARGET = {
     "pin": "a pin names its product; it has no target",
     "own_brand_min": "own_brand_min is about own-brand products; it has no target",
     "sponsored_max": "sponsored_max is about everything paid; it has no target",
 }
 _NUMERIC_FIELDS = frozenset({"price_micros", "margin_rate", "stock", "rating", "image_count", "age_days"})
+
+
+class CheckedRule(RetailerRule, frozen=True, kw_only=True):
+    """A rule as it stands, and what of it does not go together with the live rules, placements and bookings."""
+
+    warnings: list[RuleConflict]
 
 
 class RuleQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -41,13 +59,16 @@ def create_rule(connection: Connection, call: Call) -> Answer:
     check_rule(connection, call.retailer_id, rule)
     insert_rule(connection, call.retailer_id, rule)
     call.log("create", "rule", rule.rule_id, after=rule)
-    return Answer(body=rule, headers={"ETag": etag(rule.change_seq), "Location": f"/v1/rules/{rule.rule_id}"})
+    return Answer(
+        body=_checked(connection, call, rule),
+        headers={"ETag": etag(rule.change_seq), "Location": f"/v1/rules/{rule.rule_id}"},
+    )
 
 
 def read_rule(connection: Connection, call: Call) -> Answer:
     """Return one rule."""
     rule = _find(connection, call)
-    return Answer(body=rule, headers={"ETag": etag(rule.change_seq)})
+    return Answer(body=_checked(connection, call, rule), headers={"ETag": etag(rule.change_seq)})
 
 
 def list_all(connection: Connection, call: Call) -> Answer:
@@ -198,6 +219,25 @@ def _check_target(target: Target, kinds: Mapping[str, str], at: str, depth: int,
         raise Invalid("target_contradictory", "at_least must be at most at_most", f"{at}/at_most")
 
 
+def _checked(connection: Connection, call: Call, rule: RetailerRule) -> CheckedRule:
+    """Return the rule with what it runs into, taken as live: a draft is told before it is published."""
+    warnings: list[RuleConflict] = []
+    if rule.stage != "archived":
+        live = list_rules(connection, call.retailer_id, None, RULE_COUNT_MAX, stage="live")
+        others = [one for one in live if one.rule_id != rule.rule_id]
+        pinned = {one.effect.pin.product_id for one in (rule, *others) if one.effect.pin is not None}
+        products = {name: get_product(connection, call.retailer_id, name) for name in pinned}
+        around = Surroundings(
+            placements=list_placements(connection, call.retailer_id, None, RULE_COUNT_MAX),
+            bookings=list_bookings(connection, call.retailer_id, None, RULE_COUNT_MAX, status="active"),
+            products={name: product for name, product in products.items() if product is not None},
+            attributes=list_virtual_attributes(connection, call.retailer_id, None, RULE_COUNT_MAX, status="active"),
+            now_ms=call.now_ms,
+        )
+        warnings = conflicts_of(rule, others, around)
+    return CheckedRule(**{name: getattr(rule, name) for name in RetailerRule.__struct_fields__}, warnings=warnings)
+
+
 def _find(connection: Connection, call: Call) -> RetailerRule:
     rule = get_rule(connection, call.retailer_id, call.path["rule_id"])
     if rule is None:
@@ -216,4 +256,4 @@ def _store(connection: Connection, call: Call, before: RetailerRule, action: str
         check_rule(connection, call.retailer_id, after)
     update_rule(connection, call.retailer_id, after)
     call.log(action, "rule", after.rule_id, before=before, after=after)
-    return Answer(body=after, headers={"ETag": etag(after.change_seq)})
+    return Answer(body=_checked(connection, call, after), headers={"ETag": etag(after.change_seq)})

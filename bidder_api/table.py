@@ -16,7 +16,7 @@ from auction.campaign import Bid, BidDraft, Campaign, CampaignDraft
 from auction.explanation import AuctionReceipt
 from auction.placement import PageCaps, Placement
 from auction.request import SlotRequest, SlotResponse
-from auction.retailer_rule import RetailerRule, RuleDraft
+from auction.retailer_rule import RuleDraft
 from auction.virtual_attribute import VirtualAttribute, VirtualAttributeDraft
 from bidder_api import (
     audiences,
@@ -241,7 +241,7 @@ MANAGEMENT: list[Operation] = [
         patterns.PatternPatch, patterns.CountedPattern, patterns.PatternPage, PageQuery,
     ),
     *_resource(
-        "rule", "/v1/rules", "rules", MERCHANT, RuleDraft, rules.RulePatch, RetailerRule, rules.RulePage,
+        "rule", "/v1/rules", "rules", MERCHANT, RuleDraft, rules.RulePatch, rules.CheckedRule, rules.RulePage,
         rules.RuleQuery,
     ),
     Operation(

@@ -128,3 +128,19 @@ def test_looking_changes_nothing(shop: World) -> None:
 def test_what_is_not_there_cannot_be_previewed(shop: World, changes: Any, code: str, pointer: str) -> None:
     answer = shop.call("POST", "/v1/rules/preview", {**PAGE, **changes}, role="merchant")
     assert (answer.json()["code"], answer.json()["pointer"]) == (code, pointer)
+
+
+def test_rules_that_contradict_each_other_are_told_in_a_preview_and_when_saved(shop: World) -> None:
+    first = {"name": "One", "effect": {"pin": {"product_id": "clog", "slot_position": 1}}, "stage": "live"}
+    other = {"name": "Two", "effect": {"pin": {"product_id": "boot", "slot_position": 1}}}
+    conflicts = preview(shop, rules=[first, other])["conflicts"]
+    assert [(one["code"], one["rule_ids"]) for one in conflicts] == [("pins_on_one_slot", ["rules[0]", "rules[1]"])]
+    assert preview(shop, rules=[first])["conflicts"] == []
+    saved = shop.call("POST", "/v1/rules", first, role="merchant").json()
+    assert saved["warnings"] == []
+    draft = shop.call("POST", "/v1/rules", other, role="merchant").json()
+    assert [(one["code"], one["rule_ids"]) for one in draft["warnings"]] == [
+        ("pins_on_one_slot", [draft["rule_id"], saved["rule_id"]])
+    ]
+    read = shop.call("GET", f"/v1/rules/{draft['rule_id']}", role="merchant").json()
+    assert read["warnings"] == draft["warnings"]
