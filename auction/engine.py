@@ -478,6 +478,8 @@ def _read_outcome(
             )
         reserved = _count_reserved(place, decisions, found) if place.plan.own_brand_min else 0
         reason = None if decisions else _no_fill_reason(place, market, is_partial, no_paid_reason)
+        if reason == "outbid" and reserved == place.slot_count:
+            reason = "reserved_for_own_brand"
         outcomes.append(PlaceOutcome(place.placement.placement_id, reason, decisions, reserved))
     return outcomes
 

@@ -197,7 +197,7 @@ class TestOwnBrandMinimum:
         world = shelf(2, Effect(own_brand_min=5), products=self.OWN, bids=[bid("bid_1", ["p1"])])
         outcome = world.hold(request())
         assert (outcome.places[0].decisions, outcome.places[0].reserved_slot_count) == ([], 2)
-        assert outcome.places[0].no_fill_reason == "outbid"
+        assert outcome.places[0].no_fill_reason == "reserved_for_own_brand"
 
     def test_empty_slots_that_are_not_reserved_are_not_counted(self) -> None:
         world = shelf(4, Effect(own_brand_min=1), products=self.OWN)
@@ -231,6 +231,12 @@ def test_two_placements_have_their_caps_apart() -> None:
         won = [name for name, _ in world.winners(outcome, place)]
         assert len(won) == 2
         assert sum(name in ("p1", "p2", "p3") for name in won) == 1
+
+
+def test_a_pin_of_a_product_that_is_gone_is_left_out_and_named() -> None:
+    gone = rule("rul_1", Effect(pin=Pin(product_id="gone", slot_position=1)))
+    plan = World(source(rules=[gone])).hold(request()).laid[0].plan
+    assert (plan.pins, [tuple(one) for one in plan.ignored]) == ((), [(0, "product 'gone' is gone")])
 
 
 def test_caps_beyond_what_a_page_can_hold_are_left_out_and_named() -> None:
