@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from affinity.audience import Audience
 from affinity.pattern import NavigationPattern
 from auction.campaign import Bid, BidContext, Keyword
-from auction.kernel import BID, CLICK, IMPRESSION
+from auction.kernel import BID, CLICK, IMPRESSION, UNKNOWN_TEMPERATURE
 from auction.lists import Lists, gather, lists_of
 from auction.snapshot import (
     ALL_HOURS,
@@ -375,8 +375,10 @@ def context_values(context: BidContext) -> list[tuple[str, str]]:
 
 
 def condition_numbers(context: BidContext, row_of_name: Mapping[tuple[str, str], int]) -> list[int]:
-    """Return a condition as numbers: the hours it allows as bits, then per dimension how many values and which."""
+    """Return a condition as numbers; see `MarketArrays` in kernel.py."""
     numbers = [ALL_HOURS if context.hours is None else sum(1 << hour for hour in set(context.hours))]
+    warmth = context.temperature_c
+    numbers += (UNKNOWN_TEMPERATURE, -UNKNOWN_TEMPERATURE) if warmth is None else warmth.bounds_milli()
     values = sorted(set(context_values(context)))
     for dimension in CONTEXT_DIMENSIONS:
         rows = [row_of_name[name] for name in values if name[0] == dimension]

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from affinity.catalog import CATEGORY_SEPARATOR, Product, category_and_ancestors
 from auction.bid_table import BidTable, CompiledBids
+from auction.booking import Booking
 from auction.campaign import Bid, Campaign
 from auction.kernel import OFFER, WORD_PADDING, find_best_left_nb, write_offers_nb
 from auction.lists import Lists, gather, lists_of, turn_around
 from auction.market import highest_score
 from auction.placement import PageCaps, Placement
 from auction.retailer_rule import RetailerRule
-from auction.rules import CatalogueColumns, in_evaluation_order, target_mask
+from auction.rules import compile_rules
 from auction.snapshot import (
     NONE_ROW,
     Bytes,
@@ -27,9 +28,13 @@ from auction.snapshot import (
     Names,
     Snapshot,
 )
+from auction.target import VirtualColumns
+from auction.virtual_attribute import VirtualAttribute, virtual_columns
+from auction.weather import WeatherHour
 from auction.words import words_of_each
 
 PPM = 1_000_000
+DAY_MS = 86_400_000
 OPEN_END_MS = 1 << 62  # a flight without an end
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -44,7 +49,8 @@ class SnapshotSource(Struct, frozen=True, kw_only=True):
         time_zone: IANA name; days of budgets and hours of bids are in it.
         read_at_ms: when it was read, UTC milliseconds since 1970; ages of products count from it.
         advertiser_names: advertiser id to the name shown in disclosures; all of them.
-        placements, page_caps: all of them; caps by type of page.
+        placements, page_caps, weather: all of them; caps by type of page, weather of regions by the hour.
+        bookings, virtual_attributes: all that are active.
         products, campaigns, bids, rules: those that changed. Archived campaigns and bids leave, and so do rules that
             are not live; paused ones stay, so that a receipt can say so.
     """
@@ -60,6 +66,9 @@ class SnapshotSource(Struct, frozen=True, kw_only=True):
     campaigns: list[Campaign] = []
     bids: list[Bid] = []
     rules: list[RetailerRule] = []
+    weather: list[WeatherHour] = []
+    bookings: list[Booking] = []
+    virtual_attributes: list[VirtualAttribute] = []
 
 
 QualityOf = Callable[[Sequence[str]], Int64s]
@@ -90,6 +99,7 @@ class SnapshotMaker:
         self._rules: dict[str, RetailerRule] = {}
         self._bids = BidTable()
         self._catalogue: _Catalogue | None = None
+        self._catalogue_stands_on: tuple[object, ...] = ()
 
     @property
     def version(self) -> int:
@@ -123,12 +133,14 @@ class SnapshotMaker:
         assert source is not None
         named = self._bids.categories_named()
         catalogue = self._catalogue
-        if catalogue is None or catalogue.named != named:
+        stands_on = named, source.virtual_attributes, source.read_at_ms // DAY_MS  # products are a day older each day
+        if catalogue is None or self._catalogue_stands_on != stands_on:
             products = [self._products[product_id] for product_id in sorted(self._products)]
-            catalogue = self._catalogue = _Catalogue(products, named)
+            virtual = virtual_columns(source.virtual_attributes, products, source.read_at_ms)
+            catalogue = self._catalogue = _Catalogue(products, named, virtual)
+            self._catalogue_stands_on = stands_on
         campaigns = [self._campaigns[campaign_id] for campaign_id in sorted(self._campaigns)]
         placements = sorted(source.placements, key=lambda placement: placement.placement_id)
-        rules = in_evaluation_order(list(self._rules.values()))
         advertiser_id = sorted({campaign.advertiser_id for campaign in campaigns} | set(source.advertiser_names))
         advertiser_row = {name: row for row, name in enumerate(advertiser_id)}
         campaign_advertiser = _int32s([advertiser_row[campaign.advertiser_id] for campaign in campaigns])
@@ -146,8 +158,7 @@ class SnapshotMaker:
         offer_by_product = offer[by_product]
         best_left = np.empty((len(offer), 2), np.int64)
         find_best_left_nb(offer_by_product, bids.multiplier_max_ppm, best_left)
-        rule_columns = CatalogueColumns(catalogue.products, source.read_at_ms)
-        masks = [np.packbits(target_mask(rule.target, rule_columns)) for rule in rules]
+        rules = compile_rules(list(self._rules.values()), catalogue.products, source.read_at_ms, catalogue.virtual)
         bid_start, bid_letters = _text_column(bids.bid_id)
         names = Names(
             version=source.version,
@@ -162,13 +173,16 @@ class SnapshotMaker:
             campaign_id=[campaign.campaign_id for campaign in campaigns],
             placements=placements,
             page_caps=source.page_caps,
-            rules=rules,
+            rules=rules.rules,
             targets=bids.targets,
             keywords=bids.keyword_names,
             words=catalogue.words,
             context_names=bids.context_names,
             attribute_values=catalogue.attribute_values,
             frequency_caps=bids.frequency_caps,
+            weather=source.weather,
+            virtual_attributes=source.virtual_attributes,
+            bookings=[one for one in source.bookings if one.ends_at.timestamp() * 1000 > source.read_at_ms],
         )
         columns = Columns(
             offer=offer,
@@ -206,9 +220,8 @@ class SnapshotMaker:
             wish_start=bids.wish_start,
             wish=bids.wish,
             multiplier_max_ppm=bids.multiplier_max_ppm,
-            rule_target_bits=np.array(masks, np.uint8)
-            if masks
-            else np.zeros((0, -(-len(catalogue.product_id) // 8)), np.uint8),
+            rule_target_bits=rules.target_bits,
+            rule_value_micros=rules.value_micros,
         )
         return Snapshot(names, columns)
 
@@ -216,10 +229,11 @@ class SnapshotMaker:
 class _Catalogue:
     """Products as columns: rows are in the order of their ids."""
 
-    def __init__(self, products: Sequence[Product], named: frozenset[str]) -> None:
+    def __init__(self, products: Sequence[Product], named: frozenset[str], virtual: VirtualColumns) -> None:
         """Take products in the order of their ids, and categories that bids name, be there products in them or not."""
         self.products = products
-        self.named = named
+        self.virtual = virtual
+        self._named = named
         self.product_id = [product.product_id for product in products]
         self.product_row = {product_id: row for row, product_id in enumerate(self.product_id)}
         self.id_start, self.id_letters = _text_column(self.product_id)
@@ -236,11 +250,11 @@ class _Catalogue:
         self.product_is_available = _bytes([product.is_available for product in products])
         self._set_categories(products)
         self._set_words(products)
-        self._set_attributes(products)
+        self._set_attributes(products, virtual)
 
     def _set_categories(self, products: Sequence[Product]) -> None:
         paths = [product.product_type or "" for product in products]
-        every = {above for path in self.named.union(paths) for above in category_and_ancestors(path)}
+        every = {above for path in self._named.union(paths) for above in category_and_ancestors(path)}
         # In the order of their paths, what is below a category follows it without a gap.
         self.category = sorted(every, key=lambda category: category.split(CATEGORY_SEPARATOR))
         self.category_row = {category: row for row, category in enumerate(self.category)}
@@ -270,7 +284,7 @@ class _Catalogue:
         self.product_words = Lists(_starts(product_rows, len(products)), word_rows.astype(np.int32))
         self.word_product = turn_around(self.product_words, len(self.words))
 
-    def _set_attributes(self, products: Sequence[Product]) -> None:
+    def _set_attributes(self, products: Sequence[Product], virtual: VirtualColumns) -> None:
         columns: dict[str, dict[int, Any]] = {
             "brand": {row: product.brand for row, product in enumerate(products) if product.brand},
             "is_own_brand": {row: product.is_own_brand for row, product in enumerate(products)},
@@ -280,6 +294,8 @@ class _Catalogue:
         for row, product in enumerate(products):
             for name, value in product.attributes.items():
                 columns.setdefault(name, {})[row] = value
+        for name, found in virtual.items():
+            columns[name] = {row: value for row, value in enumerate(found) if value is not None}
         self.attribute_values: dict[str, list[bool | int | float | str]] = {}
         self.attribute_code = np.full((len(columns), len(products)), NONE_ROW, np.int32)
         for place, name in enumerate(columns):

@@ -61,6 +61,23 @@ class FrequencyCap(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     window_s: Annotated[int, Meta(ge=60, le=90 * 86_400)]
 
 
+class TemperatureRange(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Degrees Celsius, both ends included; one left out is open. Counted in thousandths."""
+
+    at_least: Annotated[float, Meta(ge=-100, le=100)] | None = None
+    at_most: Annotated[float, Meta(ge=-100, le=100)] | None = None
+
+    def includes(self, temperature_c: float) -> bool:
+        """Say whether a temperature is in the range."""
+        least, most = self.bounds_milli()
+        return least <= round(temperature_c * 1000) <= most
+
+    def bounds_milli(self) -> tuple[int, int]:
+        """Return both ends in thousandths of a degree."""
+        least = -(10**9) if self.at_least is None else round(self.at_least * 1000)
+        return least, 10**9 if self.at_most is None else round(self.at_most * 1000)
+
+
 class BidContext(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Conditions on the request's context; every one given must hold."""
 
@@ -68,6 +85,7 @@ class BidContext(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     regions: Annotated[list[Identifier], Meta(min_length=1, max_length=200)] | None = None
     stores: Annotated[list[Identifier], Meta(min_length=1, max_length=1000)] | None = None
     weather: Annotated[list[Identifier], Meta(min_length=1, max_length=50)] | None = None
+    temperature_c: TemperatureRange | None = None
     hours: Annotated[list[Annotated[int, Meta(ge=0, le=23)]], Meta(min_length=1, max_length=24)] | None = None
 
 

@@ -3,7 +3,8 @@
 Marks what the request and the visitor rule out, then lets compiled code look at the offers, most valuable first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
@@ -22,6 +23,7 @@ from auction.kernel import (
     TERM_LEFT_IN_LISTS,
     TERM_LEFT_IN_PRODUCTS,
     TERM_LEFT_ORGANIC,
+    UNKNOWN_TEMPERATURE,
     VALUE_MICROS_MAX,
     AskerArrays,
     PlaceArrays,
@@ -87,6 +89,7 @@ class asking:  # noqa: N801  # reads as the verb it is: `with asking(…) as ask
         self,
         request: SlotRequest,
         context: Context,
+        facts: Mapping[str, Any],
         market: Market,
         visitor: VisitorView,
         spend: SpendView,
@@ -105,7 +108,7 @@ class asking:  # noqa: N801  # reads as the verb it is: `with asking(…) as ask
             self._ruled_out.append((LossReason.EXCLUDED_BY_REQUEST, excluded))
         self._capped = _capped_bids(visitor, market, now_ms)
         self._keywords = list(context.keyword_rows)
-        _set_fact(scratch.fact, request, market, visitor, spend, now_ms, settings)
+        _set_fact(scratch.fact, request, facts, market, visitor, spend, now_ms, settings)
         if visitor.has_consent:
             audiences = scratch.audience_word_count
             scratch.bits[:audiences] = visitor.audience_bits[:audiences]
@@ -165,6 +168,7 @@ def lay_place(
             0,  # is searched
             1,  # is unfinished
             0,  # left of organic ones
+            plan.value_micros_max,
         ),
         np.int64,
     )
@@ -213,7 +217,7 @@ def find_organic(
         next_row = place.organic.listed["product_row"][place.organic.term[TERM_AT_PRODUCT]]
         quality = int(market.base_quality_ppm[next_row])
         merit = max(1, int(asker.fact[FACT_CLICK_VALUE]) * quality // PPM)
-        merit = min(merit * place.plan.boost_ppm_max // PPM + 1, VALUE_MICROS_MAX)
+        merit = min(merit * place.plan.boost_ppm_max // PPM + 1 + place.plan.value_micros_max, VALUE_MICROS_MAX)
         place.arrays.term[TERM_LEFT_ORGANIC] = merit * PPM
 
 
@@ -223,13 +227,14 @@ _NOTHING_LISTED = np.zeros(0, LISTED)
 def _set_fact(
     fact: Int64s,
     request: SlotRequest,
+    context: Mapping[str, Any],
     market: Market,
     visitor: VisitorView,
     spend: SpendView,
     now_ms: int,
     settings: Settings,
 ) -> None:
-    context, row_of = request.context, market.snapshot.context_row.get
+    row_of = market.snapshot.context_row.get
     fact[:] = (
         PAGE_BIT[request.page.type],
         spend.hour_of_day(now_ms),
@@ -239,11 +244,18 @@ def _set_fact(
         settings.organic_rank_value_micros,
         market.scratch.next_question(),
         market.scratch.audience_word_count,
+        _temperature_of(context.get("temperature_c")),
         *[
             row_of((dimension, value), -1) if isinstance(value := context.get(dimension), str) else -1
             for dimension in CONTEXT_DIMENSIONS
         ],
     )
+
+
+def _temperature_of(told: object) -> int:
+    """Return a temperature of the context in thousandths of a degree, UNKNOWN_TEMPERATURE for what is none."""
+    is_number = isinstance(told, int | float) and not isinstance(told, bool) and -1000 <= told <= 1000
+    return round(told * 1000) if is_number else UNKNOWN_TEMPERATURE  # type: ignore[operator]
 
 
 def _capped_bids(visitor: VisitorView, market: Market, now_ms: int) -> list[int]:

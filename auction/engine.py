@@ -4,14 +4,15 @@
 """
 
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from msgspec import Struct
 
 from affinity.view import VisitorView
 from auction.allocation import Allocation, make_exact
+from auction.booking import BookedSlot
 from auction.eligibility import (
     WANTED_ALL,
     Place,
@@ -25,10 +26,10 @@ from auction.kernel import (
     CLICK,
     FACT_ROWS,
     GROUP_EVERYONE,
-    GROUP_FIRST_FREE,
     GROUP_PAID,
     IMPRESSION,
     INTERRUPTED,
+    NO_ADVERTISER,
     NO_PIN,
     SETTLED,
     SLOT_COUNT_MAX,
@@ -36,6 +37,7 @@ from auction.kernel import (
     TERM_IS_SEARCHED,
     TERM_LEFT_ORGANIC,
     AskerArrays,
+    FoundArrays,
     OutcomeArrays,
     PageArrays,
     PageBook,
@@ -47,7 +49,7 @@ from auction.market import Context, Market, outcome_in
 from auction.placement import Placement
 from auction.quality import clear_own_quality, set_own_quality
 from auction.request import Candidates, SlotRequest
-from auction.rules import NO_RULES
+from auction.rules import NO_RULES, RULE_MARK
 from auction.settings import Settings
 from auction.snapshot import Int64s
 from auction.spend import SpendView
@@ -92,6 +94,7 @@ class Decision(Struct, frozen=True):
         quality_ppm: predicted clicks per million impressions.
         charge_on: None for an organic one.
         is_pinned: a rule put it there.
+        booked: the booking that put it there; sponsored then, and not sold.
         candidate_row: of the outcome's candidates.
     """
 
@@ -103,14 +106,20 @@ class Decision(Struct, frozen=True):
     charge_on: ChargeOn | None
     is_pinned: bool
     candidate_row: int
+    booked: BookedSlot | None = None
 
 
 class PlaceOutcome(Struct, frozen=True):
-    """What was decided for one placement; `no_fill_reason` says why nothing was."""
+    """What was decided for one placement; `no_fill_reason` says why nothing was.
+
+    Attributes:
+        reserved_slot_count: slots left empty because they are for own-brand products, of which there were too few.
+    """
 
     placement_id: str
     no_fill_reason: str | None
     decisions: list[Decision]
+    reserved_slot_count: int = 0
 
 
 class Outcome(Struct, frozen=True):
@@ -189,15 +198,19 @@ def hold_auction(
     with market.scratch.taken():
         market.scratch.found.counts[:] = 0
         own_rows = set_own_quality(visitor, market)
+        facts = market.facts_of(request.context, deadline.arrived_ms)
         try:
-            places = lay_out(request, context, market, visitor, deadline.arrived_ms, tie_seed)
+            places = lay_out(request, context, facts, market, visitor, deadline.arrived_ms, tie_seed)
             terms = _gather_terms(places)
             page, page_book, page_bytes = _page_arrays(request, places, market)
             slot_count = len(page.pinned_row)
             block = np.empty((4 + slot_count, slot_count), np.int64)
-            facts = np.empty((len(FACT_ROWS), slot_count), np.int64)
+            won = np.empty((len(FACT_ROWS), slot_count), np.int64)
             arrays = outcome_in(block)
-            with asking(request, context, market, visitor, spend, deadline.arrived_ms, settings) as asker:
+            with asking(request, context, facts, market, visitor, spend, deadline.arrived_ms, settings) as asker:
+                bookings: dict[int, BookedSlot] = {}
+                if market.bookings and no_paid_reason is None:
+                    page, bookings = _place_bookings(places, asker, market, page, deadline.arrived_ms)
                 pins = _place_pins(places, asker, market, page)
                 is_partial = _decide(
                     request,
@@ -210,14 +223,14 @@ def hold_auction(
                     deadline,
                     settings,
                     no_paid_reason,
-                    Answer(page_book, page.pinned_row, terms, block, facts),
+                    Answer(page_book, page.pinned_row, terms, block, won),
                 )
                 allocation: Allocation = "greedy"
                 if places[0].placement.allocation == "exact" and not is_partial:
-                    allocation = _make_exact(page, market, deadline, settings, arrays, facts)
+                    allocation = _make_exact(page, market, deadline, settings, arrays, won)
         finally:
             clear_own_quality(own_rows, market)
-    outcomes = _read_outcome(places, block, facts, pins, market, is_partial, no_paid_reason)
+    outcomes = _read_outcome(places, block, won, pins, bookings, market, is_partial, no_paid_reason)
     candidate_count, lost_count = market.scratch.found.counts.tolist()
     return Outcome(
         outcomes,
@@ -235,9 +248,17 @@ def hold_auction(
 
 
 def lay_out(
-    request: SlotRequest, context: Context, market: Market, visitor: VisitorView, now_ms: int, tie_seed: int
+    request: SlotRequest,
+    context: Context,
+    facts: Mapping[str, Any],
+    market: Market,
+    visitor: VisitorView,
+    now_ms: int,
+    tie_seed: int,
 ) -> list[Place]:
     """Return the request's placements with their slots and rules, checked in this order.
+
+    `facts` are the request's context, completed.
 
     Raises:
         PlacementUnknown: no placement has the id.
@@ -250,6 +271,7 @@ def lay_out(
     places: list[Place] = []
     seen: set[str] = set()
     first_slot = 0
+    situation = market.rules.ask(facts, visitor.segments, now_ms)
     for number, asked in enumerate(request.placements):
         row = snapshot.placement_row.get(asked.placement_id)
         pointer = f"/placements/{number}/placement_id"
@@ -278,14 +300,7 @@ def lay_out(
                 f"slot_count must be at most {most} here, was {slot_count}", pointer[:-12] + "slot_count"
             )
         plan = (
-            market.rules.plan_for(
-                page.type,
-                asked.placement_id,
-                context.category_id,
-                request.context.get("device"),
-                visitor.segments,
-                now_ms,
-            )
+            market.rules.plan_for(page.type, asked.placement_id, context.category_id, situation)
             if request.rules == "on"
             else NO_RULES
         )
@@ -409,44 +424,77 @@ def _make_exact(
     return allocation
 
 
+def _place_bookings(
+    places: Sequence[Place], asker: AskerArrays, market: Market, page: PageArrays, now_ms: int
+) -> tuple[PageArrays, dict[int, BookedSlot]]:
+    """Put booked products in their slots, whatever the rules say; return the page and the booking of each such slot.
+
+    Where the product is out of stock, or the visitor or the page leaves it out, the slot is sold like any other.
+    """
+    booked: dict[int, BookedSlot] = {}
+    page = page._replace(pinned_row=page.pinned_row.copy())
+    for place in places:
+        for booking in market.bookings.get(place.placement.placement_id, ()):
+            slot, product = place.first_slot + booking.slot_position - 1, booking.product_row
+            if (
+                booking.starts_ms <= now_ms < booking.ends_ms
+                and booking.slot_position <= place.slot_count
+                and page.pinned_row[slot] == NO_PIN
+                and _may_stand(product, asker, market)
+            ):
+                page.pinned_row[slot] = _stand(product, booking.advertiser_row, place, asker, market)
+                booked[slot] = booking
+    return page, booked
+
+
 def _place_pins(places: Sequence[Place], asker: AskerArrays, market: Market, page: PageArrays) -> dict[int, int]:
-    """Put pinned products in their slots, as candidates that take no part; return the rule of each pinned slot."""
+    """Put pinned products in the slots still free; return the rule of each pinned slot."""
     pins: dict[int, int] = {}
-    standing: set[int] = set()
     for place in places:
         for pin in place.plan.pins:
-            product, plan = pin.product_row, place.plan
-            slot = place.first_slot + pin.slot_position - 1
-            facts, mark = market.arrays.product[product], asker.mark[product]
+            slot, product = place.first_slot + pin.slot_position - 1, pin.product_row
             if (
-                pin.slot_position > place.slot_count
-                or product in standing
-                or not facts["is_available"]
-                or mark["reason"]
-                or plan.excludes(product)
-                or (len(asker.passes_filters) and not asker.passes_filters[product])
+                pin.slot_position <= place.slot_count
+                and page.pinned_row[slot] == NO_PIN
+                and not place.plan.excludes(product)
+                and _may_stand(product, asker, market)
             ):
-                continue
-            found = market.scratch.make_room(1)
-            at = int(found.counts[0])
-            quality_ppm = int(mark["own_quality_ppm"]) or int(facts["base_quality_ppm"])
-            found.candidate.bid_micros[at] = 0
-            found.candidate.weight_ppm[at] = quality_ppm
-            found.candidate.value_micros[at] = 1
-            found.candidate.floor_micros[at] = 0
-            found.candidate.advertiser_code[at] = -1
-            found.candidate.brand_code[at] = facts["brand_code"]
-            found.candidate.product_code[at] = product
-            found.candidate.charge_code[at] = CLICK
-            found.candidate.tie_key[at] = 0
-            found.candidate.eligible_slots[at] = 0
-            found.candidate.group_bits[at] = plan.group_of(product)
-            found.entry[at] = (quality_ppm, -1, place.number)
-            found.counts[0] = at + 1
-            page.pinned_row[slot] = at
-            pins[slot] = pin.rule_row
-            standing.add(product)
+                page.pinned_row[slot] = _stand(product, NO_ADVERTISER, place, asker, market)
+                pins[slot] = pin.rule_row
     return pins
+
+
+def _may_stand(product_row: int, asker: AskerArrays, market: Market) -> bool:
+    """Say whether a product can be put in a slot by hand: in stock, left out by nobody, not on the page yet."""
+    found = market.scratch.found
+    return bool(
+        market.arrays.product[product_row]["is_available"]
+        and not asker.mark[product_row]["reason"]
+        and not (len(asker.passes_filters) and not asker.passes_filters[product_row])
+        and product_row not in found.candidate.product_code[: found.counts[0]]
+    )
+
+
+def _stand(product_row: int, advertiser_row: int, place: Place, asker: AskerArrays, market: Market) -> int:
+    """Return the row of a new candidate that takes no part: it stands where it is put."""
+    facts, mark = market.arrays.product[product_row], asker.mark[product_row]
+    found = market.scratch.make_room(1)
+    at = int(found.counts[0])
+    quality_ppm = int(mark["own_quality_ppm"]) or int(facts["base_quality_ppm"])
+    found.candidate.bid_micros[at] = 0
+    found.candidate.weight_ppm[at] = quality_ppm
+    found.candidate.value_micros[at] = 1
+    found.candidate.floor_micros[at] = 0
+    found.candidate.advertiser_code[at] = advertiser_row
+    found.candidate.brand_code[at] = facts["brand_code"]
+    found.candidate.product_code[at] = product_row
+    found.candidate.charge_code[at] = CLICK
+    found.candidate.tie_key[at] = 0
+    found.candidate.eligible_slots[at] = 0
+    found.candidate.group_bits[at] = place.plan.group_of(product_row)
+    found.entry[at] = (quality_ppm, -1, place.number)
+    found.counts[0] = at + 1
+    return at
 
 
 def _page_arrays(
@@ -455,7 +503,7 @@ def _page_arrays(
     """Return the page's slots with their attention, and every cap over them; equal pages share all but the pins."""
     key = (
         request.page.type,
-        *[(one.placement.placement_id, one.slot_count, one.plan.brand_max, one.plan.group_max) for one in places],
+        *[(one.placement.placement_id, one.slot_count, one.plan.caps) for one in places],
     )
     known = market.pages.get(key)
     if known is None:
@@ -479,9 +527,10 @@ def _make_page(page_type: str, places: Sequence[Place], market: Market) -> PageA
         attention[CLICK, begin:end] = place.placement.attention_permille.click[: place.slot_count]
         attention[IMPRESSION, begin:end] = place.placement.attention_permille.impression[: place.slot_count]
         caps.append((GROUP_EVERYONE, 1, slots, place.placement.brand_max))
-        caps.append((GROUP_EVERYONE, 1, slots, place.plan.brand_max))
         caps.append((GROUP_PAID, 0, slots, place.placement.sponsored_max))
-        caps += [(GROUP_FIRST_FREE << bit, 1, slots, most) for bit, most in enumerate(place.plan.group_max)]
+        for cap in place.plan.caps:
+            bits = cap.groups | RULE_MARK
+            caps += [(bits, cap.per_brand, some << begin, most) for some, most in cap.over(place.slot_count)]
     page_caps = market.snapshot.names.page_caps.get(page_type)
     if page_caps is not None:
         caps.append((GROUP_EVERYONE, 1, everywhere, page_caps.brand_max))
@@ -503,6 +552,7 @@ def _read_outcome(
     block: Int64s,
     facts: Int64s,
     pins: dict[int, int],
+    bookings: dict[int, BookedSlot],
     market: Market,
     is_partial: bool,
     no_paid_reason: str | None,
@@ -527,11 +577,24 @@ def _read_outcome(
                     _CHARGES[charges[slot]] if is_paid else None,
                     slot in pins,
                     winners[slot],
+                    bookings.get(slot),
                 )
             )
+        reserved = _count_reserved(place, decisions, market.scratch.found) if place.plan.own_brand_min else 0
         reason = None if decisions else _no_fill_reason(place, market, is_partial, no_paid_reason)
-        outcomes.append(PlaceOutcome(place.placement.placement_id, reason, decisions))
+        if reason == "outbid" and reserved == place.slot_count:
+            reason = "reserved_for_own_brand"
+        outcomes.append(PlaceOutcome(place.placement.placement_id, reason, decisions, reserved))
     return outcomes
+
+
+def _count_reserved(place: Place, decisions: Sequence[Decision], found: FoundArrays) -> int:
+    """Count the slots only own-brand products might have taken, and none did."""
+    rows = [decision.candidate_row for decision in decisions]
+    others = found.candidate.group_bits[rows] & np.uint64(place.plan.other_brands)
+    own_brand_count = int((others == 0).sum())
+    missing = min(place.plan.own_brand_min, place.slot_count) - own_brand_count
+    return max(0, min(missing, place.slot_count - len(decisions)))
 
 
 def _no_fill_reason(place: Place, market: Market, is_partial: bool, no_paid_reason: str | None) -> str:

@@ -18,6 +18,7 @@ from auction.allocation import Allocation, fill_again
 from auction.kernel import (
     BID_MICROS_MAX,
     CLICK,
+    GROUP_PAID,
     LOST_BELOW_FLOOR,
     LOST_NOT_ELIGIBLE,
     LOST_TO_BETTER,
@@ -31,6 +32,7 @@ from auction.kernel import (
 from auction.loss import WORDS, LossReason
 from auction.market import new_outcome
 from auction.receipt import Note, PlaceNote, Receipt
+from auction.rules import RULE_MARK
 from ledger.terms import ChargeOn
 
 LEAST_BID_COUNT_MAX = 100  # own losing candidates whose least winning bid is worked out
@@ -382,7 +384,7 @@ def _for_retailer(
     charge = ChargeOn.CLICK if candidates.charge_code[row] == CLICK else ChargeOn.IMPRESSION
     return RetailerCandidate(
         product_id=receipt.products.get(int(candidates.product_code[row])),
-        is_sponsored=name is not None,
+        is_sponsored=bool(candidates.advertiser_code[row] >= 0),  # a booked slot has an advertiser and no offer
         advertiser_id=None if name is None else name.advertiser_id,
         campaign_id=None if name is None else name.campaign_id,
         bid_id=None if name is None else name.bid_id,
@@ -458,13 +460,17 @@ def _losses(receipt: Receipt) -> list[LossReason]:
     count = receipt.note.candidate_count
     reason, cap = np.zeros(count, np.int64), np.zeros(count, np.int64)
     say_why_lost_nb(receipt.candidates, count, receipt.page, receipt.outcome, reason, cap)
-    is_per_brand = receipt.page.cap_per_brand
     return [
-        (LossReason.BRAND_CAP if is_per_brand[full] else LossReason.SPONSORED_CAP)
-        if why == LOST_TO_CAP
-        else _REASONS[why]
+        _cap_reason(receipt, full) if why == LOST_TO_CAP else _REASONS[why]
         for why, full in zip(reason.tolist(), cap.tolist(), strict=True)
     ]
+
+
+def _cap_reason(receipt: Receipt, cap: int) -> LossReason:
+    if receipt.page.cap_per_brand[cap]:
+        return LossReason.BRAND_CAP
+    is_of_paid = int(receipt.page.cap_bits[cap]) & ~RULE_MARK == GROUP_PAID
+    return LossReason.SPONSORED_CAP if is_of_paid else LossReason.RULE_CAP
 
 
 _REASONS = {

@@ -2253,6 +2253,7 @@ EFFECT = np.dtype(  # what the retailer's rules do to a product in one placement
         ("floor_click", "i4"),  # least bid per click, in micros
         ("floor_impression", "i4"),  # least bid per impression
         ("is_excluded", "i4"),  # 1 where it may not stand
+        ("value_micros", "i4"),  # what rules say an impression of it is worth to the merchant
     ],
     align=True,
 )
@@ -2308,9 +2309,9 @@ class MarketArrays(NamedTuple):
         product: (P,) PRODUCT.
         posting_row: offers of every list of every kind, each list ascending.
         best_score_from: (O+1,) most any offer from this one on can be worth, see `highest_score` in market.py.
-        wish_start, wish: lists of whole numbers that offers name by row. A condition: the hours it allows as bits, then
-            per dimension how many values and which. Negative keywords: their rows. Multipliers: placement and factor
-            in parts per million, in turns.
+        wish_start, wish: lists of whole numbers that offers name by row. A condition: the hours it allows as bits, the
+            least and most temperature, then per dimension how many values and which. Negative keywords: their rows.
+            Multipliers: placement and factor in parts per million, in turns.
     """
 
     offer: Records
@@ -2348,9 +2349,11 @@ class AskerArrays(NamedTuple):
 
 
 # Page as bit, hour, consent, merchandised page, organic value of a click and of the first rank, number of this
-# question, first word of patterns in `bits`, then the context's value in each dimension (-1: unknown).
+# question, first word of patterns in `bits`, temperature in thousandths of a degree (UNKNOWN_TEMPERATURE is met only by
+# a condition that asks for none), then the context's value in each dimension (-1: unknown).
 FACT_PAGE, FACT_HOUR, FACT_CONSENT, FACT_MERCHANDISED, FACT_CLICK_VALUE, FACT_RANK_VALUE = range(6)
-FACT_QUESTION, FACT_PATTERN_WORD, FACT_CONTEXT = range(6, 9)
+FACT_QUESTION, FACT_PATTERN_WORD, FACT_TEMPERATURE, FACT_CONTEXT = range(6, 10)
+UNKNOWN_TEMPERATURE = -(1 << 62)
 FACT_COUNT = FACT_CONTEXT + CONTEXT_DIMENSION_COUNT
 
 
@@ -2382,7 +2385,8 @@ TERM_LEFT_IN_LISTS, TERM_LEFT_IN_PRODUCTS = 14, 15  # what offers not looked at 
 TERM_IS_SEARCHED = 16  # 1: offers are looked at for it
 TERM_IS_UNFINISHED = 17  # 1: it was left off in the midst of its offers, or nothing was looked at yet
 TERM_LEFT_ORGANIC = 18  # what the best organic candidate not looked at may be worth
-TERM_COUNT = 19
+TERM_VALUE_MAX = 19  # most any product is worth by rules, in micros per impression
+TERM_COUNT = 20
 NOT_HEAPED = -1
 
 # What `decide_page_nb` says.
@@ -2486,7 +2490,8 @@ def _has_bit(bits: UInt64s, first_word: Int, row: Int) -> bool:
 def _holds(wish: Int64s, at: Int, fact: Int64s) -> bool:
     """Say whether the request's context meets a condition: one of its values in every dimension that names some."""
     is_met = (wish[at] >> fact[FACT_HOUR]) & 1 == 1
-    at += 1
+    is_met &= wish[at + 1] <= fact[FACT_TEMPERATURE] <= wish[at + 2]
+    at += 3
     for dimension in range(CONTEXT_DIMENSION_COUNT):
         end = at + 1 + wish[at]
         is_among = end == at + 1
@@ -2567,15 +2572,18 @@ def _boosted(number: Int, boost_ppm: Int, most: Int) -> Int:
 
 
 @njit(cache=True)
-def _merit(quality_ppm: Int, organic_rank: Int, fact: Int64s, boost_ppm: Int) -> Int:
-    """Return h: what an impression of the product is worth to the merchant without any bid, in micros."""
+def _merit(quality_ppm: Int, organic_rank: Int, fact: Int64s, boost_ppm: Int, rule_value_micros: Int) -> Int:
+    """Return h: what an impression of the product is worth to the merchant without any bid, in micros.
+
+    What rules add is not boosted; on a page that only sells it is all there is.
+    """
     if fact[FACT_MERCHANDISED] == 0:
-        return np.int64(0)
+        return np.int64(rule_value_micros)
     if organic_rank > 0:
         merit = fact[FACT_RANK_VALUE] * 20 // (19 + organic_rank)
     else:
         merit = fact[FACT_CLICK_VALUE] * quality_ppm // PPM
-    return _boosted(merit, boost_ppm, VALUE_MICROS_MAX)
+    return min(_boosted(merit, boost_ppm, VALUE_MICROS_MAX) + rule_value_micros, np.int64(VALUE_MICROS_MAX))
 
 
 @njit(cache=True)
@@ -2586,7 +2594,7 @@ def _quality(product: Records, mark: Records, row: Int) -> Int:
 
 @njit(cache=True)
 def _most_unseen(score: Int, term: Int64s) -> Int:
-    """Return what an offer can be worth at most whose highest score is this, after squashing and boosts."""
+    """Return what an offer can be worth at most whose highest score is this, after squashing and all that rules do."""
     if score == 0:
         return np.int64(0)
     if term[TERM_SQUASHING] != PPM:
@@ -2598,7 +2606,7 @@ def _most_unseen(score: Int, term: Int64s) -> Int:
     if term[TERM_BOOST_MAX] > PPM:
         boosted = np.float64(score) * (term[TERM_BOOST_MAX] / PPM) * 1.000001
         score = np.int64(min(boosted, 4.0e15)) + np.int64(BID_MICROS_MAX)
-    return min(score, np.int64(WEIGHT_PPM_MAX) * BID_MICROS_MAX)
+    return np.int64(min(score, np.int64(WEIGHT_PPM_MAX) * BID_MICROS_MAX) + term[TERM_VALUE_MAX] * PPM)
 
 
 @njit(cache=True)
@@ -2836,11 +2844,11 @@ def _find_candidates(
         quality: Int = np.int64(0)
         group = np.uint64(0)
         if reason == 0:
-            boost = np.int64(PPM)
+            boost, rule_value = np.int64(PPM), np.int64(0)
             rule_floor = np.int64(1)  # nothing is sold for nothing
             if has_effect:
                 effect = place.effect[product_row]
-                group, boost = effect.group, np.int64(effect.boost_ppm)
+                group, boost, rule_value = effect.group, np.int64(effect.boost_ppm), np.int64(effect.value_micros)
                 rule_floor = np.int64(effect.floor_click if offer.charge == CLICK else effect.floor_impression)
             floor = term[TERM_FLOOR_CLICK] if offer.charge == CLICK else term[TERM_FLOOR_IMPRESSION]
             floor = max(floor, rule_floor, np.int64(1))
@@ -2857,7 +2865,7 @@ def _find_candidates(
             quality = _quality(market.product, mark, product_row)
             weight = _squash(quality, term) if offer.charge == CLICK else np.int64(PPM)
             weight = _boosted(weight, boost, WEIGHT_PPM_MAX)
-            value = _merit(quality, organic_rank, fact, boost)
+            value = _merit(quality, organic_rank, fact, boost, rule_value)
             if reason == 0 and bid < floor:
                 reason = np.int64(_BELOW_FLOOR)
             floor = max(floor, ((term[TERM_SCORE_FLOOR] - value) * PPM + weight - 1) // weight)
@@ -3052,12 +3060,13 @@ def add_organic_nb(
         mark[row].last_asked = asked
         at = found.counts[0]
         quality = _quality(market.product, mark, row)
-        boost, group = np.int64(PPM), np.uint64(0)
+        boost, rule_value, group = np.int64(PPM), np.int64(0), np.uint64(0)
         if has_effect:
-            boost, group = np.int64(place.effect[row].boost_ppm), place.effect[row].group
+            effect = place.effect[row]
+            boost, rule_value, group = np.int64(effect.boost_ppm), np.int64(effect.value_micros), effect.group
         candidate.bid_micros[at] = 0
         candidate.weight_ppm[at] = quality
-        candidate.value_micros[at] = _merit(quality, rank, asker.fact, boost)
+        candidate.value_micros[at] = _merit(quality, rank, asker.fact, boost, rule_value)
         candidate.floor_micros[at] = 0
         candidate.advertiser_code[at] = NO_ADVERTISER
         candidate.brand_code[at] = market.product[row].brand_code

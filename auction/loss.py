@@ -42,6 +42,7 @@ class LossReason(IntEnum):
     PRODUCT_PLACED = 525
     HOLDOUT = 526
     MULTIPLIER_ZERO = 527
+    RULE_CAP = 528
     OUT_OF_TIME = 540
 
 
@@ -76,6 +77,7 @@ WORDS: dict[LossReason, str] = {
     LossReason.SPONSORED_CAP: "as many slots were paid for as may be",
     LossReason.PRODUCT_PLACED: "the product already stands on the page",
     LossReason.HOLDOUT: "the visitor is in the experiment's ad-free part",
+    LossReason.RULE_CAP: "a retailer rule leaves no more slots to products like it",
     LossReason.MULTIPLIER_ZERO: "the bid's own multiplier for this placement is zero",
     LossReason.OUT_OF_TIME: "time ran out before it was looked at",
 }

@@ -3,7 +3,7 @@
 One market belongs to one thread: auctions write to its scratch arrays and clear them again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from affinity.model import BoundModel
+from auction.booking import BookedSlot
 from auction.kernel import (
     BID_MICROS_MAX,
     CLICK,
@@ -38,6 +39,7 @@ from auction.kernel import (
 from auction.request import Page
 from auction.rules import RuleBook
 from auction.snapshot import NONE_ROW, Bytes, Int32s, Int64s, Snapshot
+from auction.weather import Forecast
 from auction.words import QUERY_WORD_COUNT_MAX, words_of
 
 CONTEXT_COUNT_MAX = 4_096
@@ -96,6 +98,7 @@ class Market:
         id_table: products by the hash of their ids, see `file_ids_nb`.
         rules: the plans of the retailer's rules.
         mean_quality_ppm: mean base quality of what can be shown.
+        bookings: by placement, the slots booked of it; empty where nothing is.
         scratch: working memory of the auction being held.
         pages: slots and caps of pages laid out before (engine.py), and their bytes for receipts.
     """
@@ -120,7 +123,13 @@ class Market:
         self.snapshot = snapshot
         self.model = model
         self.has_impression_bids = bool((columns.offer["charge"] != CLICK).any())
-        self.rules = RuleBook(snapshot.rules, columns.rule_target_bits, snapshot.product_row)
+        self.rules = RuleBook(
+            snapshot.rules,
+            columns.rule_target_bits,
+            columns.rule_value_micros,
+            snapshot.product_row,
+            snapshot.time_zone,
+        )
         self.arrays = MarketArrays(
             offer=columns.offer,
             offer_by_product=columns.offer_by_product,
@@ -140,10 +149,16 @@ class Market:
         self.mean_quality_ppm = max(1, round(float(mean)))
         self.scratch = Scratch(snapshot)
         self.pages: dict[tuple[object, ...], tuple[PageArrays, PageBook, list[bytes]]] = {}
+        self._forecast = Forecast(snapshot.names.weather) if snapshot.names.weather else None
+        self.bookings = _booked_slots(snapshot)
         self._contexts: dict[tuple[str, str | None, str | None, str | None], Context] = {}
         self._filters: dict[bytes, Bytes] = {}
         self._facts: dict[int, OfferFacts] = {}
         self._orders: dict[tuple[int, tuple[int, ...]], Int32s] = {}
+
+    def facts_of(self, context: Mapping[str, Any], now_ms: int) -> Mapping[str, Any]:
+        """Return a request's context, completed with the weather of its region where it says none."""
+        return context if self._forecast is None else self._forecast.completed(context, now_ms)
 
     def offer_facts(self, offer_row: int) -> OfferFacts:
         """Return the names of an offer."""
@@ -405,6 +420,24 @@ class Scratch:
             grown.counts[:] = count
             self.found = grown
         return self.found
+
+
+def _booked_slots(snapshot: Snapshot) -> dict[str, list[BookedSlot]]:
+    advertiser_row = {name: row for row, name in enumerate(snapshot.advertiser_id)} if snapshot.names.bookings else {}
+    booked: dict[str, list[BookedSlot]] = {}
+    for booking in sorted(snapshot.names.bookings, key=lambda booking: booking.booking_id):
+        if booking.product_id in snapshot.product_row and booking.advertiser_id in advertiser_row:
+            booked.setdefault(booking.placement_id, []).append(
+                BookedSlot(
+                    booking.booking_id,
+                    booking.slot_position,
+                    snapshot.product_row[booking.product_id],
+                    advertiser_row[booking.advertiser_id],
+                    int(booking.starts_at.timestamp() * 1000),
+                    int(booking.ends_at.timestamp() * 1000),
+                )
+            )
+    return booked
 
 
 def new_outcome(slot_count: int) -> OutcomeArrays:

@@ -22,7 +22,7 @@ class AuctionMetrics(Collector):
         self.auctions = 0
         self.partials = 0
         self.late = 0
-        self.fills = {"sponsored": 0, "organic": 0}
+        self.fills = {"sponsored": 0, "booked": 0, "organic": 0}
         self.no_fills: dict[str, int] = {}
         self.snapshot_version = 0
         self.snapshot_age_s: Callable[[], float] = float

@@ -85,7 +85,11 @@ class Disclosure(Struct, frozen=True):
 
 
 class Fill(Struct, frozen=True, gc=False):
-    """A slot given to a product. An organic fill carries null money and an unbilled token."""
+    """A slot given to a product. An organic fill carries null money and an unbilled token.
+
+    So does a booked one, which is sponsored and labelled: its `bid_id` is the booking's id, and it is invoiced as
+    agreed.
+    """
 
     slot_position: int
     product_id: str
@@ -100,12 +104,18 @@ class Fill(Struct, frozen=True, gc=False):
     disclosure: Disclosure | None
 
 
-class PlacementFills(Struct, frozen=True):
-    """One placement's fills in page order; `no_fill_reason` says why there are none."""
+class PlacementFills(Struct, frozen=True, omit_defaults=True):
+    """One placement's fills in page order; `no_fill_reason` says why there are none.
+
+    Attributes:
+        reserved_slot_count: slots left empty because a rule keeps them for own-brand products, of which too few could
+            stand there; left out where there are none.
+    """
 
     placement_id: str
     no_fill_reason: str | None
     fills: list[Fill]
+    reserved_slot_count: int = 0
 
 
 class SlotResponse(Struct, frozen=True):

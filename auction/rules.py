@@ -1,33 +1,45 @@
 """Retailer rules: compiled to one mask per rule when a snapshot is built, and to one plan per kind of page when asked.
 
-In this order, whatever order they were written in: exclusions first, then pins, boosts (factors multiply, at most 4),
-floors (the highest counts), caps per brand (every one holds). Between pins of one slot or one product the rule of
-higher priority wins, then the lower rule id.
+`EVALUATION_ORDER` says in which order they act, whatever order they were written in.
 """
 
-from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from affinity.catalog import CATEGORY_SEPARATOR, Attribute, Product, category_and_ancestors
-from auction.kernel import EFFECT, GROUP_FIRST_FREE
+from affinity.catalog import Product, category_and_ancestors
+from auction.kernel import EFFECT, GROUP_EVERYONE, GROUP_FIRST_FREE, GROUP_PAID, VALUE_MICROS_MAX
 from auction.placement import Floors
-from auction.retailer_rule import RetailerRule, Target
+from auction.retailer_rule import Effect, RetailerRule, Target
+from auction.situation import NO_SITUATION, Questions, Situation
+from auction.target import NO_VIRTUAL_COLUMNS, CatalogueColumns, Mask, VirtualColumns, target_mask
+from auction.worth import value_column
 
 PPM = 1_000_000
 BOOST_PPM_MAX = 4_000_000
 GROUP_COUNT_MAX = 60  # caps of rules on a part of the catalogue that one page can hold
 PLAN_BYTES_MAX = 128_000_000
 
-Mask = NDArray[np.bool_]
+EVALUATION_ORDER = [
+    "exclude and require: what they keep out appears neither paid nor organic, nor pinned",
+    "pin: placed before anything is sold; of two on one slot or of one product the higher priority stands, then the "
+    "lower rule id",
+    "boost: factors multiply, to at most 4",
+    "value: amounts add up, to at most 1,000,000,000 micros an impression; no boost touches them",
+    "floor: the highest counts",
+    "brand_max, max_share, spacing, own_brand_min, sponsored_max: every one holds; pins count towards them and are "
+    "not moved by them",
+]
+
 Effects = NDArray[np.void]
 Bytes = NDArray[np.uint8]
+Int32s = NDArray[np.int32]
 
 NO_EFFECT: Effects = np.zeros(0, EFFECT)
+OWN_BRAND = Target(field="is_own_brand", equals=True)
 
 
 class PinnedSlot(Struct, frozen=True):
@@ -38,6 +50,45 @@ class PinnedSlot(Struct, frozen=True):
     rule_row: int
 
 
+RULE_MARK = 1 << 62  # a bit of every cap of a rule and of no candidate: tells it from a cap of the placement
+MOST, SHARE, ALL_BUT, APART = range(4)
+
+
+class PlanCap(NamedTuple):
+    """A cap over a placement's slots, however many are asked for.
+
+    Attributes:
+        kind: MOST: at most `amount` fills. SHARE: at most `amount` parts per million of the slots, rounded down.
+            ALL_BUT: all slots but `amount`. APART: one in any `amount` slots side by side.
+        groups: whom it counts, as bits.
+        per_brand: 1: for each brand apart, 0: all together.
+        amount: see `kind`.
+    """
+
+    kind: int
+    groups: int
+    per_brand: int
+    amount: int
+
+    def over(self, slot_count: int) -> list[tuple[int, int]]:
+        """Return the kernel's caps: slots as bits, the placement's first being bit 0, and most fills."""
+        if self.kind == APART:
+            width = min(self.amount, slot_count)
+            return [(((1 << width) - 1) << first, 1) for first in range(slot_count - width + 1)]
+        if self.kind == SHARE:  # a share is rounded to a millionth: a third of three slots is one
+            most = (self.amount * slot_count + slot_count) // PPM
+        else:
+            most = self.amount if self.kind == MOST else max(0, slot_count - self.amount)
+        return [((1 << slot_count) - 1, most)]
+
+
+class IgnoredRule(NamedTuple):
+    """A rule in force that does nothing, and why."""
+
+    rule_row: int
+    reason: str
+
+
 class RulePlan(Struct, frozen=True):
     """What all rules in force together do to one placement of one page. An empty array changes nothing.
 
@@ -45,17 +96,23 @@ class RulePlan(Struct, frozen=True):
         rule_rows: the rules in force, in the order they are evaluated.
         effect: (P,) EFFECT, what they do to each product; empty: nothing.
         boost_ppm_max: greatest factor of any product, at least 1,000,000.
+        value_micros_max: greatest value rules give any product.
         pins: by slot, at most one per slot and product.
-        group_max: most fills of one brand for each of the groups' bits.
-        brand_max: most fills of one brand, whatever the product; None for no limit.
+        caps: every cap of the rules.
+        own_brand_min: so many slots are for own brand only.
+        other_brands: group of everything else, 0 without such a rule.
+        ignored: rules in force that another one, or the catalogue, leaves without effect.
     """
 
     rule_rows: tuple[int, ...] = ()
     effect: Effects = NO_EFFECT
     boost_ppm_max: int = PPM
+    value_micros_max: int = 0
     pins: tuple[PinnedSlot, ...] = ()
-    group_max: tuple[int, ...] = ()
-    brand_max: int | None = None
+    caps: tuple[PlanCap, ...] = ()
+    own_brand_min: int = 0
+    other_brands: int = 0
+    ignored: tuple[IgnoredRule, ...] = ()
 
     def excludes(self, product_row: int) -> bool:
         """Say whether a rule keeps the product out."""
@@ -69,118 +126,211 @@ class RulePlan(Struct, frozen=True):
 NO_RULES = RulePlan()
 
 
+class CompiledRules(NamedTuple):
+    """Live rules in the order they are evaluated, with what they say of each product.
+
+    Attributes:
+        rules: R of them.
+        target_bits: (R, ⌈P/8⌉) which products each is about.
+        value_micros: (V, P) of each rule that gives a value, in their order.
+    """
+
+    rules: list[RetailerRule]
+    target_bits: Bytes
+    value_micros: Int32s
+
+
+def compile_rules(
+    rules: Sequence[RetailerRule],
+    products: Sequence[Product],
+    read_at_ms: int,
+    virtual: VirtualColumns = NO_VIRTUAL_COLUMNS,
+) -> CompiledRules:
+    """Return the live rules as masks and columns over the products, whose ages count from `read_at_ms`."""
+    ordered = in_evaluation_order(rules)
+    columns = CatalogueColumns(products, read_at_ms, virtual)
+    masks = [target_mask(_target_of(rule), columns) for rule in ordered]
+    values = [
+        value_column(rule.effect.value, mask, columns)
+        for rule, mask in zip(ordered, masks, strict=True)
+        if rule.effect.value is not None
+    ]
+    return CompiledRules(
+        ordered,
+        np.packbits(masks, axis=1) if masks else np.zeros((0, -(-len(products) // 8)), np.uint8),
+        np.array(values, np.int32) if values else np.zeros((0, len(products)), np.int32),
+    )
+
+
+def _target_of(rule: RetailerRule) -> Target | None:
+    return OWN_BRAND if rule.effect.own_brand_min is not None else rule.target
+
+
 class RuleBook:
     """The live rules of one snapshot, and the plans already made from them."""
 
-    def __init__(self, rules: Sequence[RetailerRule], target_bits: Bytes, product_row: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        rules: Sequence[RetailerRule],
+        target_bits: Bytes,
+        value_micros: Int32s,
+        product_row: Mapping[str, int],
+        time_zone: str,
+    ) -> None:
         self._rules = rules
         self._target_bits = target_bits
+        giving = [row for row, rule in enumerate(rules) if rule.effect.value is not None]
+        self._value_of = dict(zip(giving, value_micros, strict=True))
         self._product_row = product_row
         self._plans: dict[tuple[object, ...], RulePlan] = {}
         self._plan_count_max = max(8, PLAN_BYTES_MAX // (EFFECT.itemsize * max(1, len(product_row))))
-        self._segments = frozenset(name for rule in rules for name in rule.scope.segments or ())
-        self._asks_device = any(rule.scope.devices for rule in rules)
+        self._questions = Questions(rules, time_zone)
         self._asks_category = any(rule.scope.categories for rule in rules)
-        ends = (end for rule in rules for end in (rule.schedule.starts_at, rule.schedule.ends_at))
-        self._turns_ms = sorted({int(end.timestamp() * 1000) for end in ends if end is not None})
 
-    def plan_for(
-        self,
-        page_type: str,
-        placement_id: str,
-        category_id: str | None,
-        device: object,
-        segments: frozenset[str],
-        now_ms: int,
-    ) -> RulePlan:
-        """Return what the rules do to a placement on such a page now."""
+    def ask(self, context: Mapping[str, Any], segments: frozenset[str], now_ms: int) -> Situation:
+        """Return what the rules want to know of a request, the same for all its placements."""
+        return self._questions.ask(context, segments, now_ms) if self._rules else NO_SITUATION
+
+    def plan_for(self, page_type: str, placement_id: str, category_id: str | None, situation: Situation) -> RulePlan:
+        """Return what the rules do to a placement on such a page in that situation."""
         if not self._rules:
             return NO_RULES
-        key = (
-            page_type,
-            placement_id,
-            category_id if self._asks_category else None,
-            device if self._asks_device and isinstance(device, str) else None,
-            segments & self._segments if self._segments else None,
-            bisect_right(self._turns_ms, now_ms) if self._turns_ms else 0,
-        )
+        key = (page_type, placement_id, category_id if self._asks_category else None, situation)
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= self._plan_count_max:
                 self._plans.pop(next(iter(self._plans)))
-            plan = self._plans[key] = self._make_plan(page_type, placement_id, category_id, device, segments, now_ms)
+            plan = self._plans[key] = self._make_plan(page_type, placement_id, category_id, situation)
         return plan
 
-    def _make_plan(
-        self,
-        page_type: str,
-        placement_id: str,
-        category_id: str | None,
-        device: object,
-        segments: frozenset[str],
-        now_ms: int,
-    ) -> RulePlan:
+    def _make_plan(self, page_type: str, placement_id: str, category_id: str | None, situation: Situation) -> RulePlan:
         categories = frozenset(category_and_ancestors(category_id)) if category_id else frozenset()
         rows = [
             row
             for row, rule in enumerate(self._rules)
-            if _is_in_force(rule, now_ms) and _is_in_scope(rule, page_type, placement_id, categories, device, segments)
+            if _is_in_scope(rule, page_type, placement_id, categories) and self._questions.are_met(rule, situation)
         ]
-        if not rows:
-            return NO_RULES
-        return self._combine(rows)
+        return self._combine(rows) if rows else NO_RULES
 
     def _combine(self, rows: Sequence[int]) -> RulePlan:
-        effect = NO_EFFECT
-        group_max: list[int] = []
-        brand_max: int | None = None
-        pins: list[PinnedSlot] = []
+        making = _Making(len(self._product_row))
         for row in rows:
-            wish = self._rules[row].effect
-            if wish.pin is not None:
-                self._add_pin(pins, row)
-            elif wish.brand_max is not None and self._rules[row].target is None:
-                brand_max = wish.brand_max if brand_max is None else min(brand_max, wish.brand_max)
-            else:
-                if not len(effect):
-                    effect = np.zeros(len(self._product_row), EFFECT)
-                    effect["boost_ppm"] = PPM
-                self._add_effect(effect, row, group_max)
+            rule = self._rules[row]
+            if rule.effect.pin is not None:
+                self._add_pin(making, row)
+            elif not self._add_cap(making, row):
+                _add_effect(making.effects(), rule, self._mask(row), self._value_of.get(row))
+        effect = making.effect
         return RulePlan(
             rule_rows=tuple(rows),
             effect=effect,
             boost_ppm_max=max(PPM, int(effect["boost_ppm"].max())) if len(effect) else PPM,
-            pins=tuple(pins),
-            group_max=tuple(group_max),
-            brand_max=brand_max,
+            value_micros_max=int(effect["value_micros"].max()) if len(effect) else 0,
+            pins=tuple(making.pins),
+            caps=tuple(making.caps),
+            own_brand_min=making.own_brand_min,
+            other_brands=making.other_brands,
+            ignored=tuple(making.ignored),
         )
 
-    def _add_effect(self, effect: Effects, row: int, group_max: list[int]) -> None:
-        wish, mask = self._rules[row].effect, self._mask(row)
-        if wish.exclude:
-            effect["is_excluded"][mask] = 1
-        if wish.boost is not None:
-            boosted = effect["boost_ppm"][mask].astype(np.int64) * round(wish.boost * PPM) // PPM
-            effect["boost_ppm"][mask] = np.clip(boosted, 1, BOOST_PPM_MAX)
-        if wish.floor is not None:
-            for name, least in _floors_per_event(wish.floor):
-                effect[name][mask] = np.maximum(effect[name][mask], least)
-        if wish.brand_max is not None and len(group_max) < GROUP_COUNT_MAX:
-            effect["group"][mask] |= np.uint64(GROUP_FIRST_FREE << len(group_max))
-            group_max.append(wish.brand_max)
+    def _add_cap(self, making: "_Making", row: int) -> bool:
+        """Add the rule's cap; say whether it has one."""
+        wish, target = self._rules[row].effect, self._rules[row].target
+        if wish.sponsored_max is not None:
+            making.caps.append(PlanCap(MOST, GROUP_PAID, 0, wish.sponsored_max))
+        elif wish.own_brand_min is not None:
+            self._add_own_brand_min(making, row, wish.own_brand_min)
+        else:
+            cap = _cap_of(wish)
+            if cap is None:
+                return False
+            groups = GROUP_EVERYONE if target is None else making.new_group(row, self._mask(row))
+            if groups:
+                making.caps.append(cap._replace(groups=groups))
+        return True
 
-    def _add_pin(self, pins: list[PinnedSlot], row: int) -> None:
+    def _add_own_brand_min(self, making: "_Making", row: int, least: int) -> None:
+        making.other_brands = making.other_brands or making.new_group(row, ~self._mask(row))
+        if making.other_brands:
+            making.caps.append(PlanCap(ALL_BUT, making.other_brands, 0, least))
+            making.own_brand_min = max(making.own_brand_min, least)
+
+    def _add_pin(self, making: "_Making", row: int) -> None:
         pin = self._rules[row].effect.pin
         assert pin is not None
         product_row = self._product_row.get(pin.product_id)
-        if product_row is None or any(
-            other.slot_position == pin.slot_position or other.product_row == product_row for other in pins
-        ):
-            return
-        pins.append(PinnedSlot(pin.slot_position, product_row, row))
+        if product_row is None:
+            making.ignored.append(IgnoredRule(row, f"product {pin.product_id!r} is gone"))
+        elif any(other.slot_position == pin.slot_position for other in making.pins):
+            making.ignored.append(IgnoredRule(row, f"another pin comes first in slot {pin.slot_position}"))
+        elif any(other.product_row == product_row for other in making.pins):
+            making.ignored.append(IgnoredRule(row, f"product {pin.product_id!r} is pinned to another slot already"))
+        else:
+            making.pins.append(PinnedSlot(pin.slot_position, product_row, row))
 
     def _mask(self, row: int) -> Mask:
         return np.unpackbits(self._target_bits[row], count=len(self._product_row)).astype(bool)
+
+
+class _Making:
+    """A plan as it is put together."""
+
+    def __init__(self, product_count: int) -> None:
+        self.product_count = product_count
+        self.effect = NO_EFFECT
+        self.pins: list[PinnedSlot] = []
+        self.caps: list[PlanCap] = []
+        self.ignored: list[IgnoredRule] = []
+        self.own_brand_min = 0
+        self.other_brands = 0
+        self._group_count = 0
+
+    def effects(self) -> Effects:
+        """Return what is done to each product, to be changed."""
+        if not len(self.effect):
+            self.effect = np.zeros(self.product_count, EFFECT)
+            self.effect["boost_ppm"] = PPM
+        return self.effect
+
+    def new_group(self, rule_row: int, mask: Mask) -> int:
+        """Return the bit of a new group of these products; 0, and the rule is ignored, where there are no more."""
+        if self._group_count == GROUP_COUNT_MAX:
+            self.ignored.append(
+                IgnoredRule(rule_row, f"a page can hold {GROUP_COUNT_MAX} caps on parts of the catalogue")
+            )
+            return 0
+        bit = GROUP_FIRST_FREE << self._group_count
+        self._group_count += 1
+        self.effects()["group"][mask] |= np.uint64(bit)
+        return bit
+
+
+def _cap_of(wish: Effect) -> PlanCap | None:
+    """Return the cap an effect lays on its target, whose group is still to be named."""
+    if wish.brand_max is not None:
+        return PlanCap(MOST, 0, 1, wish.brand_max)
+    if wish.max_share is not None:
+        return PlanCap(SHARE, 0, 0, round(wish.max_share * PPM))
+    if wish.spacing is not None:
+        return PlanCap(APART, 0, int(wish.spacing.of == "brand"), wish.spacing.slots)
+    return None
+
+
+def _add_effect(effect: Effects, rule: RetailerRule, mask: Mask, value_micros: Int32s | None) -> None:
+    wish = rule.effect
+    if wish.exclude:
+        effect["is_excluded"][mask] = 1
+    if wish.require:
+        effect["is_excluded"][~mask] = 1
+    if wish.boost is not None:
+        boosted = effect["boost_ppm"][mask].astype(np.int64) * round(wish.boost * PPM) // PPM
+        effect["boost_ppm"][mask] = np.clip(boosted, 1, BOOST_PPM_MAX)
+    if value_micros is not None:
+        added = effect["value_micros"].astype(np.int64) + value_micros
+        effect["value_micros"] = np.minimum(added, VALUE_MICROS_MAX)
+    if wish.floor is not None:
+        for name, least in _floors_per_event(wish.floor):
+            effect[name][mask] = np.maximum(effect[name][mask], least)
 
 
 def in_evaluation_order(rules: Sequence[RetailerRule]) -> list[RetailerRule]:
@@ -189,144 +339,16 @@ def in_evaluation_order(rules: Sequence[RetailerRule]) -> list[RetailerRule]:
     return sorted(live, key=lambda rule: (-rule.priority, rule.rule_id))
 
 
-class CatalogueColumns:
-    """Products as columns a rule's target is compared with, each made when first asked for."""
-
-    def __init__(self, products: Sequence[Product], read_at_ms: int) -> None:
-        self.product_count = len(products)
-        self._products = products
-        self._read_at_day = np.datetime64(read_at_ms, "ms").astype("datetime64[D]")
-        self._values: dict[str, list[Attribute | None]] = {}
-        self._numbers: dict[str, NDArray[np.float64]] = {}
-
-    def values(self, field: str) -> list[Attribute | None]:
-        """Return the field's value of every product; None where it has none."""
-        if field not in self._values:
-            read = _FIELDS.get(field)
-            self._values[field] = (
-                [read(product) for product in self._products]
-                if read is not None
-                else [product.attributes.get(field) for product in self._products]
-            )
-        return self._values[field]
-
-    def numbers(self, field: str) -> NDArray[np.float64]:
-        """Return the field as numbers; NaN, which no comparison accepts, where it is none."""
-        if field not in self._numbers:
-            self._numbers[field] = self._ages() if field == "age_days" else _as_numbers(self.values(field))
-        return self._numbers[field]
-
-    def _ages(self) -> NDArray[np.float64]:
-        ages = np.full(self.product_count, np.nan)
-        for row, product in enumerate(self._products):
-            if product.launched_at:
-                try:
-                    launched = np.datetime64(product.launched_at[:10], "D")
-                except ValueError:
-                    continue
-                ages[row] = (self._read_at_day - launched).astype(np.int64)
-        return ages
-
-
-def target_mask(target: Target | None, columns: CatalogueColumns) -> Mask:
-    """Return which products a target is about; every one for None."""
-    if target is None:
-        return np.ones(columns.product_count, bool)
-    if target.all is not None:
-        every: Mask = np.logical_and.reduce([target_mask(part, columns) for part in target.all])
-        return every
-    if target.any is not None:
-        some: Mask = np.logical_or.reduce([target_mask(part, columns) for part in target.any])
-        return some
-    if target.not_ is not None:
-        return ~target_mask(target.not_, columns)
-    return _comparison(target, columns)
-
-
-def _comparison(target: Target, columns: CatalogueColumns) -> Mask:
-    field = target.field or ""
-    mask = np.ones(columns.product_count, bool)
-    if target.equals is not None:
-        mask &= _is_one_of(field, [target.equals], columns)
-    if target.one_of is not None:
-        mask &= _is_one_of(field, target.one_of, columns)
-    if target.at_least is not None:
-        mask &= columns.numbers(field) >= target.at_least
-    if target.at_most is not None:
-        mask &= columns.numbers(field) <= target.at_most
-    return mask
-
-
-def _is_one_of(field: str, wanted: Sequence[Attribute], columns: CatalogueColumns) -> Mask:
-    values = columns.values(field)
-    if field == "category_id":
-        heads = [str(category) for category in wanted]
-        below = tuple(head + CATEGORY_SEPARATOR for head in heads)
-        exact = frozenset(heads)
-        found = [isinstance(value, str) and (value in exact or value.startswith(below)) for value in values]
-    else:
-        # True == 1 in Python, but a flag is not a number to a merchant.
-        accepted = {(isinstance(value, bool), value) for value in wanted}
-        found = [(isinstance(value, bool), value) in accepted for value in values]
-    return np.array(found, bool)
-
-
-def _as_numbers(values: Sequence[Attribute | None]) -> NDArray[np.float64]:
-    numbers = [float(value) if isinstance(value, int | float) else np.nan for value in values]
-    return np.array(numbers, np.float64)
-
-
-def _price_now(product: Product) -> int:
-    return product.price_micros if product.sale_price_micros is None else product.sale_price_micros
-
-
-def _on_promotion(product: Product) -> bool:
-    return product.sale_price_micros is not None and product.sale_price_micros < product.price_micros
-
-
-_FIELDS: dict[str, Callable[[Product], Any]] = {
-    "product_id": lambda product: product.product_id,
-    "title": lambda product: product.title,
-    "brand": lambda product: product.brand or None,
-    "category_id": lambda product: product.product_type,
-    "price_micros": _price_now,
-    "margin_rate": lambda product: product.margin_rate,
-    "stock": lambda product: product.stock,
-    "is_own_brand": lambda product: product.is_own_brand,
-    "rating": lambda product: product.rating,
-    "image_count": lambda product: product.image_count,
-    "on_promotion": _on_promotion,
-}
-
-RULE_FIELDS = frozenset(_FIELDS) | {"age_days"}  # what a rule may ask of every product, custom attributes aside
-
-
 def _floors_per_event(floor: int | Floors) -> list[tuple[str, int]]:
     if isinstance(floor, Floors):
         return [("floor_click", floor.click), ("floor_impression", -(-floor.impression // 1_000))]
     return [("floor_click", floor)]
 
 
-def _is_in_force(rule: RetailerRule, now_ms: int) -> bool:
-    starts_at, ends_at = rule.schedule.starts_at, rule.schedule.ends_at
-    if starts_at is not None and now_ms < int(starts_at.timestamp() * 1000):
-        return False
-    return ends_at is None or now_ms < int(ends_at.timestamp() * 1000)
-
-
-def _is_in_scope(
-    rule: RetailerRule,
-    page_type: str,
-    placement_id: str,
-    categories: frozenset[str],
-    device: object,
-    segments: frozenset[str],
-) -> bool:
+def _is_in_scope(rule: RetailerRule, page_type: str, placement_id: str, categories: frozenset[str]) -> bool:
     scope = rule.scope
     return (
         (scope.pages is None or page_type in scope.pages)
         and (scope.placements is None or placement_id in scope.placements)
         and (scope.categories is None or not categories.isdisjoint(scope.categories))
-        and (scope.devices is None or device in scope.devices)
-        and (scope.segments is None or not segments.isdisjoint(scope.segments))
     )

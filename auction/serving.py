@@ -14,6 +14,7 @@ from affinity.model import BoundModel
 from affinity.targets import Targets, compile_targets
 from affinity.view import VisitorView
 from affinity.visitors import VisitorStore
+from auction.booking import BookedSlot
 from auction.engine import Deadline, Decision, Outcome, hold_auction
 from auction.errors import AuctionGone, AuctionUnknown, NotReady
 from auction.experiment import HOLDOUT, Experiment
@@ -37,6 +38,8 @@ MAIN_PARAMETERS = [
     "what the advertiser bid for the place",
 ]
 PERSONAL_PARAMETERS = [*MAIN_PARAMETERS, "what you did on this site"]
+BOOKED = 2
+PARAMETERS = [MAIN_PARAMETERS, PERSONAL_PARAMETERS, ["the page you are on", "that the advertiser booked the place"]]
 
 ENTROPY_BYTES = 10
 DRAW_COUNT = 400  # times that many bytes of the system's chance are drawn at once: a call costs as much as an id
@@ -108,7 +111,7 @@ class SlotServer:
         self._seal = seal
         self._entropy = drawn_ahead(ENTROPY_BYTES) if entropy is None else entropy
         self._ties = blake2b(digest_size=8, key=key, person=b"endcap ties")
-        self._disclosures: dict[tuple[int, int, bool], Disclosure] = {}
+        self._disclosures: dict[tuple[int, int, int], Disclosure] = {}
         self.metrics.snapshot_age_s = self._snapshot_age_s
         if receipts is not None:
             self.metrics.receipt_counts = lambda: (receipts.written_count, receipts.dropped_count)
@@ -267,7 +270,10 @@ class SlotServer:
         for place in outcome.places:
             fills: list[Fill] = []
             for decision in place.decisions:
-                if decision.offer_row < 0:
+                if decision.booked is not None:
+                    counts["booked"] += 1
+                    fills.append(self._booked_fill(held, place.placement_id, decision, decision.booked))
+                elif decision.offer_row < 0:
                     counts["organic"] += 1
                     fills.append(self._organic_fill(held, place.placement_id, decision))
                 else:
@@ -275,7 +281,7 @@ class SlotServer:
                     fills.append(self._paid_fill(held, place.placement_id, decision))
             if place.no_fill_reason is not None:
                 self.metrics.count_no_fill(place.no_fill_reason)
-            places.append(PlacementFills(place.placement_id, place.no_fill_reason, fills))
+            places.append(PlacementFills(place.placement_id, place.no_fill_reason, fills, place.reserved_slot_count))
         version = held.market.snapshot.version
         experiment_id = self.experiment.experiment_id
         return SlotResponse(held.auction_id, version, experiment_id, held.variant, outcome.is_partial, places)
@@ -318,7 +324,45 @@ class SlotServer:
             price,
             snapshot.currency,
             token,
-            self._disclosure(offer.advertiser_row, decision.product_row, offer.is_personal, held.market),
+            self._disclosure(offer.advertiser_row, decision.product_row, int(offer.is_personal), held.market),
+        )
+
+    def _booked_fill(self, held: _Held, placement_id: str, decision: Decision, booked: BookedSlot) -> Fill:
+        """Return the fill of a booking: sponsored, but no event of it is charged, so that it carries no price."""
+        snapshot = held.market.snapshot
+        product_id = snapshot.product_id[decision.product_row]
+        advertiser_id = snapshot.advertiser_id[booked.advertiser_row]
+        token = self._seal(
+            ChargeTerms(
+                held.auction_id,
+                placement_id,
+                decision.slot_position,
+                product_id,
+                True,
+                advertiser_id,
+                None,
+                booked.booking_id,
+                None,
+                Micros(0),
+                decision.quality_ppm,
+                held.visitor.pseudonym,
+                held.variant,
+                held.now_ms,
+            )
+        )
+        disclosure = self._disclosure(booked.advertiser_row, decision.product_row, BOOKED, held.market)
+        return Fill(
+            decision.slot_position,
+            product_id,
+            True,
+            advertiser_id,
+            None,
+            booked.booking_id,
+            None,
+            None,
+            None,
+            token,
+            disclosure,
         )
 
     def _organic_fill(self, held: _Held, placement_id: str, decision: Decision) -> Fill:
@@ -343,16 +387,15 @@ class SlotServer:
         )
         return Fill(decision.slot_position, product_id, False, None, None, None, None, None, None, token, None)
 
-    def _disclosure(self, advertiser_row: int, product_row: int, is_personal: bool, market: Market) -> Disclosure:
-        key = (advertiser_row, product_row, is_personal)
+    def _disclosure(self, advertiser_row: int, product_row: int, basis: int, market: Market) -> Disclosure:
+        key = (advertiser_row, product_row, basis)
         disclosure = self._disclosures.get(key)
         if disclosure is None:
             names = market.snapshot.names
             paid_by = names.advertiser_name[advertiser_row]
             brand_row = int(market.snapshot.columns.product_brand[product_row])
             on_behalf_of = names.brand[brand_row] if brand_row < len(names.brand) else paid_by
-            parameters = PERSONAL_PARAMETERS if is_personal else MAIN_PARAMETERS
-            disclosure = self._disclosures[key] = Disclosure(LABEL, on_behalf_of, paid_by, parameters)
+            disclosure = self._disclosures[key] = Disclosure(LABEL, on_behalf_of, paid_by, PARAMETERS[basis])
         return disclosure
 
     def _keep_receipt(

@@ -22,10 +22,13 @@ from numpy.typing import NDArray
 
 from affinity.audience import Audience
 from affinity.pattern import NavigationPattern
+from auction.booking import Booking
 from auction.errors import SnapshotRefused
 from auction.kernel import OFFER
 from auction.placement import PageCaps, Placement
 from auction.retailer_rule import RetailerRule
+from auction.virtual_attribute import VirtualAttribute
+from auction.weather import WeatherHour
 from auction.words import KeywordIndex
 
 Int64s = NDArray[np.int64]
@@ -97,6 +100,9 @@ class Names(Struct, frozen=True, kw_only=True):
     context_names: list[tuple[str, str]]  # dimension and value
     attribute_values: dict[str, list[bool | int | float | str]]
     frequency_caps: dict[str, tuple[int, int, int]]  # bid id to its row, count and window in seconds
+    weather: list[WeatherHour] = []
+    bookings: list[Booking] = []
+    virtual_attributes: list[VirtualAttribute] = []
 
 
 class Columns(Struct, frozen=True, kw_only=True):
@@ -125,6 +131,7 @@ class Columns(Struct, frozen=True, kw_only=True):
             see MarketArrays in kernel.py.
         multiplier_max_ppm: greatest factor of each of those rows, at least 1.
         rule_target_bits: (R, ⌈P/8⌉) which products a rule is about.
+        rule_value_micros: (V, P) what each rule that gives a value gives each product, in the order of those rules.
     """
 
     offer: NDArray[np.void]
@@ -163,6 +170,7 @@ class Columns(Struct, frozen=True, kw_only=True):
     wish: Int64s
     multiplier_max_ppm: Int64s
     rule_target_bits: Bytes
+    rule_value_micros: Int32s
 
 
 class Snapshot:

@@ -1,4 +1,4 @@
-"""Tables of what is offered and where it may stand: campaigns, bids, placements, caps of pages, retailer rules.
+"""Tables of what is offered and where it may stand: campaigns, bids, placements, caps, rules, bookings, weather.
 
 Holds the SQL of this package and nothing else; nothing on the slot path imports it. Each row keeps the whole
 thing as JSON in `body`, beside the columns one selects by, so that a hundred thousand bids are read back in one
@@ -13,10 +13,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from affinity import store as affinity_store
+from auction.booking import Booking
 from auction.builder import SnapshotSource
 from auction.campaign import Bid, Campaign
 from auction.placement import PageCaps, Placement
 from auction.retailer_rule import RetailerRule
+from auction.virtual_attribute import VirtualAttribute
+from auction.weather import WeatherHour
 
 metadata = sa.MetaData()
 
@@ -75,6 +78,42 @@ rules = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("change_seq", sa.BigInteger, nullable=False),
     sa.Index("rules_by_change", "retailer_id", "change_seq"),
+)
+
+weather_hours = sa.Table(
+    "weather_hours",
+    metadata,
+    sa.Column("retailer_id", sa.Text, primary_key=True),
+    sa.Column("region", sa.Text, primary_key=True),
+    sa.Column("from_ms", sa.BigInteger, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("change_seq", sa.BigInteger, nullable=False),
+)
+
+bookings = sa.Table(
+    "bookings",
+    metadata,
+    sa.Column("retailer_id", sa.Text, primary_key=True),
+    sa.Column("booking_id", sa.Text, primary_key=True),
+    sa.Column("placement_id", sa.Text, nullable=False),
+    sa.Column("starts_ms", sa.BigInteger, nullable=False),
+    sa.Column("ends_ms", sa.BigInteger, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("change_seq", sa.BigInteger, nullable=False),
+    sa.Index("bookings_by_placement", "retailer_id", "placement_id", "ends_ms"),
+)
+
+virtual_attributes = sa.Table(
+    "virtual_attributes",
+    metadata,
+    sa.Column("retailer_id", sa.Text, primary_key=True),
+    sa.Column("virtual_attribute_id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("change_seq", sa.BigInteger, nullable=False),
 )
 
 Kept = TypeVar("Kept")
@@ -271,6 +310,150 @@ def list_rules(
     return _decode_page(connection, query, rules.c.rule_id, after, limit, RetailerRule)
 
 
+# --- bookings ----------------------------------------------------------------------------------------------------
+
+
+def insert_booking(connection: Connection, retailer_id: str, booking: Booking) -> None:
+    """Keep a new booking."""
+    connection.execute(bookings.insert().values(retailer_id=retailer_id, **_booking_row(booking)))
+
+
+def update_booking(connection: Connection, retailer_id: str, booking: Booking) -> bool:
+    """Replace the booking of that id; say whether it was there."""
+    is_it = bookings.c.retailer_id == retailer_id, bookings.c.booking_id == booking.booking_id
+    return _replace(connection, bookings, is_it, _booking_row(booking), None)
+
+
+def get_booking(connection: Connection, retailer_id: str, booking_id: str) -> Booking | None:
+    """Return the booking, or None."""
+    query = sa.select(bookings.c.body).where(bookings.c.retailer_id == retailer_id, bookings.c.booking_id == booking_id)
+    return _decode_one(connection, query, Booking)
+
+
+def list_bookings(
+    connection: Connection,
+    retailer_id: str,
+    after: str | None = None,
+    limit: int = 100,
+    *,
+    placement_id: str | None = None,
+    status: str | None = None,
+) -> list[Booking]:
+    """Return up to `limit` bookings in the order of their ids, from just after the id `after`."""
+    query = _by_status(sa.select(bookings.c.body), bookings, status, False)
+    query = query.where(bookings.c.retailer_id == retailer_id)
+    if placement_id is not None:
+        query = query.where(bookings.c.placement_id == placement_id)
+    return _decode_page(connection, query, bookings.c.booking_id, after, limit, Booking)
+
+
+def bookings_between(
+    connection: Connection, retailer_id: str, placement_id: str, starts_ms: int, ends_ms: int
+) -> list[Booking]:
+    """Return the active bookings of a placement that hold at some moment of a time."""
+    return _decode_all(
+        connection,
+        retailer_id,
+        bookings,
+        Booking,
+        bookings.c.placement_id == placement_id,
+        bookings.c.status == "active",
+        bookings.c.starts_ms < ends_ms,
+        bookings.c.ends_ms > starts_ms,
+    )
+
+
+# --- virtual attributes ------------------------------------------------------------------------------------------
+
+
+def insert_virtual_attribute(connection: Connection, retailer_id: str, attribute: VirtualAttribute) -> None:
+    """Keep a new virtual attribute."""
+    connection.execute(virtual_attributes.insert().values(retailer_id=retailer_id, **_attribute_row(attribute)))
+
+
+def update_virtual_attribute(connection: Connection, retailer_id: str, attribute: VirtualAttribute) -> bool:
+    """Replace the virtual attribute of that id; say whether it was there."""
+    table = virtual_attributes
+    is_it = (
+        table.c.retailer_id == retailer_id,
+        table.c.virtual_attribute_id == attribute.virtual_attribute_id,
+    )
+    return _replace(connection, table, is_it, _attribute_row(attribute), None)
+
+
+def get_virtual_attribute(
+    connection: Connection, retailer_id: str, virtual_attribute_id: str
+) -> VirtualAttribute | None:
+    """Return the virtual attribute, or None."""
+    query = sa.select(virtual_attributes.c.body).where(
+        virtual_attributes.c.retailer_id == retailer_id,
+        virtual_attributes.c.virtual_attribute_id == virtual_attribute_id,
+    )
+    return _decode_one(connection, query, VirtualAttribute)
+
+
+def list_virtual_attributes(
+    connection: Connection,
+    retailer_id: str,
+    after: str | None = None,
+    limit: int = 100,
+    *,
+    status: str | None = None,
+) -> list[VirtualAttribute]:
+    """Return up to `limit` virtual attributes in the order of their ids, from just after the id `after`."""
+    query = _by_status(sa.select(virtual_attributes.c.body), virtual_attributes, status, False)
+    query = query.where(virtual_attributes.c.retailer_id == retailer_id)
+    return _decode_page(connection, query, virtual_attributes.c.virtual_attribute_id, after, limit, VirtualAttribute)
+
+
+def virtual_attribute_types(connection: Connection, retailer_id: str) -> dict[str, str]:
+    """Return the type of each active virtual attribute, by name."""
+    query = sa.select(virtual_attributes.c.name, virtual_attributes.c.type).where(
+        virtual_attributes.c.retailer_id == retailer_id, virtual_attributes.c.status == "active"
+    )
+    return dict(connection.execute(query).all())
+
+
+def _active_attributes(connection: Connection, retailer_id: str) -> list[VirtualAttribute]:
+    is_active = virtual_attributes.c.status == "active"
+    found = _decode_all(connection, retailer_id, virtual_attributes, VirtualAttribute, is_active)
+    return sorted(found, key=lambda attribute: attribute.name)
+
+
+# --- weather -----------------------------------------------------------------------------------------------------
+
+
+def put_weather(connection: Connection, retailer_id: str, hours: Sequence[WeatherHour], change_seq: int) -> None:
+    """Keep the weather of regions by the hour; of two for one hour, the later counts."""
+    rows = {
+        (hour.region, hour.from_ms): {
+            "retailer_id": retailer_id,
+            "region": hour.region,
+            "from_ms": hour.from_ms,
+            "body": _encode(hour).decode(),
+            "change_seq": change_seq,
+        }
+        for hour in hours
+    }
+    for region, from_ms in rows:
+        connection.execute(
+            weather_hours.delete().where(
+                weather_hours.c.retailer_id == retailer_id,
+                weather_hours.c.region == region,
+                weather_hours.c.from_ms == from_ms,
+            )
+        )
+    if rows:
+        connection.execute(weather_hours.insert(), list(rows.values()))
+
+
+def forget_weather(connection: Connection, retailer_id: str, before_ms: int) -> None:
+    """Forget hours that began before a moment."""
+    connection.execute(
+        weather_hours.delete().where(weather_hours.c.retailer_id == retailer_id, weather_hours.c.from_ms < before_ms)
+    )
+
+
 # --- what a snapshot is built from -------------------------------------------------------------------------------
 
 
@@ -293,6 +476,9 @@ def read_source(
         campaigns=_decode_all(connection, retailer_id, campaigns, Campaign, _since(campaigns, since)),
         bids=_decode_all(connection, retailer_id, bids, Bid, _since(bids, since)),
         rules=_decode_all(connection, retailer_id, rules, RetailerRule, _since(rules, since)),
+        weather=_decode_all(connection, retailer_id, weather_hours, WeatherHour),
+        virtual_attributes=_active_attributes(connection, retailer_id),
+        bookings=_decode_all(connection, retailer_id, bookings, Booking, bookings.c.status == "active"),
     )
 
 
@@ -333,6 +519,29 @@ def _rule_row(rule: RetailerRule) -> Row:
         "stage": rule.stage,
         "body": _encode(rule).decode(),
         "change_seq": rule.change_seq,
+    }
+
+
+def _attribute_row(attribute: VirtualAttribute) -> Row:
+    return {
+        "virtual_attribute_id": attribute.virtual_attribute_id,
+        "name": attribute.name,
+        "type": attribute.type,
+        "status": attribute.status,
+        "body": _encode(attribute).decode(),
+        "change_seq": attribute.change_seq,
+    }
+
+
+def _booking_row(booking: Booking) -> Row:
+    return {
+        "booking_id": booking.booking_id,
+        "placement_id": booking.placement_id,
+        "starts_ms": int(booking.starts_at.timestamp() * 1000),
+        "ends_ms": int(booking.ends_at.timestamp() * 1000),
+        "status": booking.status,
+        "body": _encode(booking).decode(),
+        "change_seq": booking.change_seq,
     }
 
 

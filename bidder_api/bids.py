@@ -25,6 +25,7 @@ from bidder_api.resources import (
     read_page,
     sees,
 )
+from bidder_api.rules import check_temperature
 from ledger.money import impression_price
 from ledger.terms import ChargeOn, Identifier
 
@@ -127,7 +128,8 @@ def check_bid(connection: Connection, retailer_id: str, bid: Bid) -> None:
 
     Raises:
         Invalid: a product twice, unknown or of another advertiser; a price per thousand that does not divide; an
-            audience or pattern that names what is not there; a multiplier of an unknown placement.
+            audience or pattern that names what is not there; a range of temperatures without ends; a multiplier of an
+            unknown placement.
     """
     seen: set[str] = set()
     for row, product_id in enumerate(bid.product_ids):
@@ -155,6 +157,8 @@ def check_bid(connection: Connection, retailer_id: str, bid: Bid) -> None:
         check_audience(connection, retailer_id, bid.audience, "/audience", may_leave_brand_out=True)
     if bid.navigation_pattern is not None:
         check_pattern(connection, retailer_id, bid.navigation_pattern, "/navigation_pattern")
+    if bid.context is not None and bid.context.temperature_c is not None:
+        check_temperature(bid.context.temperature_c, "/context/temperature_c")
     for placement_id in bid.placement_multipliers:
         if get_placement(connection, retailer_id, placement_id) is None:
             pointer = f"/placement_multipliers/{escape(placement_id)}"

@@ -301,6 +301,23 @@ def profiles_import(file: Path, data_dir: Path | None) -> None:
     _import(file, data_dir, "profiles")
 
 
+@endcap.group()
+def weather() -> None:
+    """The weather of regions, for rules and bids that ask for it."""
+
+
+@weather.command("import")
+@FILE
+@DATA_DIR
+def weather_import(file: Path, data_dir: Path | None) -> None:
+    """Import weather by region and hour: JSONL or CSV of region, from, weather, temperature_c; also .gz.
+
+    A page then need only say its region. Good lines are imported, bad ones are named with their line numbers, and then
+    the status is 1.
+    """
+    _import(file, data_dir, "weather")
+
+
 # --- affinity ------------------------------------------------------------------------------------------------------
 
 

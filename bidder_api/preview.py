@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
-import numpy as np
 from msgspec import Meta, Struct
 from sqlalchemy.engine import Connection
 from starlette.requests import Request
@@ -17,14 +16,17 @@ from starlette.responses import Response
 from affinity.catalog import Product
 from affinity.navigation import Consent
 from affinity.store import read_products_changed
-from auction.engine import Decision, Outcome, hold_auction, no_deadline
+from auction.conflicts import RuleConflict, Surroundings, find_conflicts
+from auction.eligibility import Place
+from auction.engine import Decision, Outcome, PlaceOutcome, hold_auction, no_deadline
 from auction.market import Market
 from auction.request import Page, RequestPlacement, SlotRequest
 from auction.retailer_rule import RetailerRule, RuleDraft
-from auction.rules import CatalogueColumns, in_evaluation_order, target_mask
+from auction.rules import EVALUATION_ORDER, PinnedSlot, compile_rules
 from auction.serving import SlotServer
 from auction.snapshot import Snapshot
 from auction.store import list_rules
+from auction.virtual_attribute import virtual_columns
 from bidder_api.call import Desk, Endpoint
 from bidder_api.errors import Invalid
 from bidder_api.rules import check_rule, from_draft
@@ -33,7 +35,7 @@ from ledger.terms import Identifier
 RULE_COUNT_MAX = 50
 _encode = msgspec.json.Encoder().encode
 
-Reason = Literal["pinned", "won", "organic"]
+Reason = Literal["booked", "pinned", "won", "organic"]
 
 
 class PreviewRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -60,7 +62,8 @@ class Tile(Struct, frozen=True, kw_only=True):
     """A product on the page, and why it is there.
 
     Attributes:
-        reason: `pinned` by a rule, `won` its place with a bid, or `organic`: worth most to the shop there.
+        reason: `booked` by an advertiser beforehand, `pinned` by a rule, `won` its place with a bid, or `organic`:
+            worth most to the shop there.
         words: the reason in a sentence.
         rule_ids: rules that touch it here; `rules[2]` is the third rule sent along.
     """
@@ -83,19 +86,41 @@ class Missing(Struct, frozen=True, kw_only=True):
     rule_ids: list[str]
 
 
+class Ignored(Struct, frozen=True, kw_only=True):
+    """A rule in force that does nothing on this page."""
+
+    rule_id: str
+    words: str
+
+
 class PreviewPlacement(Struct, frozen=True, kw_only=True):
-    """One placement. `gone` names, on the page after, what stood there before."""
+    """One placement.
+
+    Attributes:
+        reserved_slot_count: slots left empty for want of own-brand products.
+        gone: on the page after, what stood there before.
+        ignored: rules in force here that do nothing, and why.
+    """
 
     placement_id: str
     no_fill_reason: str | None
+    reserved_slot_count: int
     tiles: list[Tile]
     gone: list[Missing]
+    ignored: list[Ignored]
 
 
 class PreviewAnswer(Struct, frozen=True, kw_only=True):
-    """The page under the live rules, and under the changed ones."""
+    """The page under the live rules, and under the changed ones.
+
+    Attributes:
+        evaluation_order: in which order rules act, whatever order they were written in.
+        conflicts: what does not go together among the changed rules, placements and bookings, on whatever page.
+    """
 
     snapshot_version: int
+    evaluation_order: list[str]
+    conflicts: list[RuleConflict]
     before: list[PreviewPlacement]
     after: list[PreviewPlacement]
 
@@ -111,22 +136,33 @@ def preview_endpoint(desk: Desk, server: SlotServer) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         body: PreviewRequest = request.scope["body"]
         before = server.market
-        after = await desk.in_thread(request.scope["operation"], lambda: _changed_market(desk, body, before))
-        answer = _decide_both(server, body, before, after)
+        after, conflicts = await desk.in_thread(request.scope["operation"], lambda: _changed_market(desk, body, before))
+        answer = _decide_both(server, body, before, after, conflicts)
         return Response(_encode(answer), media_type="application/json", headers={"Cache-Control": "no-store"})
 
     return endpoint
 
 
-def _changed_market(desk: Desk, body: PreviewRequest, market: Market) -> Market:
-    """Return the live market under the changed rules. Made in a thread: it reads the whole catalogue."""
+def _changed_market(desk: Desk, body: PreviewRequest, market: Market) -> tuple[Market, list[RuleConflict]]:
+    """Return the live market under the changed rules, and what of them does not go together.
+
+    Made in a thread: it reads the whole catalogue.
+    """
 
     def read(connection: Connection) -> tuple[list[RetailerRule], list[Product]]:
         rules = _changed_rules(connection, desk.retailer_id, body, market.snapshot.rules, desk.clock_ms())
         return rules, read_products_changed(connection, desk.retailer_id, -1)
 
     rules, products = desk.database.read(read)
-    return Market(with_rules(market.snapshot, rules, products), market.model)
+    names = market.snapshot.names
+    around = Surroundings(
+        placements=names.placements,
+        bookings=names.bookings,
+        products={product.product_id: product for product in products},
+        attributes=names.virtual_attributes,
+        now_ms=desk.clock_ms(),
+    )
+    return Market(with_rules(market.snapshot, rules, products), market.model), find_conflicts(rules, around)
 
 
 def _changed_rules(
@@ -153,17 +189,20 @@ def with_rules(snapshot: Snapshot, rules: Sequence[RetailerRule], products: Sequ
     """Return the snapshot with other rules; products changed since it was built count as they were then."""
     by_id = {product.product_id: product for product in products}
     known = [by_id.get(product_id) or Product(product_id=product_id) for product_id in snapshot.product_id]
-    ordered = in_evaluation_order(rules)
-    columns = CatalogueColumns(known, snapshot.names.read_at_ms)
-    masks = [np.packbits(target_mask(rule.target, columns)) for rule in ordered]
-    bits = np.array(masks, np.uint8) if masks else np.zeros((0, -(-len(known) // 8)), np.uint8)
+    read_at_ms = snapshot.names.read_at_ms
+    virtual = virtual_columns(snapshot.names.virtual_attributes, known, read_at_ms)
+    made = compile_rules(rules, known, read_at_ms, virtual)
     return Snapshot(
-        msgspec.structs.replace(snapshot.names, rules=ordered),
-        msgspec.structs.replace(snapshot.columns, rule_target_bits=bits),
+        msgspec.structs.replace(snapshot.names, rules=made.rules),
+        msgspec.structs.replace(
+            snapshot.columns, rule_target_bits=made.target_bits, rule_value_micros=made.value_micros
+        ),
     )
 
 
-def _decide_both(server: SlotServer, body: PreviewRequest, before: Market, after: Market) -> PreviewAnswer:
+def _decide_both(
+    server: SlotServer, body: PreviewRequest, before: Market, after: Market, conflicts: list[RuleConflict]
+) -> PreviewAnswer:
     served, now_ms = server.served, server.clock_ms()
     assert served is not None
     slot_request = SlotRequest(
@@ -187,7 +226,13 @@ def _decide_both(server: SlotServer, body: PreviewRequest, before: Market, after
             for tile in earlier.tiles
             if tile.product_id not in still_there
         )
-    return PreviewAnswer(snapshot_version=before.snapshot.version, before=pages[0], after=pages[1])
+    return PreviewAnswer(
+        snapshot_version=before.snapshot.version,
+        evaluation_order=EVALUATION_ORDER,
+        conflicts=conflicts,
+        before=pages[0],
+        after=pages[1],
+    )
 
 
 def _describe(outcome: Outcome, market: Market) -> list[PreviewPlacement]:
@@ -196,7 +241,9 @@ def _describe(outcome: Outcome, market: Market) -> list[PreviewPlacement]:
             placement_id=place.placement_id,
             no_fill_reason=place.no_fill_reason,
             tiles=[_tile(decision, market, laid.plan.rule_rows) for decision in place.decisions],
+            reserved_slot_count=place.reserved_slot_count,
             gone=[],
+            ignored=_ignored(laid, place, market),
         )
         for laid, place in zip(outcome.laid, outcome.places, strict=True)
     ]
@@ -208,8 +255,12 @@ def _tile(decision: Decision, market: Market, rule_rows: Sequence[int]) -> Tile:
     names = [snapshot.rules[row].name for row in touching]
     touched = f"; touched by {', '.join(names)}" if names else ""
     facts = market.offer_facts(decision.offer_row) if decision.offer_row >= 0 else None
+    booked = decision.booked
     reason: Reason = "pinned" if decision.is_pinned else "organic" if facts is None else "won"
+    if booked is not None:
+        reason = "booked"
     words = {
+        "booked": f"an advertiser booked the place{touched}",
         "pinned": f"a rule put it there: {', '.join(names)}",
         "won": f"its bid won the place, for {decision.price_micros} micros per {decision.charge_on}{touched}",
         "organic": f"nothing else there is worth more to the shop{touched}",
@@ -217,8 +268,8 @@ def _tile(decision: Decision, market: Market, rule_rows: Sequence[int]) -> Tile:
     return Tile(
         slot_position=decision.slot_position,
         product_id=snapshot.product_id[decision.product_row],
-        is_sponsored=facts is not None,
-        advertiser_id=None if facts is None else facts.advertiser_id,
+        is_sponsored=facts is not None or booked is not None,
+        advertiser_id=_payer(decision, market),
         clearing_price_micros=None if facts is None else decision.price_micros,
         reason=reason,
         words=words,
@@ -226,12 +277,46 @@ def _tile(decision: Decision, market: Market, rule_rows: Sequence[int]) -> Tile:
     )
 
 
+def _payer(decision: Decision, market: Market) -> str | None:
+    if decision.booked is not None:
+        return market.snapshot.advertiser_id[decision.booked.advertiser_row]
+    return market.offer_facts(decision.offer_row).advertiser_id if decision.offer_row >= 0 else None
+
+
+def _ignored(laid: Place, place: PlaceOutcome, market: Market) -> list[Ignored]:
+    """Return the rules that another one, the catalogue or this page leaves without effect, with the reason."""
+    snapshot = market.snapshot
+    reasons = dict(laid.plan.ignored)
+    standing = {decision.slot_position for decision in place.decisions if decision.is_pinned}
+    booked = {decision.slot_position for decision in place.decisions if decision.booked is not None}
+    for pin in laid.plan.pins:
+        if pin.slot_position not in standing:
+            reasons[pin.rule_row] = (
+                f"slot {pin.slot_position} is booked"
+                if pin.slot_position in booked
+                else _why_not_pinned(pin, laid, market)
+            )
+    return [Ignored(rule_id=snapshot.rules[row].rule_id, words=reasons[row]) for row in sorted(reasons)]
+
+
+def _why_not_pinned(pin: PinnedSlot, laid: Place, market: Market) -> str:
+    product_id = market.snapshot.product_id[pin.product_row]
+    if pin.slot_position > laid.slot_count:
+        return f"there is no slot {pin.slot_position}; the placement has {laid.slot_count} here"
+    if not market.arrays.product[pin.product_row]["is_available"]:
+        return f"product {product_id!r} is out of stock"
+    if laid.plan.excludes(pin.product_row):
+        return f"a rule keeps product {product_id!r} out"
+    return f"the page or the visitor leaves product {product_id!r} out, or it stands elsewhere on the page"
+
+
 def _missing(product_id: str, snapshot: Snapshot, rule_rows: Sequence[int]) -> Missing:
     product_row = snapshot.product_row[product_id]
     excluding = [
         snapshot.rules[row]
         for row in rule_rows
-        if snapshot.rules[row].effect.exclude and _touches(snapshot, row, product_row)
+        if (snapshot.rules[row].effect.exclude and _touches(snapshot, row, product_row))
+        or (snapshot.rules[row].effect.require and not _touches(snapshot, row, product_row))
     ]
     words = f"kept out by {', '.join(rule.name for rule in excluding)}" if excluding else "others came before it"
     return Missing(product_id=product_id, words=words, rule_ids=[rule.rule_id for rule in excluding])

@@ -1,15 +1,28 @@
 """The merchant's rules, checked against the catalogue when saved: draft until published, archived rather than lost."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 from sqlalchemy.engine import Connection
 
 from affinity.store import get_product, next_change_seq, read_attribute_types
+from auction.campaign import TemperatureRange
+from auction.conflicts import RuleConflict, Surroundings, conflicts_of
 from auction.placement import Floors
-from auction.retailer_rule import Effect, RetailerRule, RuleDraft, Target
-from auction.rules import RULE_FIELDS
-from auction.store import get_placement, get_rule, insert_rule, list_rules, update_rule
+from auction.retailer_rule import Condition, Effect, RetailerRule, RuleDraft, Target, Value
+from auction.store import (
+    get_placement,
+    get_rule,
+    insert_rule,
+    list_bookings,
+    list_placements,
+    list_rules,
+    list_virtual_attributes,
+    update_rule,
+    virtual_attribute_types,
+)
+from auction.target import RULE_FIELDS
 from bidder_api.call import Answer, Call, check_match, etag
 from bidder_api.errors import Conflict, Invalid, NotFound
 from bidder_api.resources import PageQuery, given, make_id, moment, page_of, patch_type, read_page
@@ -19,7 +32,19 @@ RulePatch = patch_type(RuleDraft, "RulePatch")
 RulePage = page_of("Rule", RetailerRule)
 TARGET_DEPTH_MAX = 16
 TARGET_NODE_COUNT_MAX = 500
+RULE_COUNT_MAX = 10_000  # rules, placements and bookings a rule is compared with
+_WITHOUT_TARGET = {
+    "pin": "a pin names its product; it has no target",
+    "own_brand_min": "own_brand_min is about own-brand products; it has no target",
+    "sponsored_max": "sponsored_max is about everything paid; it has no target",
+}
 _NUMERIC_FIELDS = frozenset({"price_micros", "margin_rate", "stock", "rating", "image_count", "age_days"})
+
+
+class CheckedRule(RetailerRule, frozen=True, kw_only=True):
+    """A rule as it stands, and what of it does not go together with the live rules, placements and bookings."""
+
+    warnings: list[RuleConflict]
 
 
 class RuleQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -34,13 +59,16 @@ def create_rule(connection: Connection, call: Call) -> Answer:
     check_rule(connection, call.retailer_id, rule)
     insert_rule(connection, call.retailer_id, rule)
     call.log("create", "rule", rule.rule_id, after=rule)
-    return Answer(body=rule, headers={"ETag": etag(rule.change_seq), "Location": f"/v1/rules/{rule.rule_id}"})
+    return Answer(
+        body=_checked(connection, call, rule),
+        headers={"ETag": etag(rule.change_seq), "Location": f"/v1/rules/{rule.rule_id}"},
+    )
 
 
 def read_rule(connection: Connection, call: Call) -> Answer:
     """Return one rule."""
     rule = _find(connection, call)
-    return Answer(body=rule, headers={"ETag": etag(rule.change_seq)})
+    return Answer(body=_checked(connection, call, rule), headers={"ETag": etag(rule.change_seq)})
 
 
 def list_all(connection: Connection, call: Call) -> Answer:
@@ -83,30 +111,44 @@ def check_rule(connection: Connection, retailer_id: str, rule: RetailerRule, poi
 
     Raises:
         Invalid: an effect that does nothing or several things, or names what is not there; a target that asks for a
-            field no product has; a schedule that ends before it starts.
+            field no product has; a condition that says nothing or several things; a schedule that ends before it
+            starts.
     """
-    _check_effect(connection, retailer_id, rule.effect, f"{pointer}/effect")
-    if rule.effect.pin is not None and rule.target is not None:
-        raise Invalid("target_not_allowed", "a pin names its product; it has no target", f"{pointer}/target")
+    _check_effect(connection, retailer_id, rule.effect, rule.target, f"{pointer}/effect")
+    if rule.target is not None:
+        for name, why in _WITHOUT_TARGET.items():
+            if getattr(rule.effect, name) is not None:
+                raise Invalid("target_not_allowed", why, f"{pointer}/target")
     for row, placement_id in enumerate(rule.scope.placements or ()):
         if get_placement(connection, retailer_id, placement_id) is None:
             at = f"{pointer}/scope/placements/{row}"
             raise Invalid("placement_unknown", f"there is no placement {placement_id!r}", at)
+    for row, condition in enumerate(rule.when):
+        _check_condition(condition, f"{pointer}/when/{row}")
     if rule.target is not None:
-        kinds: dict[str, str] = dict(read_attribute_types(connection, retailer_id, "product"))
-        _check_target(rule.target, kinds, f"{pointer}/target", 1, [0])
+        kinds = {
+            **read_attribute_types(connection, retailer_id, "product"),
+            **virtual_attribute_types(connection, retailer_id),
+        }
+        check_target(rule.target, kinds, f"{pointer}/target")
     starts_at, ends_at = rule.schedule.starts_at, rule.schedule.ends_at
     if starts_at is not None and ends_at is not None and ends_at <= starts_at:
         raise Invalid("schedule_ends_before_start", "ends_at must be after starts_at", f"{pointer}/schedule/ends_at")
 
 
-def _check_effect(connection: Connection, retailer_id: str, effect: Effect, at: str) -> None:
+def _check_effect(connection: Connection, retailer_id: str, effect: Effect, target: Target | None, at: str) -> None:
     named = [name for name in Effect.__struct_fields__ if getattr(effect, name) is not None]
     if len(named) != 1:
         kinds = ", ".join(Effect.__struct_fields__)
         raise Invalid("effect_ambiguous", f"an effect is one of {kinds}; this one names {len(named)}", at)
     if effect.pin is not None and get_product(connection, retailer_id, effect.pin.product_id) is None:
         raise Invalid("product_unknown", f"there is no product {effect.pin.product_id!r}", f"{at}/pin/product_id")
+    if effect.require and target is None:
+        raise Invalid("target_missing", "require names what may stand there: give a target", f"{at}/require")
+    if effect.value == Value():
+        raise Invalid(
+            "value_empty", "a value says what an impression is worth: give at least one of its parts", f"{at}/value"
+        )
     if isinstance(effect.floor, Floors):
         try:
             impression_price(effect.floor.impression)
@@ -115,7 +157,39 @@ def _check_effect(connection: Connection, retailer_id: str, effect: Effect, at: 
             raise Invalid("floor_micros_indivisible", message, f"{at}/floor/impression") from None
 
 
-def _check_target(target: Target, kinds: dict[str, str], at: str, depth: int, count: list[int]) -> None:
+def _check_condition(condition: Condition, at: str) -> None:
+    named = [name for name in Condition.__struct_fields__ if getattr(condition, name) is not None]
+    if len(named) != 1:
+        kinds = ", ".join(Condition.__struct_fields__)
+        raise Invalid("condition_ambiguous", f"a condition is one of {kinds}; this one names {len(named)}", at)
+    if condition.hour is not None and condition.hour.from_ == condition.hour.to:
+        raise Invalid("hours_empty", "from and to must differ", f"{at}/hour/to")
+    if condition.temperature_c is not None:
+        check_temperature(condition.temperature_c, f"{at}/temperature_c")
+
+
+def check_temperature(wanted: TemperatureRange, at: str) -> None:
+    """Check a range of temperatures.
+
+    Raises:
+        Invalid: it has no end, or its ends are the wrong way round.
+    """
+    if wanted.at_least is None and wanted.at_most is None:
+        raise Invalid("temperature_empty", "give at_least, at_most or both", at)
+    if wanted.at_least is not None and wanted.at_most is not None and wanted.at_least > wanted.at_most:
+        raise Invalid("temperature_contradictory", "at_least must be at most at_most", f"{at}/at_most")
+
+
+def check_target(target: Target, kinds: Mapping[str, str], at: str) -> None:
+    """Check a tree over product fields; `kinds` are the types of custom and virtual attributes.
+
+    Raises:
+        Invalid: a node is nothing or several things, too deep, or asks what no product says.
+    """
+    _check_target(target, kinds, at, 1, [0])
+
+
+def _check_target(target: Target, kinds: Mapping[str, str], at: str, depth: int, count: list[int]) -> None:
     count[0] += 1
     if depth > TARGET_DEPTH_MAX or count[0] > TARGET_NODE_COUNT_MAX:
         message = f"a target has at most {TARGET_DEPTH_MAX} levels and {TARGET_NODE_COUNT_MAX} nodes"
@@ -145,6 +219,25 @@ def _check_target(target: Target, kinds: dict[str, str], at: str, depth: int, co
         raise Invalid("target_contradictory", "at_least must be at most at_most", f"{at}/at_most")
 
 
+def _checked(connection: Connection, call: Call, rule: RetailerRule) -> CheckedRule:
+    """Return the rule with what it runs into, taken as live: a draft is told before it is published."""
+    warnings: list[RuleConflict] = []
+    if rule.stage != "archived":
+        live = list_rules(connection, call.retailer_id, None, RULE_COUNT_MAX, stage="live")
+        others = [one for one in live if one.rule_id != rule.rule_id]
+        pinned = {one.effect.pin.product_id for one in (rule, *others) if one.effect.pin is not None}
+        products = {name: get_product(connection, call.retailer_id, name) for name in pinned}
+        around = Surroundings(
+            placements=list_placements(connection, call.retailer_id, None, RULE_COUNT_MAX),
+            bookings=list_bookings(connection, call.retailer_id, None, RULE_COUNT_MAX, status="active"),
+            products={name: product for name, product in products.items() if product is not None},
+            attributes=list_virtual_attributes(connection, call.retailer_id, None, RULE_COUNT_MAX, status="active"),
+            now_ms=call.now_ms,
+        )
+        warnings = conflicts_of(rule, others, around)
+    return CheckedRule(**{name: getattr(rule, name) for name in RetailerRule.__struct_fields__}, warnings=warnings)
+
+
 def _find(connection: Connection, call: Call) -> RetailerRule:
     rule = get_rule(connection, call.retailer_id, call.path["rule_id"])
     if rule is None:
@@ -163,4 +256,4 @@ def _store(connection: Connection, call: Call, before: RetailerRule, action: str
         check_rule(connection, call.retailer_id, after)
     update_rule(connection, call.retailer_id, after)
     call.log(action, "rule", after.rule_id, before=before, after=after)
-    return Answer(body=after, headers={"ETag": etag(after.change_seq)})
+    return Answer(body=_checked(connection, call, after), headers={"ETag": etag(after.change_seq)})

@@ -16,7 +16,21 @@ from starlette.routing import Route, Router
 
 from affinity.audience import Audience
 from affinity.pattern import NavigationPattern
-from bidder_api import audiences, bids, campaigns, docs, history, keys, patterns, placements, products, readiness, rules
+from bidder_api import (
+    audiences,
+    bids,
+    bookings,
+    campaigns,
+    docs,
+    history,
+    keys,
+    patterns,
+    placements,
+    products,
+    readiness,
+    rules,
+    virtual_attributes,
+)
 from bidder_api import metrics as figures
 from bidder_api.access import Keyring
 from bidder_api.call import Desk, Work
@@ -97,6 +111,7 @@ def management_routes(desk: Desk, keyring: Keyring, hash_key: bytes, count_visit
     own_audiences = audiences.saved_audiences(lambda audience: count_visitors(audience, None))
     own_patterns = patterns.saved_patterns(lambda pattern: count_visitors(None, pattern))
     read, change = desk.reading, desk.changing
+    one_attribute = "/v1/virtual-attributes/{virtual_attribute_id}"
 
     def change_keys(work: Work) -> Endpoint:
         endpoint = change(work)
@@ -134,6 +149,17 @@ def management_routes(desk: Desk, keyring: Keyring, hash_key: bytes, count_visit
         Route("/v1/rules/{rule_id}", read(rules.read_rule), methods=["GET"]),
         Route("/v1/rules/{rule_id}", change(rules.change_rule), methods=["PATCH"]),
         Route("/v1/rules/{rule_id}", change(rules.archive_rule), methods=["DELETE"]),
+        Route("/v1/virtual-attributes", change(virtual_attributes.create_attribute), methods=["POST"]),
+        Route("/v1/virtual-attributes", read(virtual_attributes.list_all), methods=["GET"]),
+        Route("/v1/virtual-attributes/preview", read(virtual_attributes.preview), methods=["POST"]),
+        Route(one_attribute, read(virtual_attributes.read_attribute), methods=["GET"]),
+        Route(one_attribute, change(virtual_attributes.change_attribute), methods=["PATCH"]),
+        Route(one_attribute, change(virtual_attributes.archive_attribute), methods=["DELETE"]),
+        Route("/v1/bookings", change(bookings.create_booking), methods=["POST"]),
+        Route("/v1/bookings", read(bookings.list_all), methods=["GET"]),
+        Route("/v1/bookings/{booking_id}", read(bookings.read_booking), methods=["GET"]),
+        Route("/v1/bookings/{booking_id}", change(bookings.change_booking), methods=["PATCH"]),
+        Route("/v1/bookings/{booking_id}", change(bookings.archive_booking), methods=["DELETE"]),
         Route("/v1/products", read(products.list_all), methods=["GET"]),
         Route("/v1/products:batch", change(products.change_many), methods=["POST"]),
         Route("/v1/products/{product_id}", read(products.read), methods=["GET"]),

@@ -4,7 +4,11 @@ A snapshot is a file named by its deployment and version. The builder writes it,
 swaps. A restart finds the file of the current version and serves from it before anything is built.
 """
 
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+import msgspec
 
 from affinity.store import current_change_seq
 from auction.builder import QualityOf, SnapshotMaker, SnapshotSource, same_quality
@@ -18,6 +22,7 @@ from bidder_api.store import Deployment
 FOLDER = "snapshots"
 KEPT_COUNT = 3  # the newest, and those a serving process may still be about to map
 SUFFIX = ".snapshot"
+DAY_MS = 86_400_000
 
 
 class SnapshotBuilder:
@@ -28,35 +33,44 @@ class SnapshotBuilder:
         deployment: whose snapshots.
         folder: where they are written.
         quality_of: quality expected of each product; it only orders offers.
+        clock_ms: UTC, milliseconds since 1970; ages of products count from when a snapshot was read.
     """
 
     def __init__(
-        self, database: Database, deployment: Deployment, folder: Path, quality_of: QualityOf = same_quality
+        self,
+        database: Database,
+        deployment: Deployment,
+        folder: Path,
+        quality_of: QualityOf = same_quality,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._database = database
         self._deployment = deployment
         self._folder = folder
         self._quality_of = quality_of
+        self._clock_ms = clock_ms
         self._maker = SnapshotMaker()
-        self._version = -1
+        self._version = self._day = -1
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def build_if_changed(self) -> SnapshotNews | None:
-        """Build and write a snapshot if anything changed since the last; return None where nothing did.
+        """Build and write a snapshot if anything changed since the last, or a day began; return None where not.
 
-        The first call is satisfied with a file that is there from before, if it is of the current version.
+        Products are a day older each day, whatever changes. The first call is satisfied with a file that is there from
+        before, if it is of the current version and of today.
         """
         version = self._database.read(lambda connection: current_change_seq(connection, self._deployment.retailer_id))
-        if version == self._version:
+        day = self._clock_ms() // DAY_MS
+        if (version, day) == (self._version, self._day):
             return None
-        if self._version < 0 and is_usable(self.path_of(version)):
-            self._version = version
+        if self._version < 0 and is_usable(self.path_of(version), day):
+            self._version, self._day = version, day
             return SnapshotNews(version, str(self.path_of(version)))
         self._maker.apply(self._read_changes())
         snapshot = self._maker.make(self._quality_of)
         path = self.path_of(snapshot.version)
         snapshot.save(path)
-        self._version = snapshot.version
+        self._version, self._day = snapshot.version, day
         self._forget_old(path)
         return SnapshotNews(snapshot.version, str(path))
 
@@ -66,7 +80,7 @@ class SnapshotBuilder:
 
     def _read_changes(self) -> SnapshotSource:
         """Return what changed since the last time, or everything."""
-        return self._database.read(
+        changes = self._database.read(
             lambda connection: read_source(
                 connection,
                 self._deployment.retailer_id,
@@ -75,6 +89,7 @@ class SnapshotBuilder:
                 since=self._maker.version,
             )
         )
+        return msgspec.structs.replace(changes, read_at_ms=self._clock_ms())
 
     def _forget_old(self, newest: Path) -> None:
         ours = sorted(path for path in self._folder.iterdir() if path.suffix == SUFFIX)
@@ -82,10 +97,9 @@ class SnapshotBuilder:
             path.unlink(missing_ok=True)
 
 
-def is_usable(path: Path) -> bool:
-    """Say whether a file holds a whole snapshot of this version's format."""
+def is_usable(path: Path, day: int) -> bool:
+    """Say whether a file holds a whole snapshot of this version's format, read on that day since 1970 (UTC)."""
     try:
-        Snapshot.load(path)
+        return Snapshot.load(path).names.read_at_ms // DAY_MS == day
     except (OSError, SnapshotRefused):
         return False
-    return True

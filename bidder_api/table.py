@@ -11,12 +11,27 @@ from affinity.endpoint import Link, LinkDraft, Profile
 from affinity.navigation import NavigationBatch
 from affinity.profile import ProfileDraft
 from affinity.visitors import Recorded
+from auction.booking import Booking, BookingDraft
 from auction.campaign import Bid, BidDraft, Campaign, CampaignDraft
 from auction.explanation import AuctionReceipt
 from auction.placement import PageCaps, Placement
 from auction.request import SlotRequest, SlotResponse
-from auction.retailer_rule import RetailerRule, RuleDraft
-from bidder_api import audiences, bids, campaigns, history, keys, patterns, placements, preview, products, rules
+from auction.retailer_rule import RuleDraft
+from auction.virtual_attribute import VirtualAttribute, VirtualAttributeDraft
+from bidder_api import (
+    audiences,
+    bids,
+    bookings,
+    campaigns,
+    history,
+    keys,
+    patterns,
+    placements,
+    preview,
+    products,
+    rules,
+    virtual_attributes,
+)
 from bidder_api.access import Role
 from bidder_api.operations import ANYBODY, KIB, Operation
 from bidder_api.resources import PageQuery
@@ -226,13 +241,27 @@ MANAGEMENT: list[Operation] = [
         patterns.PatternPatch, patterns.CountedPattern, patterns.PatternPage, PageQuery,
     ),
     *_resource(
-        "rule", "/v1/rules", "rules", MERCHANT, RuleDraft, rules.RulePatch, RetailerRule, rules.RulePage,
+        "rule", "/v1/rules", "rules", MERCHANT, RuleDraft, rules.RulePatch, rules.CheckedRule, rules.RulePage,
         rules.RuleQuery,
     ),
     Operation(
         method="POST", path="/v1/rules/preview", name="preview_rules", tag="rules", roles=MERCHANT,
         summary="A page before and after a change of the rules, with the reason for every tile",
         body=preview.PreviewRequest, answer=preview.PreviewAnswer,
+    ),
+    *_resource(
+        "virtual_attribute", "/v1/virtual-attributes", "virtual-attributes", MERCHANT, VirtualAttributeDraft,
+        virtual_attributes.VirtualAttributePatch, VirtualAttribute, virtual_attributes.VirtualAttributePage,
+        virtual_attributes.VirtualAttributeQuery,
+    ),
+    Operation(
+        method="POST", path="/v1/virtual-attributes/preview", name="preview_virtual_attribute",
+        tag="virtual-attributes", roles=MERCHANT, summary="What a virtual attribute would be of 20 products",
+        body=virtual_attributes.AttributePreviewRequest, answer=virtual_attributes.AttributePreview,
+    ),
+    *_resource(
+        "booking", "/v1/bookings", "bookings", MERCHANT, BookingDraft, bookings.BookingPatch, Booking,
+        bookings.BookingPage, bookings.BookingQuery,
     ),
     Operation(
         method="PUT", path="/v1/products/{product_id}", name="put_product", summary="Set a product, whole",

@@ -8,9 +8,11 @@ from typing import Any, TextIO
 
 import msgspec
 from msgspec import Struct
+from sqlalchemy.engine import Connection
 
 from affinity.pseudonym import Pseudonymizer
 from bidder_api.access import derive_secret
+from bidder_api.database import Database
 from bidder_api.deployment import opened
 from bidder_api.settings import AllSettings, master_secret
 
@@ -20,6 +22,8 @@ ShowProgress = Callable[[str], AbstractContextManager[Progress]]  # title to a b
 NAVIGATION_FOLDER = "navigation"
 MODEL_FOLDER = "models"
 RECEIPT_FOLDER = "receipts"
+WEATHER_CHUNK_COUNT = 500  # lines in one transaction
+WEATHER_KEPT_MS = 2 * 86_400_000
 
 
 class NothingRecorded(Exception):  # a refusal is an answer, not an error
@@ -41,7 +45,7 @@ class Findings(Struct, frozen=True):
 
 
 def import_file(settings: AllSettings, kind: str, path: Path, show_progress: ShowProgress) -> Outcome:
-    """Import a file: `catalog`, `navigation` or `profiles`."""
+    """Import a file: `catalog`, `navigation`, `profiles` or `weather`."""
     from affinity import importer
 
     with opened(settings.server) as (database, deployment):
@@ -51,6 +55,8 @@ def import_file(settings: AllSettings, kind: str, path: Path, show_progress: Sho
                 done = importer.import_catalog(
                     path, database.transact, retailer_id, now_ms, progress, deployment.currency
                 )
+            elif kind == "weather":
+                return _import_weather(path, database, retailer_id, now_ms, progress)
             elif kind == "profiles":
                 pseudonymizer = pseudonymizer_of(master_secret(settings.server))
                 done = importer.import_profiles(path, database.transact, retailer_id, now_ms, progress, pseudonymizer)
@@ -60,6 +66,32 @@ def import_file(settings: AllSettings, kind: str, path: Path, show_progress: Sho
                     path, _navigation_log(settings), now_ms, progress, pseudonymizer, f"{now_ms:x}"
                 )
     return Outcome(done.good_count, done.bad_lines)
+
+
+def _import_weather(path: Path, database: Database, retailer_id: str, now_ms: int, progress: Progress) -> Outcome:
+    """Keep the weather a file tells of, and forget what is more than two days old."""
+    from affinity.store import next_change_seq
+    from auction.store import forget_weather, put_weather
+    from auction.weather_file import read_weather_file
+
+    hours: list[Any] = []
+    bad_lines: list[tuple[int, str]] = []
+    for number, hour in read_weather_file(path):
+        if isinstance(hour, str):
+            bad_lines.append((number, hour))
+        else:
+            hours.append(hour)
+
+    for first in range(0, len(hours), WEATHER_CHUNK_COUNT):
+        some = hours[first : first + WEATHER_CHUNK_COUNT]
+
+        def keep(connection: Connection, some: list[Any] = some) -> None:
+            put_weather(connection, retailer_id, some, next_change_seq(connection, retailer_id))
+
+        database.transact(keep)
+        progress(first + len(some), len(hours))
+    database.transact(lambda connection: forget_weather(connection, retailer_id, now_ms - WEATHER_KEPT_MS))
+    return Outcome(len(hours), bad_lines)
 
 
 def train_affinity(

@@ -208,6 +208,8 @@ def _reason_not_to_charge(received: Received) -> str | None:
         return received.invalid
     terms = received.terms
     charge_on = terms.charge_on
+    if terms.is_sponsored and charge_on is None and terms.advertiser_id is not None:
+        return "booked"
     if charge_on is None or not terms.is_sponsored or terms.advertiser_id is None or terms.campaign_id is None:
         return "organic"
     return None

@@ -32,7 +32,8 @@ class ChargeTerms(Struct, frozen=True, gc=False):
     Attributes:
         auction_id: `auc_…`, as minted by `new_id`.
         slot_position: place in the placement, from 1.
-        is_sponsored: False for an organic fill, whose advertiser, campaign, bid and basis are None and price 0.
+        is_sponsored: False for an organic fill, whose advertiser, campaign, bid and basis are None and price 0. A
+            booked fill is sponsored: it has an advertiser and, as its bid, the booking's id, but no basis, and price 0.
         price_micros: clearing price of one event of kind `charge_on`.
         quality_ppm: predicted clicks per million impressions, as it was ranked.
         visitor_pseudonym: 16 bytes, keyed; NO_VISITOR without consent. Never enters the ledger's tables.

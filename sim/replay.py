@@ -287,7 +287,7 @@ def apply_changes(receipt: Receipt, changes: Changes, own_floor: dict[tuple[str,
     return msgspec.structs.replace(
         receipt,
         candidates=candidates._replace(bid_micros=bid, floor_micros=floor, eligible_slots=slots),
-        page=_with_caps(receipt.page, receipt.note.places, changes),
+        page=_with_caps(receipt, changes),
     )
 
 
@@ -446,8 +446,9 @@ def _is_same(receipt: Receipt, again: OutcomeArrays) -> bool:
     )
 
 
-def _with_caps(page: PageArrays, places: Sequence[PlaceNote], changes: Changes) -> PageArrays:
-    """Return the page with other caps; nothing pinned where rules are off."""
+def _with_caps(receipt: Receipt, changes: Changes) -> PageArrays:
+    """Return the page with other caps; nothing but bookings stands there by hand where rules are off."""
+    page, places = receipt.page, receipt.note.places
     caps = [
         (int(bits), int(per_brand), int(slots), int(most))
         for bits, per_brand, slots, most in zip(
@@ -458,7 +459,8 @@ def _with_caps(page: PageArrays, places: Sequence[PlaceNote], changes: Changes) 
     pinned = page.pinned_row
     if changes.rules_off:
         caps = [cap for cap in caps if cap[0] < GROUP_FIRST_FREE]
-        pinned = np.full_like(pinned, NO_PIN)
+        is_booked = (pinned >= 0) & (receipt.candidates.advertiser_code[pinned] >= 0)
+        pinned = np.where(is_booked, pinned, NO_PIN)
     for bits, per_brand, most in ((GROUP_EVERYONE, 1, changes.brand_max), (GROUP_PAID, 0, changes.sponsored_max)):
         if most is not None:
             caps = [cap for cap in caps if not (cap[:2] == (bits, per_brand) and cap[2] in of_places)]

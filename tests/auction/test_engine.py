@@ -13,7 +13,7 @@ from auction.kernel import NO_CANDIDATE
 from auction.market import Market
 from auction.placement import Attention, Floors, PageCaps
 from auction.request import Page, RequestCandidate, RequestPlacement
-from auction.retailer_rule import Effect, Pin, Schedule, Scope, Target
+from auction.retailer_rule import Effect, Pin, Schedule, Scope, Spacing, Target, Value
 from auction.settings import Settings
 from ledger.terms import ChargeOn
 from tests.auction.worlds import (
@@ -31,6 +31,8 @@ from tests.auction.worlds import (
     source,
 )
 
+CHEAP = Target(field="price_micros", at_most=40_000_000.0)
+LIKED: list[Any] = [f"brand{number}" for number in range(7, 15)]
 SCAN_ALL = Settings(candidates_per_slot=1 << 30)
 
 
@@ -352,7 +354,7 @@ class TestStoppingEarly:
     @classmethod
     def worlds(cls) -> list[World]:
         made = []
-        for seed in range(3):
+        for seed in range(5):
             shop = large_source(4_000, product_count=600, advertiser_count=40, seed=seed)
             first = shop.placements[0]
             squashing_ppm = 700_000 if seed == 2 else 1_000_000
@@ -364,7 +366,25 @@ class TestStoppingEarly:
                 rule("rul_3", Effect(brand_max=1), Target(field="price_micros", at_most=9_000_000.0)),
                 rule("rul_4", Effect(pin=Pin(product_id="p000011", slot_position=2)), scope=Scope(pages=["home"])),
             ]
-            shop = msgspec.structs.replace(shop, placements=[first, side], rules=rules[seed % 2 :])
+            if seed > 2:
+                rules = [
+                    rule("rul_1", Effect(value=Value(amount_micros=9_000)), Target(field="brand", one_of=LIKED)),
+                    rule("rul_2", Effect(value=Value(margin_share=0.0001)), scope=Scope(placements=["top"])),
+                    rule("rul_3", Effect(require=True), CHEAP, scope=Scope(placements=["side"])),
+                    rule("rul_4", Effect(max_share=0.34), Target(not_=CHEAP)),
+                    rule("rul_5", Effect(spacing=Spacing(slots=3))),
+                    rule("rul_6", Effect(spacing=Spacing(slots=2, of="target")), CHEAP, scope=Scope(pages=["home"])),
+                    rule("rul_7", Effect(own_brand_min=1), scope=Scope(pages=["search"])),
+                    rule("rul_8", Effect(sponsored_max=3), scope=Scope(pages=["category"])),
+                    rule("rul_9", Effect(boost=1.5), Target(field="brand", equals="brand8")),
+                ]
+                products = [
+                    msgspec.structs.replace(one, margin_rate=number % 7 / 20, is_own_brand=number % 9 == 0)
+                    for number, one in enumerate(shop.products)
+                ]
+                shop = msgspec.structs.replace(shop, products=products)
+            kept = rules[:-1] if seed == 3 else rules[seed % 2 :]
+            shop = msgspec.structs.replace(shop, placements=[first, side], rules=kept)
             world = World(shop)
             world.model.base_quality_ppm = some_quality(world.snapshot.product_id, seed)
             world.market = Market(world.snapshot, world.model)
@@ -373,8 +393,8 @@ class TestStoppingEarly:
 
     def test_the_same_fills_and_prices_as_a_full_scan(self, worlds: list[World]) -> None:
         chance = random.Random(4)
-        stopped_early = 0
-        for number in range(500):
+        stopped_early = early_with_values = 0
+        for number in range(700):
             world = chance.choice(worlds)
             asked = self.some_request(world, chance)
             visitor = self.some_visitor(world, chance)
@@ -382,7 +402,9 @@ class TestStoppingEarly:
             early = world.hold(asked, visitor, number, pool)
             looked_at = early.candidate_count + early.lost_count
             everything = world.hold(asked, visitor, number, SCAN_ALL)
-            stopped_early += looked_at < everything.candidate_count + everything.lost_count
+            is_early = looked_at < everything.candidate_count + everything.lost_count
+            stopped_early += is_early
+            early_with_values += is_early and early.laid[0].plan.value_micros_max > 0
             assert not early.is_partial
             for one, other in zip(early.places, everything.places, strict=True):
                 stripped = [[msgspec.structs.replace(it, candidate_row=0) for it in o.decisions] for o in (one, other)]
@@ -391,7 +413,8 @@ class TestStoppingEarly:
                 assert np.array_equal(getattr(early.arrays, name), getattr(everything.arrays, name)), name
             empty = early.arrays.winner_row == NO_CANDIDATE
             assert np.array_equal(empty, everything.arrays.winner_row == NO_CANDIDATE)
-        assert stopped_early > 120, "the test must reach what it is about"
+        assert stopped_early > 150, "the test must reach what it is about"
+        assert early_with_values > 30
 
     def some_request(self, world: World, chance: random.Random) -> Any:
         snapshot = world.snapshot

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from affinity.catalog import Product
 from affinity.model import BoundModel, neutral_model
 from affinity.targets import Targets, compile_targets
 from affinity.view import VisitorView, anonymous_view
+from auction.booking import Booking
 from auction.builder import SnapshotSource, build_snapshot
 from auction.campaign import Bid, Campaign
 from auction.engine import Outcome, hold_auction, no_deadline
@@ -279,3 +280,21 @@ def large_source(
 def some_quality(product_ids: Sequence[str], seed: int = 2) -> np.ndarray[Any, np.dtype[np.int64]]:
     chance = np.random.default_rng(seed)
     return np.clip(chance.lognormal(np.log(15_000), 0.6, len(product_ids)), 500, 300_000).astype(np.int64)
+
+
+def booking(booking_id: str, product_id: str, slot_position: int = 1, **changes: Any) -> Booking:
+    fields: dict[str, Any] = {
+        "booking_id": booking_id,
+        "placement_id": "top",
+        "slot_position": slot_position,
+        "product_id": product_id,
+        "advertiser_id": "adv_c",
+        "starts_at": NOW - timedelta(hours=1),
+        "ends_at": NOW + timedelta(hours=1),
+        "price_micros": 500_000_000,
+        "status": "active",
+        "created_at": NOW,
+        "updated_at": NOW,
+        "change_seq": 1,
+    }
+    return Booking(**fields | changes)

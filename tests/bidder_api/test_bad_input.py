@@ -10,6 +10,7 @@ from bidder_api.store import list_changes
 from tests.bidder_api.world import RETAILER, World
 
 BID = {"product_ids": ["p1"], "bid_micros": 100_000}
+ANY_BRAND = {"field": "brand", "equals": "Acme"}
 PRODUCT = {"title": "Shoe", "price_micros": 1, "advertiser_ids": ["acme"], "product_type": "Shoes > Running"}
 
 
@@ -45,6 +46,8 @@ def campaign_id(world: World) -> str:
         ({"navigation_pattern": {"within": 0, "steps": [{"action": "search"}]}}, 400, "field_out_of_range", None),
         ({"placement_multipliers": {"top": 2}}, 422, "placement_unknown", "/placement_multipliers/top"),
         ({"placement_multipliers": {"top": 11}}, 400, "field_out_of_range", "/placement_multipliers"),
+        ({"context": {"temperature_c": {}}}, 422, "temperature_empty", "/context/temperature_c"),
+        ({"context": {"temperature_c": {"at_least": 20, "at_most": 25}}}, 201, None, None),
         ({"pages": ["nowhere"]}, 400, "field_invalid", "/pages/0"),
         ({"status": "archived"}, 400, "field_invalid", "/status"),
         ({"colour": "red"}, 400, "field_unknown", "/colour"),
@@ -84,7 +87,23 @@ def test_a_flight_that_ends_before_it_starts_is_refused_also_when_it_is_changed_
         ({"effect": {"exclude": True, "boost": 2}}, "effect_ambiguous", "/effect"),
         ({"effect": {"pin": {"product_id": "p9", "slot_position": 1}}}, "product_unknown", "/effect/pin/product_id"),
         ({"effect": {"floor": {"impression": 1}}}, "floor_micros_indivisible", "/effect/floor/impression"),
+        ({"effect": {"require": True}}, "target_missing", "/effect/require"),
+        ({"effect": {"value": {}}}, "value_empty", "/effect/value"),
+        ({"effect": {"own_brand_min": 1}, "target": ANY_BRAND}, "target_not_allowed", "/target"),
+        ({"effect": {"sponsored_max": 1}, "target": ANY_BRAND}, "target_not_allowed", "/target"),
         ({"effect": {"exclude": True}, "target": {}}, "target_ambiguous", "/target"),
+        ({"effect": {"exclude": True}, "when": [{}]}, "condition_ambiguous", "/when/0"),
+        (
+            {"effect": {"exclude": True}, "when": [{"hours": [1]}, {"device": ["a"], "hours": [1]}]},
+            "condition_ambiguous",
+            "/when/1",
+        ),
+        ({"effect": {"exclude": True}, "when": [{"hour": {"from": 3, "to": 3}}]}, "hours_empty", "/when/0/hour/to"),
+        (
+            {"effect": {"exclude": True}, "when": [{"temperature_c": {"at_least": 2, "at_most": 1}}]},
+            "temperature_contradictory",
+            "/when/0/temperature_c/at_most",
+        ),
         ({"effect": {"exclude": True}, "target": {"field": "colour", "equals": 1}}, "field_unknown", "/target/field"),
         ({"effect": {"exclude": True}, "target": {"all": [{"field": "brand"}]}}, "target_incomplete", "/target/all/0"),
         (
@@ -108,6 +127,38 @@ def test_a_rule_that_cannot_act_is_refused(
 ) -> None:
     answer = world.call("POST", "/v1/rules", {"name": "r", **body}, role="merchant")
     assert (answer.status_code, answer.json()["code"], answer.json()["pointer"]) == (422, code, pointer)
+
+
+@pytest.mark.parametrize(
+    ("effect", "pointer"),
+    [
+        ({"value": {"amount_micros": 10**9 + 1}}, "/effect/value/amount_micros"),
+        ({"value": {"margin_share": 1.1}}, "/effect/value/margin_share"),
+        ({"value": {"novelty": {"amount_micros": 1, "within_days": 0}}}, "/effect/value/novelty/within_days"),
+        ({"max_share": 1.01}, "/effect/max_share"),
+        ({"spacing": {"slots": 1}}, "/effect/spacing/slots"),
+        ({"own_brand_min": 0}, "/effect/own_brand_min"),
+        ({"sponsored_max": -1}, "/effect/sponsored_max"),
+    ],
+)
+def test_an_effect_out_of_its_bounds_is_refused(world: World, effect: dict[str, Any], pointer: str) -> None:
+    answer = world.call("POST", "/v1/rules", {"name": "r", "effect": effect}, role="merchant")
+    assert (answer.status_code, answer.json()["code"], answer.json()["pointer"]) == (400, "field_out_of_range", pointer)
+
+
+@pytest.mark.parametrize(
+    "effect",
+    [
+        {"require": True},
+        {"value": {"amount_micros": 5, "margin_share": 0.01, "promotion_micros": 1}},
+        {"max_share": 0.5},
+        {"spacing": {"slots": 3, "of": "target"}},
+    ],
+)
+def test_an_effect_on_a_target_is_kept_as_it_was_said(world: World, effect: dict[str, Any]) -> None:
+    body = {"name": "r", "effect": effect, "target": ANY_BRAND}
+    answer = world.call("POST", "/v1/rules", body, role="merchant")
+    assert (answer.status_code, answer.json()["effect"]) == (201, effect)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def test_help_imports_nothing_heavy() -> None:
     [
         [], ["serve"], ["demo"], ["db"], ["db", "upgrade"], ["db", "downgrade"], ["keys"], ["keys", "create"],
         ["keys", "list"], ["keys", "revoke"], ["catalog", "import"], ["navigation", "import"], ["profiles", "import"],
+        ["weather", "import"],
         ["affinity", "train"], ["affinity", "evaluate"], ["affinity", "rank"], ["auction", "solve"],
         ["auction", "report"],
         ["ledger", "verify"], ["ledger", "export"], ["ledger", "checkpoint"], ["sim", "run"], ["sim", "replay"],
@@ -115,6 +116,31 @@ def test_settings_lists_each_with_its_sentence() -> None:
 
 def test_more_than_one_worker_is_refused_with_the_reason() -> None:
     assert "PostgreSQL and a shared visitor store" in run("serve", "--workers", "2", status=2).output
+
+
+def test_weather_is_imported_line_by_line(tmp_path: Path) -> None:
+    from auction.store import read_source
+
+    def weather_known() -> Any:
+        database = open_database(f"sqlite:///{tmp_path}/data/endcap.db")
+        known = database.read(
+            lambda connection: read_source(connection, RETAILER_ID, currency="EUR", time_zone="UTC").weather
+        )
+        database.close()
+        return sorted((hour.region, hour.weather, hour.temperature_c) for hour in known)
+
+    (tmp_path / "weather.csv").write_text(
+        "region,from,weather,temperature_c\nfr-75,2099-01-01T00:00:00Z,rain,7\nfr-13,soon,sun,\n"
+        "fr-13,2099-01-01T00:00:00+01:00,sun,\nfr-13,2001-01-01T00:00:00Z,old,\n"
+    )
+    output = run("weather", "import", str(tmp_path / "weather.csv"), status=1).output
+    assert f"{tmp_path}/weather.csv:3: " in output
+    assert "3 imported, 1 refused." in output
+    assert weather_known() == [("fr-13", "sun", None), ("fr-75", "rain", 7.0)], "what is long past is forgotten"
+    again = '{"region":"fr-75","from":"2099-01-01T00:00:00Z","weather":"snow"}'
+    (tmp_path / "weather.jsonl").write_text(again)
+    run("weather", "import", str(tmp_path / "weather.jsonl"))
+    assert weather_known() == [("fr-13", "sun", None), ("fr-75", "snow", None)]
 
 
 def test_the_database_goes_up_and_down(tmp_path: Path) -> None:

@@ -75,6 +75,40 @@ def test_a_saved_draft_can_be_looked_at_and_a_live_rule_taken_away(shop: World) 
     assert first in shown(answer["after"])
 
 
+def test_a_rule_that_does_nothing_here_says_why(shop: World) -> None:
+    pins = [
+        {"name": "High", "effect": {"pin": {"product_id": "slipper", "slot_position": 1}}, "priority": 900},
+        {"name": "Low", "effect": {"pin": {"product_id": "clog", "slot_position": 1}}},
+        {"name": "Far", "effect": {"pin": {"product_id": "clog", "slot_position": 9}}},
+    ]
+    answer = preview(shop, rules=pins)
+    assert [one["rule_id"] for one in answer["after"][0]["ignored"]] == ["rules[1]", "rules[2]"]
+    assert answer["after"][0]["ignored"][0]["words"] == "another pin comes first in slot 1"
+    assert "no slot 9" in answer["after"][0]["ignored"][1]["words"]
+    shop.call("POST", "/v1/products:batch", {"changes": [{"product_id": "slipper", "stock": 0}]}, role="merchant")
+    shop.publish()
+    words = [one["words"] for one in preview(shop, rules=pins[:1])["after"][0]["ignored"]]
+    assert words == ["product 'slipper' is out of stock"]
+
+
+def test_what_a_required_target_keeps_out_names_the_rule(shop: World) -> None:
+    rule = {"name": "Clogs", "effect": {"require": True}, "target": {"field": "product_id", "equals": "clog"}}
+    answer = preview(shop, rules=[rule])
+    assert shown(answer["after"]) == ["clog"]
+    assert all(one["rule_ids"] == ["rules[0]"] for one in answer["after"][0]["gone"])
+
+
+def test_the_order_in_which_rules_act_is_told(shop: World) -> None:
+    order = preview(shop)["evaluation_order"]
+    assert order[0].startswith("exclude and require")
+
+
+def test_slots_kept_for_own_brand_are_told(shop: World) -> None:
+    answer = preview(shop, rules=[{"name": "Ours", "effect": {"own_brand_min": 1}}])
+    assert (answer["before"][0]["reserved_slot_count"], answer["after"][0]["reserved_slot_count"]) == (0, 1)
+    assert len(shown(answer["after"])) == 1
+
+
 def test_looking_changes_nothing(shop: World) -> None:
     before = shop.call("GET", "/v1/changes?page_size=200", role="auditor").json()
     preview(shop, rules=[{"name": "x", "effect": {"exclude": True}}])
@@ -94,3 +128,19 @@ def test_looking_changes_nothing(shop: World) -> None:
 def test_what_is_not_there_cannot_be_previewed(shop: World, changes: Any, code: str, pointer: str) -> None:
     answer = shop.call("POST", "/v1/rules/preview", {**PAGE, **changes}, role="merchant")
     assert (answer.json()["code"], answer.json()["pointer"]) == (code, pointer)
+
+
+def test_rules_that_contradict_each_other_are_told_in_a_preview_and_when_saved(shop: World) -> None:
+    first = {"name": "One", "effect": {"pin": {"product_id": "clog", "slot_position": 1}}, "stage": "live"}
+    other = {"name": "Two", "effect": {"pin": {"product_id": "boot", "slot_position": 1}}}
+    conflicts = preview(shop, rules=[first, other])["conflicts"]
+    assert [(one["code"], one["rule_ids"]) for one in conflicts] == [("pins_on_one_slot", ["rules[0]", "rules[1]"])]
+    assert preview(shop, rules=[first])["conflicts"] == []
+    saved = shop.call("POST", "/v1/rules", first, role="merchant").json()
+    assert saved["warnings"] == []
+    draft = shop.call("POST", "/v1/rules", other, role="merchant").json()
+    assert [(one["code"], one["rule_ids"]) for one in draft["warnings"]] == [
+        ("pins_on_one_slot", [draft["rule_id"], saved["rule_id"]])
+    ]
+    read = shop.call("GET", f"/v1/rules/{draft['rule_id']}", role="merchant").json()
+    assert read["warnings"] == draft["warnings"]

@@ -124,7 +124,7 @@ def world_over(database: Database, **settings: Any) -> Iterator[World]:
                 yield intake
 
         serving = compose(everything, database, deployment, intake_of, clock_ms=clock)
-        builder = SnapshotBuilder(database, deployment, Path(folder) / "snapshots")
+        builder = SnapshotBuilder(database, deployment, Path(folder) / "snapshots", clock_ms=clock)
         assert serving.app is not None
         with TestClient(serving.app, base_url="http://endcap.test", raise_server_exceptions=False) as client:
             yield World(database, client, clock, serving, builder)

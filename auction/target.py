@@ -1,0 +1,132 @@
+"""Which products a target is about: trees over the catalogue's fields, answered for all products at once."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from affinity.catalog import CATEGORY_SEPARATOR, Attribute, Product
+from auction.retailer_rule import Target
+
+VirtualColumns = dict[str, list[Attribute | None]]  # by name, the value of each product
+NO_VIRTUAL_COLUMNS: VirtualColumns = {}
+Mask = NDArray[np.bool_]
+
+
+class CatalogueColumns:
+    """Products as columns a rule's target is compared with, each made when first asked for."""
+
+    def __init__(
+        self, products: Sequence[Product], read_at_ms: int, virtual: VirtualColumns = NO_VIRTUAL_COLUMNS
+    ) -> None:
+        self.product_count = len(products)
+        self._products = products
+        self._read_at_day = np.datetime64(read_at_ms, "ms").astype("datetime64[D]")
+        self._values: dict[str, list[Attribute | None]] = dict(virtual)
+        self._numbers: dict[str, NDArray[np.float64]] = {}
+
+    def values(self, field: str) -> list[Attribute | None]:
+        """Return the field's value of every product; None where it has none."""
+        if field not in self._values:
+            read = _FIELDS.get(field)
+            self._values[field] = (
+                [read(product) for product in self._products]
+                if read is not None
+                else [product.attributes.get(field) for product in self._products]
+            )
+        return self._values[field]
+
+    def numbers(self, field: str) -> NDArray[np.float64]:
+        """Return the field as numbers; NaN, which no comparison accepts, where it is none."""
+        if field not in self._numbers:
+            self._numbers[field] = self._ages() if field == "age_days" else _as_numbers(self.values(field))
+        return self._numbers[field]
+
+    def flags(self, field: str) -> Mask:
+        """Return where the field is true."""
+        return np.array([value is True for value in self.values(field)], bool)
+
+    def _ages(self) -> NDArray[np.float64]:
+        ages = np.full(self.product_count, np.nan)
+        for row, product in enumerate(self._products):
+            if product.launched_at:
+                try:
+                    launched = np.datetime64(product.launched_at[:10], "D")
+                except ValueError:
+                    continue
+                ages[row] = (self._read_at_day - launched).astype(np.int64)
+        return ages
+
+
+def target_mask(target: Target | None, columns: CatalogueColumns) -> Mask:
+    """Return which products a target is about; every one for None."""
+    if target is None:
+        return np.ones(columns.product_count, bool)
+    if target.all is not None:
+        every: Mask = np.logical_and.reduce([target_mask(part, columns) for part in target.all])
+        return every
+    if target.any is not None:
+        some: Mask = np.logical_or.reduce([target_mask(part, columns) for part in target.any])
+        return some
+    if target.not_ is not None:
+        return ~target_mask(target.not_, columns)
+    return _comparison(target, columns)
+
+
+def _comparison(target: Target, columns: CatalogueColumns) -> Mask:
+    field = target.field or ""
+    mask = np.ones(columns.product_count, bool)
+    if target.equals is not None:
+        mask &= _is_one_of(field, [target.equals], columns)
+    if target.one_of is not None:
+        mask &= _is_one_of(field, target.one_of, columns)
+    if target.at_least is not None:
+        mask &= columns.numbers(field) >= target.at_least
+    if target.at_most is not None:
+        mask &= columns.numbers(field) <= target.at_most
+    return mask
+
+
+def _is_one_of(field: str, wanted: Sequence[Attribute], columns: CatalogueColumns) -> Mask:
+    values = columns.values(field)
+    if field == "category_id":
+        heads = [str(category) for category in wanted]
+        below = tuple(head + CATEGORY_SEPARATOR for head in heads)
+        exact = frozenset(heads)
+        found = [isinstance(value, str) and (value in exact or value.startswith(below)) for value in values]
+    else:
+        # True == 1 in Python, but a flag is not a number to a merchant.
+        accepted = {(isinstance(value, bool), value) for value in wanted}
+        found = [(isinstance(value, bool), value) in accepted for value in values]
+    return np.array(found, bool)
+
+
+def _as_numbers(values: Sequence[Attribute | None]) -> NDArray[np.float64]:
+    numbers = [float(value) if isinstance(value, int | float) else np.nan for value in values]
+    return np.array(numbers, np.float64)
+
+
+def _price_now(product: Product) -> int:
+    return product.price_micros if product.sale_price_micros is None else product.sale_price_micros
+
+
+def _on_promotion(product: Product) -> bool:
+    return product.sale_price_micros is not None and product.sale_price_micros < product.price_micros
+
+
+_FIELDS: dict[str, Callable[[Product], Any]] = {
+    "product_id": lambda product: product.product_id,
+    "title": lambda product: product.title,
+    "brand": lambda product: product.brand or None,
+    "category_id": lambda product: product.product_type,
+    "price_micros": _price_now,
+    "margin_rate": lambda product: product.margin_rate,
+    "stock": lambda product: product.stock,
+    "is_own_brand": lambda product: product.is_own_brand,
+    "rating": lambda product: product.rating,
+    "image_count": lambda product: product.image_count,
+    "on_promotion": _on_promotion,
+}
+
+RULE_FIELDS = frozenset(_FIELDS) | {"age_days"}  # what a rule may ask of every product, custom attributes aside
