@@ -60,6 +60,16 @@ class AuctionReport(Struct, frozen=True, kw_only=True):
     advertisers: list[Line]
 
 
+class _Money(Struct, frozen=True):
+    """What one paid fill is expected to come to."""
+
+    revenue: int
+    bid_value: int
+    clicks: int
+    floor_clicks: int
+    regret: int
+
+
 class _Sums(Struct):
     auctions: int = 0
     slots: int = 0
@@ -71,16 +81,13 @@ class _Sums(Struct):
     floor_clicks: int = 0
     regret: int = 0
 
-    def add_paid(self, receipt: Receipt, place: PlaceNote, slot: int) -> None:
+    def add(self, money: _Money) -> None:
         """Count the money of a paid fill."""
-        row = int(receipt.outcome.winner_row[slot])
-        price, events = clearing_price(receipt, row, slot, place), expected_events(receipt, slot)
-        clicks = int(receipt.page.attention_permille[CLICK, slot]) * int(receipt.quality_ppm[row])
-        self.revenue += price * events
-        self.bid_value += int(receipt.candidates.bid_micros[row]) * events
-        self.clicks += clicks
-        self.floor_clicks += clicks if price <= receipt.candidates.floor_micros[row] else 0
-        self.regret += regret_of(receipt, place, slot)
+        self.revenue += money.revenue
+        self.bid_value += money.bid_value
+        self.clicks += money.clicks
+        self.floor_clicks += money.floor_clicks
+        self.regret += money.regret
 
     def line(self, name: str, *, is_placement: bool) -> Line:
         """Return what it comes to."""
@@ -185,11 +192,25 @@ def _add(receipt: Receipt, placements: dict[str, _Sums], advertisers: dict[str, 
         for slot in paid:
             own = advertisers[owner_of[slot] or ""]
             own.fills += 1
-            for one in (sums, own):
-                one.add_paid(receipt, place, slot)
+            money = _money_of(receipt, place, slot)
+            sums.add(money)
+            own.add(money)
         present |= here
     for name in present:
         advertisers[name].auctions += 1
+
+
+def _money_of(receipt: Receipt, place: PlaceNote, slot: int) -> _Money:
+    row = int(receipt.outcome.winner_row[slot])
+    price, events = clearing_price(receipt, row, slot, place), expected_events(receipt, slot)
+    clicks = int(receipt.page.attention_permille[CLICK, slot]) * int(receipt.quality_ppm[row])
+    return _Money(
+        revenue=price * events,
+        bid_value=int(receipt.candidates.bid_micros[row]) * events,
+        clicks=clicks,
+        floor_clicks=clicks if price <= receipt.candidates.floor_micros[row] else 0,
+        regret=regret_of(receipt, place, slot),
+    )
 
 
 def _owner(receipt: Receipt, row: int) -> str | None:
