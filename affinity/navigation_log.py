@@ -14,7 +14,8 @@ from msgspec import Struct
 
 from affinity.errors import LogUnwritable
 
-SERVED = "served"  # beside the visitors' own actions: the visitor was shown a bid
+# Beside the visitors' own actions: a sponsored fill, the report that it rendered, and that it was clicked.
+SERVED, RENDERED, CLICKED = "served", "rendered", "clicked"
 CHUNK_BYTES = 4_000_000
 SUFFIX = ".jsonl"
 
@@ -23,9 +24,12 @@ class LogLine(Struct, frozen=True, array_like=True, omit_defaults=True):
     """One event as a line of the log.
 
     Attributes:
-        action: an Action, or SERVED.
+        at_ms: when it happened; of a `rendered` line, when it was served.
+        action: an Action, or SERVED, RENDERED or CLICKED.
         event: keyed hash of the visitor's event id, 0 where it had none.
-        product_id: product, or bid of a `served` line.
+        product_id: product, or bid of a `served` line that has a frequency cap.
+        category_id: category, or placement of a fill.
+        quantity: how many, or slot of a fill.
     """
 
     pseudonym: bytes

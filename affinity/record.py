@@ -20,7 +20,11 @@ INTEREST_COUNT_MAX = 64  # categories, and brands, of one visitor
 BOUGHT_COUNT_MAX = 256  # products, categories and brands bought
 DISMISSED_COUNT_MAX = 200
 SERVED_BID_COUNT_MAX = 100
-SERVED_TIME_COUNT_MAX = 64
+SERVED_TIME_COUNT_MAX = 1_000  # of one bid: as many as a frequency cap may allow
+SERVED_TIMES_COUNT_MAX = 4_000  # of all bids
+SHOWN_PLACEMENT_COUNT_MAX = 64
+SHOWN_TIME_COUNT_MAX = 200  # of one placement: as many as its limits may allow
+UNRENDERED_COUNT_MAX = 256
 EPOCH_MS = 1_577_836_800_000  # 2020: interests are kept in weights of that day, which never need to be aged
 
 ACTION_WEIGHT: Mapping[Action, float] = {
@@ -75,6 +79,21 @@ def read_facts(products: Iterable[Product]) -> dict[str, ProductFacts]:
     return facts
 
 
+class Shown:
+    """What sponsored products a visitor was shown in one placement.
+
+    Attributes:
+        at_ms: when, oldest first; one for each product.
+        clicked_at_ms: when one of them was clicked last, 0 for never.
+    """
+
+    __slots__ = ("at_ms", "clicked_at_ms")
+
+    def __init__(self) -> None:
+        self.at_ms: list[int] = []
+        self.clicked_at_ms = 0
+
+
 class VisitorRecord:
     """The state of one visitor, or of one customer with all their devices.
 
@@ -88,6 +107,8 @@ class VisitorRecord:
         bought_product, bought_category, bought_brand: time each was bought last.
         dismissed: products the visitor does not want to see.
         served_at_ms: bid id to the times the visitor was shown it, oldest first.
+        shown: placement id to the sponsored products shown there.
+        unrendered: time, placement and slot of fills not reported as rendered yet, oldest first; to the bid or "".
     """
 
     __slots__ = (
@@ -108,7 +129,9 @@ class VisitorRecord:
         "seen_at_ms",
         "served_at_ms",
         "session_began_ms",
+        "shown",
         "targets",
+        "unrendered",
         "version",
         "view",
         "view_model",
@@ -132,6 +155,8 @@ class VisitorRecord:
         self.purchases = Purchases()
         self.dismissed: dict[str, None] = {}
         self.served_at_ms: dict[str, list[int]] = {}
+        self.shown: dict[str, Shown] = {}
+        self.unrendered: dict[tuple[int, str, int], str] = {}
         self.profile: ProfileDraft | None = None
         self.progress: PatternProgress | None = None
         self.targets: Targets | None = None  # what `progress` was advanced with
@@ -165,14 +190,62 @@ class VisitorRecord:
             if len(self.dismissed) > DISMISSED_COUNT_MAX:
                 del self.dismissed[next(iter(self.dismissed))]
 
-    def note_served(self, bid_id: str, at_ms: int) -> None:
-        """Count that the visitor was shown a bid. A view shows it at once: it holds this very map."""
-        times = self.served_at_ms.pop(bid_id, None) or []
-        insort(times, at_ms)
-        del times[:-SERVED_TIME_COUNT_MAX]
-        self.served_at_ms[bid_id] = times
-        if len(self.served_at_ms) > SERVED_BID_COUNT_MAX:
-            del self.served_at_ms[next(iter(self.served_at_ms))]
+    def note_served(self, bid_id: str, at_ms: int, placement_id: str = "", slot_position: int = 0) -> None:
+        """Count that the visitor was shown a bid in a placement, or "" for neither.
+
+        A view shows the bid at once: it holds this very map. It counts until `give_back` takes it back.
+        """
+        if bid_id:
+            times = self.served_at_ms.pop(bid_id, None) or []
+            insort(times, at_ms)
+            del times[:-SERVED_TIME_COUNT_MAX]
+            self.served_at_ms[bid_id] = times
+            self._drop_oldest_bids()
+        if placement_id:
+            shown = self._shown_in(placement_id)
+            insort(shown.at_ms, at_ms)
+            del shown.at_ms[:-SHOWN_TIME_COUNT_MAX]
+        self.unrendered[at_ms, placement_id, slot_position] = bid_id
+        if len(self.unrendered) > UNRENDERED_COUNT_MAX:  # too many to tell apart: the oldest counts for good
+            del self.unrendered[next(iter(self.unrendered))]
+
+    def note_rendered(self, served_at_ms: int, placement_id: str, slot_position: int) -> None:
+        """Keep what was served then for good: its impression was reported."""
+        self.unrendered.pop((served_at_ms, placement_id, slot_position), None)
+
+    def note_clicked(self, placement_id: str, at_ms: int) -> None:
+        """Note that a sponsored product of the placement was clicked."""
+        shown = self._shown_in(placement_id)
+        shown.clicked_at_ms = max(shown.clicked_at_ms, at_ms)
+
+    def give_back(self, before_ms: int) -> int:
+        """Take back what was served before then and not reported as rendered; return how many it was."""
+        count = 0
+        while self.unrendered:
+            key = next(iter(self.unrendered))
+            at_ms, placement_id, _ = key
+            if at_ms >= before_ms:
+                break
+            bid_id = self.unrendered.pop(key)
+            _take_out(self.served_at_ms.get(bid_id), at_ms)
+            shown = self.shown.get(placement_id)
+            _take_out(None if shown is None else shown.at_ms, at_ms)
+            count += 1
+        return count
+
+    def _shown_in(self, placement_id: str) -> Shown:
+        shown = self.shown.pop(placement_id, None) or Shown()
+        self.shown[placement_id] = shown
+        if len(self.shown) > SHOWN_PLACEMENT_COUNT_MAX:
+            del self.shown[next(iter(self.shown))]
+        return shown
+
+    def _drop_oldest_bids(self) -> None:
+        served = self.served_at_ms
+        if len(served) > SERVED_BID_COUNT_MAX:
+            del served[next(iter(served))]
+        while len(served) > 1 and sum(map(len, served.values())) > SERVED_TIMES_COUNT_MAX:
+            del served[next(iter(served))]
 
     def take_in(self, other: "VisitorRecord", settings: Settings) -> None:
         """Add another device's state to this one."""
@@ -201,6 +274,12 @@ class VisitorRecord:
         self.dismissed.update(other.dismissed)
         for bid_id, times in other.served_at_ms.items():
             self.served_at_ms[bid_id] = sorted([*self.served_at_ms.get(bid_id, ()), *times])[-SERVED_TIME_COUNT_MAX:]
+        self._drop_oldest_bids()
+        for placement_id, others_shown in other.shown.items():
+            shown = self._shown_in(placement_id)
+            shown.at_ms = sorted([*shown.at_ms, *others_shown.at_ms])[-SHOWN_TIME_COUNT_MAX:]
+            shown.clicked_at_ms = max(shown.clicked_at_ms, others_shown.clicked_at_ms)
+        self.unrendered = dict(sorted({**self.unrendered, **other.unrendered}.items())[-UNRENDERED_COUNT_MAX:])
         self.seen_at_ms = max(self.seen_at_ms, other.seen_at_ms)
 
     def copy(self, settings: Settings) -> "VisitorRecord":
@@ -272,6 +351,11 @@ class VisitorRecord:
             self.purchases.units += quantity
             self.purchases.promotion_units += quantity * (price < facts.shelf_price_micros)
             self.purchases.price_rank_sum += quantity * facts.price_rank
+
+
+def _take_out(times: list[int] | None, at_ms: int) -> None:
+    if times is not None and at_ms in times:
+        times.remove(at_ms)
 
 
 def _note_last(times: dict[str, int], name: str, at_ms: int) -> None:

@@ -10,6 +10,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         visitor_count_max: visitors whose state is kept in memory; the least recently seen goes first.
         visitor_event_count_max: most recent events kept of one visitor; patterns and ranking look no further back.
         session_gap_s: seconds without an event after which a visitor's session is over.
+        render_wait_s: seconds after a fill within which its impression must be reported; else the fill no longer counts
+            in frequency caps and visitors' limits. As long as the ledger takes impressions.
         event_lateness_s: how late, in seconds, an event may be reported and still be put where it belongs.
         event_lead_s: how far in the future, in seconds, a reported event may be; further ones are refused.
         event_id_window: event ids remembered, so that an event sent twice counts once.
@@ -23,6 +25,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     visitor_count_max: int = 200_000
     visitor_event_count_max: int = 128
     session_gap_s: int = 1_800
+    render_wait_s: int = 1_800
     event_lateness_s: int = 86_400
     event_lead_s: int = 300
     event_id_window: int = 400_000

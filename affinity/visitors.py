@@ -6,7 +6,7 @@ their sum: so a link can be undone, and erasing a customer finds every device.
 
 import random
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -16,7 +16,7 @@ from affinity.errors import EventInFuture, EventTooOld, LinkRefused
 from affinity.matching import Happening, PatternProgress
 from affinity.model import BoundModel
 from affinity.navigation import Action, Consent, NavigationBatch, NavigationEvent
-from affinity.navigation_log import SERVED, LogLine, NavigationLog
+from affinity.navigation_log import CLICKED, RENDERED, SERVED, LogLine, NavigationLog
 from affinity.pattern import NavigationPattern
 from affinity.profile import ProfileDraft
 from affinity.pseudonym import Pseudonymizer
@@ -26,6 +26,7 @@ from affinity.targets import Targets, compile_targets, has_bit
 from affinity.view import VisitorView, anonymous_view, view_visitor
 
 _ACTIONS = {action.value: action for action in Action}
+_FILL_ACTIONS = frozenset({SERVED, RENDERED, CLICKED})
 
 
 class Recorded(Struct, frozen=True):
@@ -37,6 +38,10 @@ class Recorded(Struct, frozen=True):
 
 class VisitorStore:
     """The visitors of one deployment.
+
+    Attributes:
+        given_back_count: fills taken back from frequency caps and visitors' limits because they never rendered.
+        also_forget: who else keeps something under pseudonyms, told which are forgotten.
 
     Args:
         settings: this package's.
@@ -65,6 +70,8 @@ class VisitorStore:
         self._profiles: dict[bytes, ProfileDraft] = {}
         self._events_seen: tuple[set[int], set[int]] = (set(), set())
         self._served_lines: list[LogLine] = []
+        self.given_back_count = 0
+        self.also_forget: list[Callable[[set[bytes]], None]] = []
         self._read_segments: set[str] = set()
         self._reading: Iterator[LogLine] | None = None
         self._forgotten: set[bytes] = set()  # while a file is read that may still hold them
@@ -133,12 +140,34 @@ class VisitorStore:
             event.traffic_source,
         )
 
-    def note_served(self, pseudonym: bytes, bid_id: str, now_ms: int) -> None:
-        """Count that a visitor was shown a bid; logged with the next events, or by `flush`."""
-        for record in self._records_of(pseudonym):
-            record.note_served(bid_id, now_ms)
+    def note_served(
+        self, pseudonym: bytes, bid_id: str, now_ms: int, placement_id: str = "", slot_position: int = 0
+    ) -> None:
+        """Count that a visitor was shown a bid; logged with the next events, or by `flush`.
+
+        Args:
+            pseudonym: whom.
+            bid_id: a bid with a frequency cap, or "".
+            now_ms: when.
+            placement_id: where, or "".
+            slot_position: in it.
+        """
+        self._note_fill(LogLine(pseudonym, now_ms, SERVED, 0, bid_id, placement_id, None, slot_position))
+
+    def note_rendered(self, pseudonym: bytes, served_at_ms: int, placement_id: str, slot_position: int) -> None:
+        """Note that what was served then was reported as rendered, so that it counts for good."""
+        if pseudonym in self._records:  # not where the visitor was erased since
+            self._note_fill(LogLine(pseudonym, served_at_ms, RENDERED, 0, None, placement_id, None, slot_position))
+
+    def note_clicked(self, pseudonym: bytes, placement_id: str, now_ms: int) -> None:
+        """Note that a visitor clicked a sponsored product of a placement."""
+        if pseudonym in self._records:
+            self._note_fill(LogLine(pseudonym, now_ms, CLICKED, 0, None, placement_id))
+
+    def _note_fill(self, line: LogLine) -> None:
+        _apply_fill(line, self._records_of(line.pseudonym))
         if self.log is not None:
-            self._served_lines.append(LogLine(pseudonym, now_ms, SERVED, 0, bid_id))
+            self._served_lines.append(line)
 
     def flush(self, now_ms: int) -> None:
         """Log what is not logged yet; to be called every second or so, and at the end.
@@ -194,6 +223,8 @@ class VisitorStore:
             return anonymous_view(targets)
         pseudonym = bytes(16) if visitor_id is None else self.pseudonymizer.of(visitor_id)
         record = None if visitor_id is None else self.record(pseudonym)
+        if record is not None and record.unrendered:
+            self.given_back_count += record.give_back(now_ms - self.settings.render_wait_s * 1000)
         if navigation:
             record = self._with(record, pseudonym, navigation)
         return view_visitor(
@@ -315,6 +346,8 @@ class VisitorStore:
         self._served_lines = [line for line in self._served_lines if line.pseudonym not in gone]
         if self._reading is not None:
             self._forgotten |= gone
+        for forget in self.also_forget:
+            forget(gone)
 
     # --- start-up, and what other processes imported -------------------------------------------------------------
 
@@ -353,7 +386,7 @@ class VisitorStore:
                 if self._has_seen(line.event):
                     continue
                 self._remember(line.event)
-            if line.action == SERVED or line.action in _ACTIONS:
+            if line.action in _FILL_ACTIONS or line.action in _ACTIONS:
                 self._apply(line, now_ms)
         return count
 
@@ -369,9 +402,8 @@ class VisitorStore:
         records = [record]
         if person in self._customers:
             records.append(self._customers[person])
-        if line.action == SERVED:
-            for one in records:
-                one.note_served(line.product_id or "", line.at_ms)
+        if line.action in _FILL_ACTIONS:
+            _apply_fill(line, records)
             return
         facts = self.facts.get(line.product_id) if line.product_id is not None else None
         happening = _happening(line, facts)
@@ -475,6 +507,17 @@ class VisitorStore:
         if len(newer) * 2 >= self.settings.event_id_window:
             older.clear()
             self._events_seen = (older, newer)
+
+
+def _apply_fill(line: LogLine, records: Sequence[VisitorRecord]) -> None:
+    placement_id, slot_position = line.category_id or "", line.quantity or 0
+    for record in records:
+        if line.action == SERVED:
+            record.note_served(line.product_id or "", line.at_ms, placement_id, slot_position)
+        elif line.action == RENDERED:
+            record.note_rendered(line.at_ms, placement_id, slot_position)
+        else:
+            record.note_clicked(placement_id, line.at_ms)
 
 
 def _happening(line: LogLine, facts: ProductFacts | None) -> Happening:

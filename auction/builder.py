@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from affinity.catalog import CATEGORY_SEPARATOR, Product, category_and_ancestors
 from auction.bid_table import BidTable, CompiledBids
 from auction.booking import Booking
-from auction.campaign import Bid, Campaign
+from auction.campaign import Bid, Campaign, TargetRoas
 from auction.kernel import OFFER, WORD_PADDING, find_best_left_nb, write_offers_nb
 from auction.lists import Lists, gather, lists_of, turn_around
 from auction.market import highest_score
@@ -205,6 +205,7 @@ class SnapshotMaker:
             campaign_ends_ms=_moments([campaign.flight_ends_at for campaign in campaigns], OPEN_END_MS),
             campaign_is_even=_bytes([campaign.pacing == "even" for campaign in campaigns]),
             campaign_is_active=_bytes([campaign.status == "active" for campaign in campaigns]),
+            campaign_roas_ppm=_int64s([_roas_ppm(campaign) for campaign in campaigns]),
             category_end=catalogue.category_end,
             product_by_category=catalogue.product_by_category,
             category_product_start=catalogue.category_product_start,
@@ -413,6 +414,10 @@ def _text_column(texts: Sequence[str]) -> tuple[Int64s, Bytes]:
 
 def _budgets(amounts: Sequence[int | None]) -> Int64s:
     return _int64s([-1 if amount is None else amount for amount in amounts])
+
+
+def _roas_ppm(campaign: Campaign) -> int:
+    return campaign.objective.roas_ppm if isinstance(campaign.objective, TargetRoas) else 0
 
 
 def _moments(moments: Sequence[Any], open_end: int) -> Int64s:

@@ -17,8 +17,31 @@ ClientStatus = Literal["active", "paused"]  # what a client may write; `archived
 Status = Literal["active", "paused", "archived"]
 
 
+class MaxBid(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="max_bid"):
+    """Bid as much as the bids say, lowered by pacing only."""
+
+
+class TargetRoas(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="target_roas"):
+    """Lower the bids until sales credited to the campaign are `roas` times what it spends; never above the bids."""
+
+    roas: Annotated[float, Meta(ge=0.01, le=1000)]
+
+    @property
+    def roas_ppm(self) -> int:
+        """Return the target in parts per million, at least 10,000."""
+        return round(self.roas * 1_000_000)
+
+
+Objective = MaxBid | TargetRoas
+
+
 class CampaignDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Body of `POST /v1/campaigns`. A budget left out is no limit of its own; the wallet still is one."""
+    """Body of `POST /v1/campaigns`. A budget left out is no limit of its own; the wallet still is one.
+
+    Attributes:
+        pacing: `even` spreads a daily budget, or that of a flight with an end, along the day's usual traffic; `asap`
+            bids in full until it is spent.
+    """
 
     name: Name
     advertiser_id: Identifier | None = None  # only an admin or agency may say it
@@ -27,6 +50,7 @@ class CampaignDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     flight_starts_at: Moment | None = None
     flight_ends_at: Moment | None = None
     pacing: Literal["even", "asap"] = "even"
+    objective: Objective = MaxBid()
     status: ClientStatus = "active"
 
 
@@ -45,6 +69,7 @@ class Campaign(Struct, frozen=True, kw_only=True):
     created_at: Moment
     updated_at: Moment
     change_seq: int
+    objective: Objective = MaxBid()
 
 
 class Keyword(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

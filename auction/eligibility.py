@@ -54,6 +54,7 @@ class Place(Struct):
         has_candidates: the request says which products may stand here.
         arrays: what the gate reads; its lists and cursor move.
         organic: products for organic candidates.
+        sponsored_left: how many sponsored products the visitor may still be shown here, None without a limit.
     """
 
     placement: Placement
@@ -64,6 +65,7 @@ class Place(Struct):
     has_candidates: bool
     arrays: PlaceArrays
     organic: PlaceArrays | None = None
+    sponsored_left: int | None = None
 
     @property
     def is_unseen(self) -> bool:

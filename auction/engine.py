@@ -5,6 +5,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -23,6 +24,7 @@ from auction.eligibility import (
 )
 from auction.errors import AllocationMixed, PlacementNotOnPage, PlacementRepeated, PlacementUnknown, TooManySlots
 from auction.kernel import (
+    CAP_OF_VISITOR,
     CLICK,
     FACT_ROWS,
     GROUP_EVERYONE,
@@ -57,6 +59,7 @@ from ledger.terms import ChargeOn
 
 PAGE_COUNT_MAX = 1_024
 _CHARGES = {CLICK: ChargeOn.CLICK, IMPRESSION: ChargeOn.IMPRESSION}
+NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 
 
 class Deadline(Struct, frozen=True):
@@ -173,6 +176,7 @@ def hold_auction(
     settings: Settings,
     *,
     no_paid_reason: str | None = None,
+    sponsored_left: Mapping[str, int] = NO_LIMITS,
 ) -> Outcome:
     """Fill the request's slots with the best eligible bids and products, and price each paid fill.
 
@@ -190,6 +194,8 @@ def hold_auction(
         tie_seed: draws exact ties; 64 bits.
         settings: sizes and organic values.
         no_paid_reason: leave out everything paid, for this reason; None: do not.
+        sponsored_left: placement id to how many sponsored products it may still show the visitor, where that is
+            limited.
 
     Raises:
         AuctionRefused: see `lay_out`.
@@ -201,6 +207,9 @@ def hold_auction(
         facts = market.facts_of(request.context, deadline.arrived_ms)
         try:
             places = lay_out(request, context, facts, market, visitor, deadline.arrived_ms, tie_seed)
+            if sponsored_left:
+                for place in places:
+                    place.sponsored_left = sponsored_left.get(place.placement.placement_id)
             terms = _gather_terms(places)
             page, page_book, page_bytes = _page_arrays(request, places, market)
             slot_count = len(page.pinned_row)
@@ -503,7 +512,7 @@ def _page_arrays(
     """Return the page's slots with their attention, and every cap over them; equal pages share all but the pins."""
     key = (
         request.page.type,
-        *[(one.placement.placement_id, one.slot_count, one.plan.caps) for one in places],
+        *[(one.placement.placement_id, one.slot_count, one.plan.caps, one.sponsored_left) for one in places],
     )
     known = market.pages.get(key)
     if known is None:
@@ -528,6 +537,7 @@ def _make_page(page_type: str, places: Sequence[Place], market: Market) -> PageA
         attention[IMPRESSION, begin:end] = place.placement.attention_permille.impression[: place.slot_count]
         caps.append((GROUP_EVERYONE, 1, slots, place.placement.brand_max))
         caps.append((GROUP_PAID, 0, slots, place.placement.sponsored_max))
+        caps.append((GROUP_PAID | CAP_OF_VISITOR, 0, slots, place.sponsored_left))
         for cap in place.plan.caps:
             bits = cap.groups | RULE_MARK
             caps += [(bits, cap.per_brand, some << begin, most) for some, most in cap.over(place.slot_count)]
@@ -603,6 +613,8 @@ def _no_fill_reason(place: Place, market: Market, is_partial: bool, no_paid_reas
         return no_paid_reason
     if is_partial:
         return "timeout"
+    if place.sponsored_left == 0:
+        return LossReason.VISITOR_LIMIT.name.lower()
     found = market.scratch.found
     lost = found.lost[: found.counts[1]]
     reasons = lost["reason"][lost["place"] == place.number]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from auction.allocation import Allocation, fill_again
 from auction.kernel import (
     BID_MICROS_MAX,
+    CAP_OF_VISITOR,
     CLICK,
     GROUP_PAID,
     LOST_BELOW_FLOOR,
@@ -467,6 +468,8 @@ def _losses(receipt: Receipt) -> list[LossReason]:
 
 
 def _cap_reason(receipt: Receipt, cap: int) -> LossReason:
+    if int(receipt.page.cap_bits[cap]) & CAP_OF_VISITOR:
+        return LossReason.VISITOR_LIMIT
     if receipt.page.cap_per_brand[cap]:
         return LossReason.BRAND_CAP
     is_of_paid = int(receipt.page.cap_bits[cap]) & ~RULE_MARK == GROUP_PAID

@@ -47,6 +47,7 @@ LOST_NOT_ELIGIBLE, LOST_BELOW_FLOOR, LOST_TO_BETTER, LOST_TO_SAME_PRODUCT, LOST_
 GROUP_EVERYONE = 1  # bit of group_bits that the kernel sets for everybody
 GROUP_PAID = 2  # bit of group_bits that the kernel sets for candidates with an advertiser
 GROUP_FIRST_FREE = 4  # the caller's own groups (rule quotas) start at this bit
+CAP_OF_VISITOR = 1 << 61  # bit of cap_bits no candidate has: marks the cap of what is left of a visitor's limit
 NO_MAXIMUM = SLOT_COUNT_MAX  # a cap_max that never binds
 
 SHORTLIST_COUNT = 0  # the kernel's own choice, by the number of slots
@@ -2289,7 +2290,7 @@ _BELOW_FLOOR, _NOT_IN_CONTEXT, _PAGE_NOT_TARGETED, _CONTEXT_MISSED = 100, 508, 5
 _NEGATIVE_KEYWORD, _EXCLUDED_BY_RULE, _FILTERED_OUT, _BELOW_RELEVANCE = 511, 513, 514, 516
 _BID_PAUSED, _OUT_OF_STOCK, _NOT_ENTITLED = 501, 507, 521
 _NO_CONSENT, _AUDIENCE_MISSED, _PATTERN_MISSED, _FREQUENCY_CAPPED = 517, 518, 519, 520
-_BELOW_SCORE_FLOOR, _MULTIPLIER_ZERO = 522, 527
+_BELOW_SCORE_FLOOR, _MULTIPLIER_ZERO, _PACED_OUT = 522, 527, 529
 
 
 UInt8s = NDArray[np.uint8]
@@ -2861,7 +2862,6 @@ def _find_candidates(
                         bid = min(bid * market.wish[at + 1] // PPM, np.int64(BID_MICROS_MAX))
             if bid == 0:
                 reason = np.int64(_MULTIPLIER_ZERO)
-            bid = bid * asker.pacing_ppm[offer.campaign_row] // PPM
             quality = _quality(market.product, mark, product_row)
             weight = _squash(quality, term) if offer.charge == CLICK else np.int64(PPM)
             weight = _boosted(weight, boost, WEIGHT_PPM_MAX)
@@ -2871,6 +2871,14 @@ def _find_candidates(
             floor = max(floor, ((term[TERM_SCORE_FLOOR] - value) * PPM + weight - 1) // weight)
             if reason == 0 and bid < floor:
                 reason = np.int64(_BELOW_SCORE_FLOOR)
+            bid = bid * asker.pacing_ppm[offer.campaign_row] // PPM
+            if reason == 0 and bid < floor:
+                # Lowered further it could not be sold: it bids the floor instead, in that part of the auctions.
+                draw = _mix(np.uint64(term[TERM_TIE_SEED]), offer.campaign_row + (1 << 49))
+                if draw % np.uint64(floor) < np.uint64(bid):
+                    bid = floor
+                else:
+                    reason = np.int64(_PACED_OUT)
 
         if reason != 0:
             at = counts[1]

@@ -43,7 +43,9 @@ class LossReason(IntEnum):
     HOLDOUT = 526
     MULTIPLIER_ZERO = 527
     RULE_CAP = 528
-    OUT_OF_TIME = 540
+    PACED_OUT = 529
+    VISITOR_LIMIT = 530
+    OUT_OF_TIME = 531
 
 
 WORDS: dict[LossReason, str] = {
@@ -80,4 +82,6 @@ WORDS: dict[LossReason, str] = {
     LossReason.RULE_CAP: "a retailer rule leaves no more slots to products like it",
     LossReason.MULTIPLIER_ZERO: "the bid's own multiplier for this placement is zero",
     LossReason.OUT_OF_TIME: "time ran out before it was looked at",
+    LossReason.VISITOR_LIMIT: "the visitor was shown as much that is sponsored as the placement allows",
+    LossReason.PACED_OUT: "the campaign's pacing left it out of this auction: lowered, its bid is under the floor",
 }

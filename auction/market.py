@@ -99,6 +99,7 @@ class Market:
         rules: the plans of the retailer's rules.
         mean_quality_ppm: mean base quality of what can be shown.
         bookings: by placement, the slots booked of it; empty where nothing is.
+        visitor_limits: placement id to what it may show one visitor, where that is limited.
         scratch: working memory of the auction being held.
         pages: slots and caps of pages laid out before (engine.py), and their bytes for receipts.
     """
@@ -147,6 +148,11 @@ class Market:
         is_available = columns.product_is_available == 1
         mean = base_quality_ppm[is_available].mean() if is_available.any() else PPM
         self.mean_quality_ppm = max(1, round(float(mean)))
+        self.visitor_limits = {
+            one.placement_id: one.sponsored_per_visitor
+            for one in snapshot.placements
+            if one.sponsored_per_visitor is not None
+        }
         self.scratch = Scratch(snapshot)
         self.pages: dict[tuple[object, ...], tuple[PageArrays, PageBook, list[bytes]]] = {}
         self._forecast = Forecast(snapshot.names.weather) if snapshot.names.weather else None

@@ -14,7 +14,7 @@ class AuctionMetrics(Collector):
     """Counters of one process.
 
     Attributes:
-        snapshot_age_s: asked when scraped.
+        snapshot_age_s, campaigns_paced, fills_given_back: asked when scraped.
         receipt_counts: likewise: how many receipts were written, and how many dropped.
     """
 
@@ -27,6 +27,8 @@ class AuctionMetrics(Collector):
         self.snapshot_version = 0
         self.snapshot_age_s: Callable[[], float] = float
         self.receipt_counts: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self.campaigns_paced: Callable[[], int] = int
+        self.fills_given_back: Callable[[], int] = int
         self._durations = [0] * (len(DURATION_BOUNDS_S) + 1)
         self._duration_sum_s = 0.0
         self._shares = [0] * (len(BUDGET_BOUNDS) + 1)
@@ -82,6 +84,14 @@ class AuctionMetrics(Collector):
         yield GaugeMetricFamily("endcap_snapshot_version", "Version of the snapshot in use.", self.snapshot_version)
         yield GaugeMetricFamily(
             "endcap_snapshot_age_seconds", "Since the snapshot in use was read.", self.snapshot_age_s()
+        )
+        yield GaugeMetricFamily(
+            "endcap_campaigns_paced", "Campaigns whose bids are lowered now.", self.campaigns_paced()
+        )
+        yield CounterMetricFamily(
+            "endcap_fills_given_back",
+            "Fills that never rendered, taken back from frequency caps and visitors' limits.",
+            self.fills_given_back(),
         )
 
 

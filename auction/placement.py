@@ -13,6 +13,7 @@ Permille = Annotated[int, Meta(ge=1, le=1000)]
 AttentionList = Annotated[list[Permille], Meta(min_length=1, max_length=50)]
 FloorMicros = Annotated[int, Meta(ge=0, le=BID_MICROS_MAX)]
 Count = Annotated[int, Meta(ge=0, le=50)]
+VisitorCount = Annotated[int, Meta(ge=1, le=200)]
 
 
 class Attention(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -29,6 +30,31 @@ class Floors(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     impression: FloorMicros = 0
 
 
+class CoolDown(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """After `count` sponsored products without a click between them, none for `seconds`.
+
+    A click on a sponsored product of the placement begins the count anew, and so do `seconds` without any.
+    """
+
+    count: VisitorCount
+    seconds: Annotated[int, Meta(ge=60, le=30 * 86_400)]
+
+
+class VisitorLimit(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Most sponsored products the placement shows one visitor, across all advertisers.
+
+    Counts visitors who consented and have an id; of others nothing may be kept, and they are not limited.
+
+    Attributes:
+        session: in one session, which ends with half an hour without anything.
+        day: from the retailer's midnight to the next.
+    """
+
+    session: VisitorCount | None = None
+    day: VisitorCount | None = None
+    cool_down_after_unclicked: CoolDown | None = None
+
+
 class PlacementDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Body of `PUT /v1/placements/{placement_id}`: the whole placement, replaced.
 
@@ -43,6 +69,7 @@ class PlacementDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         score_floor_micros: least score w·b + h, in micros per impression.
         relevance_floor_ppm: least relevance of a paid product.
         brand_max, sponsored_max: most fills of one brand, and most paid ones, in this placement.
+        sponsored_per_visitor: most paid fills one visitor is shown here.
     """
 
     page_types: Annotated[list[PageType], Meta(min_length=1, max_length=9)]
@@ -56,6 +83,7 @@ class PlacementDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     squashing_ppm: Annotated[int, Meta(ge=0, le=1_000_000)] = 1_000_000
     brand_max: Count | None = None
     sponsored_max: Count | None = None
+    sponsored_per_visitor: VisitorLimit | None = None
 
 
 class Placement(Struct, frozen=True, kw_only=True):
@@ -74,6 +102,7 @@ class Placement(Struct, frozen=True, kw_only=True):
     brand_max: int | None
     sponsored_max: int | None
     change_seq: int
+    sponsored_per_visitor: VisitorLimit | None = None
 
 
 class PageCaps(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -20,7 +20,7 @@ from auction.worth import value_column
 
 PPM = 1_000_000
 BOOST_PPM_MAX = 4_000_000
-GROUP_COUNT_MAX = 60  # caps of rules on a part of the catalogue that one page can hold
+GROUP_COUNT_MAX = 58  # caps of rules on a part of the catalogue that one page can hold
 PLAN_BYTES_MAX = 128_000_000
 
 EVALUATION_ORDER = [

@@ -5,7 +5,7 @@ In-memory parts only: no socket, no database. The endpoint, the demo shop and th
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 
 from msgspec import Struct
@@ -15,7 +15,8 @@ from affinity.targets import Targets, compile_targets
 from affinity.view import VisitorView
 from affinity.visitors import VisitorStore
 from auction.booking import BookedSlot
-from auction.engine import Deadline, Decision, Outcome, hold_auction
+from auction.credit import ClickBook
+from auction.engine import NO_LIMITS, Deadline, Decision, Outcome, hold_auction
 from auction.errors import AuctionGone, AuctionUnknown, NotReady
 from auction.experiment import HOLDOUT, Experiment
 from auction.explanation import AuctionReceipt, explain_to_advertiser, explain_to_retailer
@@ -25,9 +26,10 @@ from auction.receipt import ReceiptLog, Waiting, make_note, time_of
 from auction.request import Disclosure, Fill, PlacementFills, SlotRequest, SlotResponse
 from auction.settings import Settings
 from auction.snapshot import Snapshot
-from auction.spend import SpendView
+from auction.spend import PacingMemory, SpendView
+from auction.visitor_limit import sponsored_left
 from ledger.money import Micros
-from ledger.terms import ChargeOn, ChargeTerms, new_id
+from ledger.terms import NO_VISITOR, ChargeOn, ChargeTerms, new_id
 
 PPM = 1_000_000
 NS_PER_MS = 1_000_000
@@ -106,6 +108,9 @@ class SlotServer:
         self.paid_pause_reason: str | None = None  # set while charges cannot be recorded: organic fills only
         self.served: Served | None = None
         self._spend: SpendView | None = None
+        self._memory: PacingMemory | None = None
+        self._clicks = ClickBook(settings.credit_window_s * 1000)
+        visitors.also_forget.append(self._clicks.forget)
         self._early_spend: list[Callable[[SpendView], None]] = []
         self._bind_model = bind_model
         self._seal = seal
@@ -115,6 +120,8 @@ class SlotServer:
         self.metrics.snapshot_age_s = self._snapshot_age_s
         if receipts is not None:
             self.metrics.receipt_counts = lambda: (receipts.written_count, receipts.dropped_count)
+        self.metrics.campaigns_paced = lambda: 0 if self._spend is None else self._spend.paced_count
+        self.metrics.fills_given_back = lambda: visitors.given_back_count
 
     # --- what is read ------------------------------------------------------------------------------------------------
 
@@ -153,6 +160,9 @@ class SlotServer:
         snapshot = served.market.snapshot
         if self._spend is None:
             self._spend = SpendView(self.settings, snapshot)
+            if self._memory is not None:
+                self._spend.recall(self._memory)
+                self._memory = None
             for tell in self._early_spend:
                 tell(self._spend)
             self._early_spend.clear()
@@ -181,6 +191,13 @@ class SlotServer:
         """Take over what an advertiser can still pay; see `SpendView.apply_funds`."""
         self._tell_spend(lambda view: view.apply_funds(advertiser_id, funds_micros))
 
+    def recall(self, memory: PacingMemory) -> None:
+        """Go on from what pacing had learnt before the last end; see `SpendView.memory`."""
+        if self._spend is None:
+            self._memory = memory
+        else:
+            self._spend.recall(memory)
+
     def forget_spend(self) -> None:
         """Forget everything settled: a full state follows."""
         if self._spend is None:
@@ -193,6 +210,59 @@ class SlotServer:
             self._early_spend.append(tell)
         else:
             tell(self._spend)
+
+    # --- what became of fills ----------------------------------------------------------------------------------------
+
+    def note_event(self, terms: ChargeTerms, is_click: bool, now_ms: int) -> None:
+        """Take in that a fill was accepted as rendered, or as clicked, once each."""
+        served, spend = self.served, self._spend
+        if served is None or spend is None or not terms.is_sponsored:
+            return
+        if (terms.charge_on is ChargeOn.CLICK) == is_click:
+            spend.note_delay(is_click, now_ms - terms.issued_at_ms)
+        pseudonym, visitors, market = terms.visitor_pseudonym, self.visitors, served.market
+        if pseudonym == NO_VISITOR:
+            return
+        if self.counts_renders:
+            visitors.note_rendered(pseudonym, terms.issued_at_ms, terms.placement_id, terms.slot_position)
+        if is_click:
+            if terms.placement_id in market.visitor_limits:
+                visitors.note_clicked(pseudonym, terms.placement_id, now_ms)
+            campaign_row = market.snapshot.campaign_row.get(terms.campaign_id or "", -1)
+            if campaign_row >= 0 and market.snapshot.columns.campaign_roas_ppm[campaign_row]:
+                self._clicks.note(visitors.person(pseudonym), terms.product_id, terms.campaign_id or "", now_ms)
+
+    @property
+    def counts_renders(self) -> bool:
+        """Say whether anything depends on which fills were rendered."""
+        served = self.served
+        return served is not None and bool(served.market.visitor_limits or served.market.snapshot.names.frequency_caps)
+
+    def note_order(self, pseudonyms: Iterable[bytes], product_id: str, amount_micros: int, at_ms: int) -> None:
+        """Credit a line of an order to the campaign whose click led to it, for target-ROAS bidding.
+
+        Args:
+            pseudonyms: of the visitor, and of the customer where they are known.
+            product_id: what was bought.
+            amount_micros: for how much; negative for what comes back.
+            at_ms: when it was ordered.
+        """
+        persons = {self.visitors.person(pseudonym) for pseudonym in pseudonyms}
+        campaign_id = self._clicks.campaign_of(persons, product_id, at_ms)
+        if campaign_id is not None:
+            self._tell_spend(lambda view: view.apply_value(campaign_id, amount_micros))
+
+    def sponsored_left(self, request: SlotRequest, pseudonym: bytes, now_ms: int) -> Mapping[str, int]:
+        """Return how many sponsored products each limited placement of a page may still show a visitor."""
+        limits, record = self.market.visitor_limits, self.visitors.record(pseudonym)
+        gap_ms = self.visitors.settings.session_gap_s * 1000
+        return {
+            asked.placement_id: sponsored_left(
+                limit, record, asked.placement_id, now_ms, self.spend.day_starts_ms, gap_ms
+            )
+            for asked in request.placements
+            if (limit := limits.get(asked.placement_id)) is not None
+        }
 
     # --- filling pages -----------------------------------------------------------------------------------------------
 
@@ -216,6 +286,7 @@ class SlotServer:
         market = served.market
         if arrived_ms >= spend.refresh_at_ms:
             spend.refresh(arrived_ms)
+        spend.auction_count += 1
         ends_ns = arrived_ns + request.tmax_ms * NS_PER_MS - self.settings.deadline_reserve_us * 1_000
         deadline = Deadline(arrived_ms, ends_ns, self.clock_ns)
         visitor = self.visitors.view(
@@ -235,6 +306,9 @@ class SlotServer:
             self._tie_seed(auction_id),
             self.settings,
             no_paid_reason=no_paid_reason,
+            sponsored_left=self.sponsored_left(request, visitor.pseudonym, arrived_ms)
+            if is_known and market.visitor_limits
+            else NO_LIMITS,
         )
         held = _Held(auction_id, arrived_ms, market, spend, visitor, variant, is_known)
         response = self._respond(held, outcome)
@@ -311,8 +385,9 @@ class SlotServer:
         )
         expected = price * decision.quality_ppm / PPM if decision.charge_on is ChargeOn.CLICK else float(price)
         held.spend.add_pending(offer.campaign_row, expected, price)
-        if offer.has_frequency_cap and held.is_known:
-            self.visitors.note_served(held.visitor.pseudonym, offer.bid_id, held.now_ms)
+        if held.is_known and (offer.has_frequency_cap or placement_id in held.market.visitor_limits):
+            bid_id = offer.bid_id if offer.has_frequency_cap else ""
+            self.visitors.note_served(held.visitor.pseudonym, bid_id, held.now_ms, placement_id, decision.slot_position)
         return Fill(
             decision.slot_position,
             product_id,

@@ -21,11 +21,12 @@ class Settings(Struct, frozen=True, kw_only=True):
             ones get 20 / (19 + rank) of it.
         holdout_ppm: share of visitors, in parts per million, who see no paid fill; 0 turns the experiment off.
         experiment_id: name of that experiment, as fills and receipts carry it.
-        pending_life_s: seconds after which half of what shown impressions were expected to cost is taken as not coming.
+        pending_life_s: longest, in seconds, that the charge of a fill is waited for before its budget is used again.
         pending_z: how many standard deviations of not yet settled spend a budget must still have room for.
         pacing_interval_ms: milliseconds between two steps of the pacing multipliers.
-        pacing_step: size of such a step, in the logarithm of the multiplier.
         pacing_floor_ppm: lowest pacing multiplier, in parts per million.
+        credit_window_s: seconds after a click within which an order of the product is credited to its campaign, for
+            target-ROAS bidding.
         gate_interval_ms: milliseconds after which flights, funds and budgets are gone through again.
         receipt_bytes_max: bytes of disk receipts may take; segments of auctions without a paid fill go first, and of
             each kind the oldest.
@@ -46,11 +47,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     organic_rank_value_micros: int = 20_000
     holdout_ppm: int = 0
     experiment_id: str = "ad-free-holdout"
-    pending_life_s: int = 120
-    pending_z: float = 1.0
+    pending_life_s: int = 600
+    pending_z: float = 2.0
     pacing_interval_ms: int = 1_000
-    pacing_step: float = 0.05
-    pacing_floor_ppm: int = 50_000
+    pacing_floor_ppm: int = 10_000
+    credit_window_s: int = 604_800
     gate_interval_ms: int = 100
     receipt_bytes_max: int = 512_000_000
     receipt_segment_bytes: int = 16_000_000

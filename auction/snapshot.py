@@ -116,8 +116,8 @@ class Columns(Struct, frozen=True, kw_only=True):
         bid_id_start, bid_id_letters: the same of the bids.
         product_*: (P,) brand, category (NONE_ROW for none), price now, relevance, and whether a slot may show it.
         attribute_code: (A, P) place of the product's value among `attribute_values`, NONE_ROW where it has none.
-        campaign_*: (K,) advertiser, budgets (-1 for none), flight (an open end is ±2^62), whether pacing is even and
-            whether it is active.
+        campaign_*: (K,) advertiser, budgets (-1 for none), flight (an open end is ±2^62), whether pacing is even,
+            whether it is active, and its target ROAS (0 for none).
         category_end: (C,) categories are in the order of their paths, so that those below c are c..category_end[c].
         product_by_category: (P,) products in the order of their category.
         category_product_start: (C + 1,) where each category begins there.
@@ -154,6 +154,7 @@ class Columns(Struct, frozen=True, kw_only=True):
     campaign_ends_ms: Int64s
     campaign_is_even: Bytes
     campaign_is_active: Bytes
+    campaign_roas_ppm: Int64s
     category_end: Int64s
     product_by_category: Int32s
     category_product_start: Int64s

@@ -2,6 +2,10 @@
 
 A view for serving only: it decides who may still be shown, never what is billed (the ledger's own checks do, inside
 its commit). Fed by the ledger's writer; an advertiser whose funds are not known is not served.
+
+What a fill is expected to cost is *pending* from the fill on, and less so the older it gets: as much as, by the delays
+seen so far, is still on its way, and nothing after `pending_life_s`. A charge takes nothing from it: that a visitor
+clicked says nothing about the others.
 """
 
 from datetime import datetime, timedelta
@@ -12,12 +16,17 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from auction.delay import AGE_COUNT, ChargeDelays
 from auction.loss import LossReason
+from auction.pacing import Pacing, Remembered
 from auction.settings import Settings
 from auction.snapshot import Snapshot
+from auction.traffic import QUARTER_MS, TrafficCurve
 
 PPM = 1_000_000
 DAY_MS = 86_400_000
+CERTAIN, UNCERTAIN = 0, 1  # kinds of fill: paid for being shown, and for a click that may not come
+OPEN_MS = 1 << 61  # a flight that ends later has no end
 
 Int16s = NDArray[np.int16]
 Int32s = NDArray[np.int32]
@@ -31,12 +40,21 @@ class _Spent(Struct):
     total_micros: int
 
 
+class PacingMemory(Struct, frozen=True):
+    """What was learnt, to be kept until the next start: the traffic curve, delays of charges, campaigns by id."""
+
+    auction_counts: list[float] = []
+    delay_counts: list[list[float]] = []
+    campaigns: dict[str, Remembered] = {}
+
+
 class SpendView:
     """Per campaign of the bound snapshot: may it be served now, and at what part of its bid.
 
     Attributes:
         campaign_reason: (K,) 0, or the loss reason all its offers share now.
         pacing_ppm: (K,) factor on its bids, at most 1,000,000.
+        auction_count: auctions in the current quarter of an hour, counted by who holds them.
     """
 
     def __init__(self, settings: Settings, snapshot: Snapshot) -> None:
@@ -48,6 +66,14 @@ class SpendView:
         self._day, self._day_starts_ms, self._day_ends_ms = "", 0, 0
         self._now_ms = 0
         self._paced_at_ms = 0
+        self._aged_at_ms = 0
+        self._age = 0
+        life_ms = settings.pending_life_s * 1000
+        self._delays = [ChargeDelays(life_ms), ChargeDelays(life_ms)]
+        self._traffic = TrafficCurve()
+        self._quarter: int | None = None  # None while the current one was not watched from its beginning
+        self._quarter_ends_ms = 0
+        self.auction_count = 0
         self.refresh_at_ms = 0
         self.campaign_reason: Int16s
         self.pacing_ppm: Int64s
@@ -63,9 +89,19 @@ class SpendView:
         self._advertiser_slack: Float64s
         self._advertiser_of: list[int]
         self._campaigns_of: list[list[int]]
-        self._log_pacing: Float64s
-        self._spent_at_step: Float64s
+        self._recent: Float64s
+        self._pacing: Pacing
         self._set_rows(snapshot)
+
+    @property
+    def day_starts_ms(self) -> int:
+        """Return when the retailer's day began, as of the last refresh."""
+        return self._day_starts_ms
+
+    @property
+    def paced_count(self) -> int:
+        """Count the campaigns whose bids are lowered now."""
+        return int((self.pacing_ppm < PPM).sum())
 
     # --- what arrives ------------------------------------------------------------------------------------------------
 
@@ -73,16 +109,23 @@ class SpendView:
         """Go over to a new snapshot, keeping what is known of campaigns and advertisers that stay."""
         old, old_row = self._snapshot, self._snapshot.campaign_row
         kept = [(row, old_row[name]) for name, row in snapshot.campaign_row.items() if name in old_row]
-        before = (self._pending, self._pending_price, self._log_pacing, self._spent_at_step)
+        pending, price, recent, pacing = self._pending, self._pending_price, self._recent, self._pacing
         self._snapshot = snapshot
         if old.time_zone != snapshot.time_zone:
             self._zone, self._day_ends_ms = ZoneInfo(snapshot.time_zone), 0
         self._set_rows(snapshot)
-        after = (self._pending, self._pending_price, self._log_pacing, self._spent_at_step)
         if kept:
             new_rows, old_rows = np.array(kept, np.int64).T
-            for now, then in zip(after, before, strict=True):
-                now[new_rows] = then[old_rows]
+            self._pending[new_rows], self._pending_price[new_rows] = pending[old_rows], price[old_rows]
+            self._recent[:, :, new_rows] = recent[:, :, old_rows]
+            self._pacing.take_over(pacing, new_rows, old_rows)
+            daily, total = snapshot.columns.campaign_daily_micros, snapshot.columns.campaign_total_micros
+            has_changed = np.zeros(len(daily), bool)
+            has_changed[new_rows] = (daily[new_rows] != old.columns.campaign_daily_micros[old_rows]) | (
+                total[new_rows] != old.columns.campaign_total_micros[old_rows]
+            )
+            self._pacing.start_over(has_changed)
+            self.pacing_ppm[:] = self._pacing.factor_ppm()
         self.refresh(self._now_ms)
 
     def forget(self) -> None:
@@ -103,9 +146,26 @@ class SpendView:
         row = self._snapshot.campaign_row.get(campaign_id)
         if row is not None:
             settled = max(0, spent_total_micros - int(self._spent_total[row]))
+            before_micros = int(self._spent_day[row])
             self._spent_total[row] = spent_total_micros
             self._spent_day[row] = spent_day_micros if day == self._day else 0
-            self.settle(row, settled)
+            if known is None:  # spent before anybody told us: no step is made for it
+                self._pacing.used_micros[row] += int(self._spent_day[row]) - before_micros
+            else:
+                self._pacing.add_value(row, 0.0, settled)
+            self._judge(row)
+
+    def note_delay(self, is_click: bool, delay_ms: int) -> None:
+        """Take in how long after its fill a charge came."""
+        self._delays[UNCERTAIN if is_click else CERTAIN].note(delay_ms)
+
+    def apply_value(self, campaign_id: str, sales_micros: int) -> None:
+        """Take over sales newly credited to a campaign, less what came back; see `Pacing.step_roas`."""
+        row = self._snapshot.campaign_row.get(campaign_id)
+        if row is not None:
+            target_ppm = int(self._snapshot.columns.campaign_roas_ppm[row])
+            if target_ppm > 0:
+                self._pacing.add_value(row, sales_micros * PPM / target_ppm, 0.0)
 
     def apply_funds(self, advertiser_id: str, funds_micros: int) -> None:
         """Take over what an advertiser can still pay: its wallet and the room in its credit line."""
@@ -131,18 +191,12 @@ class SpendView:
             own += risen * sqrt(max(0.0, float(self._pending[campaign_row])))
             shared += risen * sqrt(max(0.0, float(self._pending_advertiser[advertiser])))
         self._pending[campaign_row] += expected_micros
+        self._recent[int(expected_micros < price_micros), self._age, campaign_row] += expected_micros
         self._pending_advertiser[advertiser] += expected_micros
         self._campaign_slack[campaign_row] -= own
         self._advertiser_slack[advertiser] -= shared
         if self._campaign_slack[campaign_row] <= 0 or self._advertiser_slack[advertiser] <= 0:
             self._judge_advertiser(advertiser)
-
-    def settle(self, campaign_row: int, settled_micros: int) -> None:
-        """Take from what was expected what has now been charged."""
-        taken = min(float(settled_micros), float(self._pending[campaign_row]))
-        self._pending[campaign_row] -= taken
-        self._pending_advertiser[self._advertiser_of[campaign_row]] -= taken
-        self._judge(campaign_row)
 
     # --- what is judged ----------------------------------------------------------------------------------------------
 
@@ -150,12 +204,13 @@ class SpendView:
         """Bring everything to the time: flights, the day, what is no longer expected, and the pacing step."""
         elapsed_ms = max(0, now_ms - self._now_ms) if self._now_ms else 0
         self._now_ms = now_ms
-        self.refresh_at_ms = now_ms + self._settings.gate_interval_ms
         if not self._day_starts_ms <= now_ms < self._day_ends_ms:
             self._turn_day(now_ms)
-        kept = 0.5 ** (elapsed_ms / (self._settings.pending_life_s * 1000))
-        self._pending *= kept
-        self._pending_price *= kept
+        self.refresh_at_ms = min(now_ms + self._settings.gate_interval_ms, self._day_ends_ms)
+        self._watch_traffic(now_ms)
+        if now_ms - self._paced_at_ms >= self._settings.pacing_interval_ms:
+            self._age_pending(now_ms)
+        self._pending_price *= 0.5 ** (elapsed_ms / (self._settings.pending_life_s * 1000))
         self._pending_advertiser = np.bincount(
             self._campaign_advertiser, self._pending, len(self._snapshot.advertiser_id)
         ).astype(np.float64)
@@ -224,31 +279,64 @@ class SpendView:
             0,
         )
 
-    def _step_pacing(self, now_ms: int) -> None:
-        """Move each even campaign's multiplier towards the rate that uses its day's budget just by midnight.
+    def _age_pending(self, now_ms: int) -> None:
+        """Count as pending what is still on its way at the age it has now."""
+        part_ms = self._settings.pending_life_s * 1000 / AGE_COUNT
+        parts = min(AGE_COUNT, int((now_ms - self._aged_at_ms) / part_ms)) if self._aged_at_ms else AGE_COUNT
+        if parts > 0:
+            self._aged_at_ms = now_ms if parts == AGE_COUNT else round(self._aged_at_ms + parts * part_ms)
+        for _ in range(parts):
+            self._age = (self._age + 1) % AGE_COUNT
+            self._recent[:, self._age] = 0.0
+        by_age = (self._age - np.arange(AGE_COUNT)) % AGE_COUNT
+        self._pending = sum(
+            delays.still_to_come()[by_age] @ recent for delays, recent in zip(self._delays, self._recent, strict=True)
+        )
 
-        Source: adaptive pacing, Balseiro and Gur, "Learning in Repeated Auctions with Budgets", 2019.
-        """
-        elapsed_ms = min(now_ms - self._paced_at_ms, 10 * self._settings.pacing_interval_ms)
+    def _watch_traffic(self, now_ms: int) -> None:
+        """Tell the traffic curve of quarters of an hour that were watched whole."""
+        if now_ms < self._quarter_ends_ms:
+            return
+        quarter = (now_ms - self._day_starts_ms) // QUARTER_MS
+        if self._quarter is not None:
+            self._traffic.learn(self._quarter, self.auction_count)
+            for silent in range(self._quarter + 1, quarter):
+                self._traffic.learn(silent, 0)
+        self._quarter = quarter if self._quarter_ends_ms else None  # what one comes into was not watched whole
+        self._quarter_ends_ms = self._day_starts_ms + (quarter + 1) * QUARTER_MS
+        self.auction_count = 0
+
+    def _step_pacing(self, now_ms: int) -> None:
+        """Move the multipliers by what was spent since the last step, against the traffic of that time."""
+        columns, pacing, before_ms = self._snapshot.columns, self._pacing, self._paced_at_ms
         used = self._spent_day + self._pending
-        daily = self._snapshot.columns.campaign_daily_micros
-        if self._paced_at_ms:
-            left_ms = max(self._day_ends_ms - now_ms, 1)
-            target = np.maximum(daily - used, 0) * (elapsed_ms / left_ms)
-            # A tenth of the day's budget in one step counts as no more than that: one dear click must not end the day.
-            ratio = (used - self._spent_at_step) / np.maximum(target, 1.0)
-            step = (
-                self._settings.pacing_step
-                * np.clip(1.0 - ratio, -4.0, 1.0)
-                * (elapsed_ms / self._settings.pacing_interval_ms)
-            )
-            least = np.log(self._settings.pacing_floor_ppm / PPM)
-            self._log_pacing = np.clip(self._log_pacing + step, least, 0.0)
-        is_even = (self._snapshot.columns.campaign_is_even == 1) & (daily >= 0)
-        self._log_pacing[~is_even] = 0.0
-        self._spent_at_step = used.astype(np.float64)
         self._paced_at_ms = now_ms
-        self.pacing_ppm[:] = np.rint(np.exp(self._log_pacing) * PPM).astype(np.int64)
+        if not before_ms:
+            pacing.used_micros[:] = used
+            return
+        plan = self._plan_of_today()
+        ends_ms = np.minimum(columns.campaign_ends_ms, self._day_ends_ms).astype(np.float64)
+        was, now = self._traffic.gone(np.array([before_ms, now_ms], np.float64))
+        is_paced = (columns.campaign_is_even == 1) & np.isfinite(plan) & (self.campaign_reason == 0)
+        left = np.maximum(self._traffic.gone(ends_ms) - was, 0.0)
+        pacing.step(is_paced, used, plan, np.full(len(used), now - was), left)
+        pacing.step_roas(columns.campaign_roas_ppm > 0, self._pending_price, now - was)
+        self.pacing_ppm[:] = pacing.factor_ppm()
+
+    def _plan_of_today(self) -> Float64s:
+        """Return what each campaign is to spend today: its daily budget, or today's part of what is left of its flight.
+
+        Infinite where nothing limits it to a part of what it has.
+        """
+        columns = self._snapshot.columns
+        daily, total = columns.campaign_daily_micros, columns.campaign_total_micros
+        rest = np.where(total >= 0, total - self._spent_total + self._spent_day, np.inf)
+        ends = columns.campaign_ends_ms
+        begins = np.maximum(columns.campaign_starts_ms, self._day_starts_ms)
+        today_ms = np.minimum(ends, self._day_ends_ms) - begins
+        part = np.clip(today_ms / np.maximum(ends - begins, 1), 0.0, 1.0)
+        without_daily = np.where(ends < OPEN_MS, rest * part, np.inf)
+        return np.asarray(np.where(daily >= 0, np.minimum(daily, rest), without_daily), np.float64)
 
     def _turn_day(self, now_ms: int) -> None:
         local = datetime.fromtimestamp(now_ms / 1000, self._zone)
@@ -260,7 +348,29 @@ class SpendView:
         for campaign_id, row in self._snapshot.campaign_row.items():
             spent = self._spent.get(campaign_id)
             self._spent_day[row] = spent.day_micros if spent is not None and spent.day == self._day else 0
-        self._spent_at_step = (self._spent_day + self._pending).astype(np.float64)
+        self._pacing.begin_day(self._spent_day + self._pending)
+        self._traffic.begin_day(self._day_starts_ms, self._day_ends_ms)
+
+    # --- between two starts ------------------------------------------------------------------------------------------
+
+    def memory(self) -> PacingMemory:
+        """Return what pacing has learnt."""
+        names, rows = self._snapshot.campaign_id, self._pacing.experienced_rows().tolist()
+        campaigns = {names[row]: self._pacing.remember(row) for row in rows}
+        return PacingMemory(self._traffic.auction_counts, [one.counts for one in self._delays], campaigns)
+
+    def recall(self, memory: PacingMemory) -> None:
+        """Go on from what another view had learnt."""
+        self._traffic = TrafficCurve(memory.auction_counts)
+        self._traffic.begin_day(self._day_starts_ms, self._day_ends_ms)
+        life_ms = self._settings.pending_life_s * 1000
+        if len(memory.delay_counts) == len(self._delays):
+            self._delays = [ChargeDelays(life_ms, counts) for counts in memory.delay_counts]
+        for name, kept in memory.campaigns.items():
+            row = self._snapshot.campaign_row.get(name)
+            if row is not None:
+                self._pacing.recall(row, kept)
+        self.pacing_ppm[:] = self._pacing.factor_ppm()
 
     def hour_of_day(self, now_ms: int) -> int:
         """Return the hour, 0 to 23, in the retailer's time zone."""
@@ -287,7 +397,7 @@ class SpendView:
         self._advertiser_slack = np.zeros(len(snapshot.advertiser_id))
         self._pending_price = np.zeros(count)
         self._pending_advertiser = np.zeros(len(snapshot.advertiser_id))
-        self._log_pacing = np.zeros(count)
-        self._spent_at_step = self._spent_day.astype(np.float64)
+        self._recent = np.zeros((2, AGE_COUNT, count))
+        self._pacing = Pacing(count, self._settings.pacing_floor_ppm)
         self.campaign_reason = np.zeros(count, np.int16)
         self.pacing_ppm = np.full(count, PPM, np.int64)

@@ -7,7 +7,7 @@ from msgspec import Struct
 from sqlalchemy.engine import Connection
 
 from affinity.store import next_change_seq
-from auction.placement import Attention, Floors, PageCaps, Placement, PlacementDraft
+from auction.placement import Attention, Floors, PageCaps, Placement, PlacementDraft, VisitorLimit
 from auction.request import PageType
 from auction.store import (
     get_placement,
@@ -95,7 +95,7 @@ def fill_in(placement_id: str, draft: PlacementDraft, change_seq: int) -> Placem
 
     Raises:
         Invalid: attention for fewer slots than there are, or rising down the page; a floor per thousand impressions
-            that does not divide.
+            that does not divide; a limit per visitor that limits nothing.
     """
     attention = draft.attention_permille
     if attention is None:
@@ -115,6 +115,9 @@ def fill_in(placement_id: str, draft: PlacementDraft, change_seq: int) -> Placem
     except ValueError:
         message = f"the floor per 1000 impressions must be a multiple of 1000, was {floors.impression}"
         raise Invalid("floor_micros_indivisible", message, "/floor_micros/impression") from None
+    if draft.sponsored_per_visitor == VisitorLimit():
+        message = "sponsored_per_visitor must say session, day or cool_down_after_unclicked, said none"
+        raise Invalid("sponsored_per_visitor_empty", message, "/sponsored_per_visitor")
     values = msgspec.structs.asdict(draft) | {
         "placement_id": placement_id,
         "attention_permille": attention,

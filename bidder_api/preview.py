@@ -18,7 +18,7 @@ from affinity.navigation import Consent
 from affinity.store import read_products_changed
 from auction.conflicts import RuleConflict, Surroundings, find_conflicts
 from auction.eligibility import Place
-from auction.engine import Decision, Outcome, PlaceOutcome, hold_auction, no_deadline
+from auction.engine import NO_LIMITS, Decision, Outcome, PlaceOutcome, hold_auction, no_deadline
 from auction.market import Market
 from auction.request import Page, RequestPlacement, SlotRequest
 from auction.retailer_rule import RetailerRule, RuleDraft
@@ -214,8 +214,21 @@ def _decide_both(
         mode=body.mode,
     )
     visitor = server.visitors.view(body.visitor_id, body.consent, served.targets, before.model, now_ms)
+    left = NO_LIMITS
+    if body.visitor_id is not None and visitor.has_consent and before.visitor_limits:
+        left = server.sponsored_left(slot_request, visitor.pseudonym, now_ms)
     outcomes = [
-        hold_auction(slot_request, "preview", market, visitor, server.spend, no_deadline(now_ms), 0, server.settings)
+        hold_auction(
+            slot_request,
+            "preview",
+            market,
+            visitor,
+            server.spend,
+            no_deadline(now_ms),
+            0,
+            server.settings,
+            sponsored_left=left,
+        )
         for market in (before, after)
     ]
     pages = [_describe(outcome, market) for outcome, market in zip(outcomes, (before, after), strict=True)]

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
@@ -34,12 +35,14 @@ from auction.metrics import AuctionMetrics
 from auction.receipt import ReceiptLog
 from auction.serving import BindModel, SlotServer
 from auction.snapshot import Snapshot
+from auction.spend import PacingMemory
 from bidder_api.access import REFRESH_INTERVAL_S, Keyring, derive_secret
 from bidder_api.call import Desk
 from bidder_api.children import SnapshotNews
 from bidder_api.database import Database
 from bidder_api.deployment import is_current
 from bidder_api.guard import Guard
+from bidder_api.hearing import Hearing
 from bidder_api.idempotency import forget_old
 from bidder_api.metrics import ServerMetrics
 from bidder_api.preview import preview_endpoint
@@ -51,6 +54,7 @@ from bidder_api.table import OPERATIONS
 from bidder_api.tasks import MODEL_FOLDER, NAVIGATION_FOLDER, RECEIPT_FOLDER, pseudonymizer_of
 from ledger import endpoint as ledger_endpoint
 from ledger.beacon import BeaconKeys
+from ledger.command import OrdersRecorded, RecordOrders
 from ledger.metrics import LedgerMetrics
 from ledger.pipe import Intake
 from ledger.spend import SpendUpdate
@@ -58,6 +62,8 @@ from ledger.store import erase_visitor
 
 T = TypeVar("T")
 
+PACING_FILE = "pacing.json"
+PACING_KEPT_EVERY_S = 60.0
 SWITCH_INTERVAL_S = (
     0.0005  # how long a thread may hold up the event loop; the interpreter's own 5 ms is a page's budget
 )
@@ -114,10 +120,11 @@ class CurrentModel:
 
 
 class IntakeProxy:
-    """Stands for the intake until it is there."""
+    """Stands for the intake until it is there, and lets the serving process hear of what went through it."""
 
-    def __init__(self) -> None:
+    def __init__(self, hearing: Hearing | None = None) -> None:
         self.intake: Intake | None = None
+        self._hearing = hearing
 
     def _there(self) -> Intake:
         if self.intake is None:
@@ -128,11 +135,17 @@ class IntakeProxy:
 
     async def record(self, events: Any, *, with_amounts: bool) -> Any:
         """See `Intake`."""
-        return await self._there().record(events, with_amounts=with_amounts)
+        results = await self._there().record(events, with_amounts=with_amounts)
+        if self._hearing is not None:
+            self._hearing.events(events, results)
+        return results
 
     async def command(self, command: Any) -> Any:
         """See `Intake`."""
-        return await self._there().command(command)
+        answer = await self._there().command(command)
+        if self._hearing is not None and isinstance(command, RecordOrders) and isinstance(answer, OrdersRecorded):
+            self._hearing.orders(command.orders, answer.results)
+        return answer
 
     def unwritable_s(self) -> float:
         """See `Intake`."""
@@ -192,6 +205,7 @@ class Serving(Struct, kw_only=True):
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 self.visitors.flush(self.clock_ms())
+                keep_pacing(self.slot_server, self.settings.server.data_dir / PACING_FILE)
                 if self.slot_server.receipts is not None:
                     self.slot_server.receipts.write()
 
@@ -260,9 +274,12 @@ class Serving(Struct, kw_only=True):
 
     async def _start_then_tick(self) -> None:
         await self.start()
-        kept_house_at = time.monotonic()
+        kept_house_at = kept_pacing_at = time.monotonic()
         while True:
             await self.tick()
+            if time.monotonic() - kept_pacing_at > PACING_KEPT_EVERY_S:
+                kept_pacing_at = time.monotonic()
+                keep_pacing(self.slot_server, self.settings.server.data_dir / PACING_FILE)
             if time.monotonic() - kept_house_at > HOUSEKEEPING_EVERY_S:
                 kept_house_at = time.monotonic()
                 self.visitors.measure()
@@ -345,6 +362,28 @@ def set_memory_aside() -> None:
     gc.set_threshold(GC_YOUNG_COUNT, 20, 50)
 
 
+def keep_pacing(slot_server: SlotServer, path: Path) -> None:
+    """Write what pacing has learnt to a file, whole or not at all; what cannot be written is learnt again."""
+    if slot_server.served is None:
+        return
+    draft = path.with_name(path.name + ".part")
+    try:
+        draft.write_bytes(msgspec.json.encode(slot_server.spend.memory()))
+        draft.replace(path)
+    except OSError as failure:
+        _log.error("pacing_not_kept", path=str(path), exc_info=failure)
+
+
+def recall_pacing(slot_server: SlotServer, path: Path) -> None:
+    """Read what pacing had learnt; a file that is not there or cannot be read is no more than a fresh start."""
+    try:
+        slot_server.recall(msgspec.json.decode(path.read_bytes(), type=PacingMemory))
+    except FileNotFoundError:
+        pass
+    except (OSError, msgspec.MsgspecError) as failure:
+        _log.error("pacing_not_recalled", path=str(path), exc_info=failure)
+
+
 async def in_thread(work: Callable[[], T]) -> T:
     """Run something beside the event loop."""
     return await asyncio.to_thread(work)
@@ -396,6 +435,7 @@ def compose(
         metrics=auction_metrics,
         clock_ms=clock_ms,
     )
+    recall_pacing(slot_server, data_dir / PACING_FILE)
     serving = Serving(
         settings=settings,
         deployment=deployment,
@@ -410,7 +450,7 @@ def compose(
         products=products,
         model=model,
         slot_server=slot_server,
-        intake=IntakeProxy(),
+        intake=IntakeProxy(Hearing(slot_server, keys, clock_ms)),
         intake_of=intake_of,
     )
     desk = Desk(

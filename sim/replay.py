@@ -14,6 +14,7 @@ import numpy as np
 from msgspec import Struct
 
 from auction.kernel import (
+    CAP_OF_VISITOR,
     CLICK,
     GROUP_EVERYONE,
     GROUP_FIRST_FREE,
@@ -458,7 +459,7 @@ def _with_caps(receipt: Receipt, changes: Changes) -> PageArrays:
     of_places = {((1 << place.slot_count) - 1) << place.first_slot for place in places}
     pinned = page.pinned_row
     if changes.rules_off:
-        caps = [cap for cap in caps if cap[0] < GROUP_FIRST_FREE]
+        caps = [cap for cap in caps if cap[0] < GROUP_FIRST_FREE or cap[0] & CAP_OF_VISITOR]
         is_booked = (pinned >= 0) & (receipt.candidates.advertiser_code[pinned] >= 0)
         pinned = np.where(is_booked, pinned, NO_PIN)
     for bits, per_brand, most in ((GROUP_EVERYONE, 1, changes.brand_max), (GROUP_PAID, 0, changes.sponsored_max)):

@@ -86,7 +86,7 @@ class Shop:
         receipts: Path | None,
     ) -> None:
         self._now_ms = now_ms
-        keys = BeaconKeys({1: _secret(seed, "beacons")}, 1, first_count=0)
+        keys = self._keys = BeaconKeys({1: _secret(seed, "beacons")}, 1, first_count=0)
         self._visitors = VisitorStore(
             AffinitySettings(visitor_count_max=world.visitor_count + 1),
             Pseudonymizer(_secret(seed, "visitors")),
@@ -152,8 +152,10 @@ class Shop:
         return self._server.fill(request, self._now_ms)
 
     def report(self, fill: Fill, event_type: EventType, session_row: int, placement_id: str) -> None:
-        """Send a beacon; the ledger takes it with the next batch."""
+        """Send a beacon; the ledger takes it with the next batch, what serving learns from it is known at once."""
         self._event_count += 1
+        terms = self._keys.redeem_beacon(fill.beacon_token, self._now_ms).terms
+        self._server.note_event(terms, event_type is EventType.CLICK, self._now_ms)
         event = ReportedEvent(event_id=f"e{self._event_count}", type=event_type, beacon_token=fill.beacon_token)
         self._waiting.append((event, fill, session_row, placement_id))
 

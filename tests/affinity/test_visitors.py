@@ -200,6 +200,42 @@ def test_one_visitors_state_is_bounded_however_much_they_do() -> None:
     assert max(map(len, (record.category_weight, record.bought_product, record.dismissed, record.served_at_ms))) <= 256
 
 
+def test_what_was_shown_rendered_and_clicked_is_there_again_after_a_kill(tmp_path: Path) -> None:
+    visitors = store(tmp_path)
+    who = visitors.pseudonym("v")
+    post(visitors, event("v"))
+    for slot in (1, 2, 3):
+        visitors.note_served(who, "bid_1" if slot == 1 else "", NOW_MS, "top", slot)
+    visitors.note_rendered(who, NOW_MS, "top", 1)
+    visitors.note_rendered(who, NOW_MS, "top", 2)
+    visitors.note_clicked(who, "top", NOW_MS + 5)
+    visitors.flush(NOW_MS)  # the process ends here, without another word
+    again = store(tmp_path)
+    again.load(NOW_MS)
+    for one in (visitors, again):
+        record = one.record(who)
+        assert record is not None
+        assert (record.shown["top"].at_ms, record.shown["top"].clicked_at_ms) == ([NOW_MS] * 3, NOW_MS + 5)
+        assert record.unrendered == {(NOW_MS, "top", 3): ""}
+        one.view("v", CONSENT, TARGETS, MODEL, NOW_MS + 1_800_001)
+        assert record.shown["top"].at_ms == [NOW_MS] * 2
+        assert record.served_at_ms == {"bid_1": [NOW_MS]}
+
+
+def test_fills_of_one_visitor_are_bounded_and_the_newest_stay() -> None:
+    record = VisitorRecord(b"v")
+    for number in range(2_000):
+        record.note_served(f"bid_{number % 90}", number, f"place_{number % 70}", 1)
+        record.note_served("often", number, "top", 1)
+    assert len(record.served_at_ms["often"]) == 1_000
+    assert sum(map(len, record.served_at_ms.values())) <= 4_000
+    assert record.shown["top"].at_ms == list(range(1_800, 2_000))
+    assert len(record.shown) <= 64
+    assert len(record.unrendered) <= 256
+    assert record.give_back(1_990) > 0
+    assert record.shown["top"].at_ms[-10:] == list(range(1_990, 2_000))
+
+
 # --- one customer, several devices -------------------------------------------------------------------------------
 
 

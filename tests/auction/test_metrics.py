@@ -14,6 +14,7 @@ def test_what_was_counted_is_scraped() -> None:
     metrics.fills["sponsored"] += 3
     metrics.count_no_fill("no_bids")
     metrics.snapshot_version, metrics.snapshot_age_s = 7, lambda: 2.5
+    metrics.campaigns_paced, metrics.fills_given_back = lambda: 4, lambda: 5
     metrics.receipt_counts = lambda: (11, 3)
     text = generate_latest(registry).decode()
     for line in (
@@ -27,6 +28,8 @@ def test_what_was_counted_is_scraped() -> None:
         'endcap_auction_budget_used_ratio_bucket{le="1.0"} 1.0',
         "endcap_receipts_written_total 11.0",
         "endcap_receipts_dropped_total 3.0",
+        "endcap_campaigns_paced 4.0",
+        "endcap_fills_given_back_total 5.0",
         "endcap_snapshot_version 7.0",
         "endcap_snapshot_age_seconds 2.5",
     ):

@@ -3,14 +3,16 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from auction.builder import build_snapshot
 from auction.campaign import Campaign
 from auction.loss import LossReason
+from auction.pacing import Pacing
 from auction.settings import Settings
-from auction.spend import SpendView
+from auction.spend import PacingMemory, SpendView
 from tests.auction.worlds import NOW_MS, campaign, source
 
 TODAY = datetime.fromtimestamp(NOW_MS / 1000, UTC).date().isoformat()
@@ -161,8 +163,109 @@ def test_even_pacing_lowers_bids_of_a_campaign_ahead_of_its_day_and_only_those()
         spend.apply_campaign("cmp_b", TODAY, 4_000 * step, 4_000 * step)
         spend.refresh(NOW_MS + step * 1_000)
     assert spend.pacing_ppm[1] == 1_000_000
-    assert 50_000 <= spend.pacing_ppm[0] < 500_000
+    assert 10_000 <= spend.pacing_ppm[0] < 500_000
     lowest = int(spend.pacing_ppm[0])
     for step in range(200, 1_000):
         spend.refresh(NOW_MS + step * 1_000)
     assert spend.pacing_ppm[0] > lowest, "with nothing spent it comes back"
+
+
+def test_a_new_snapshot_keeps_the_pacing_and_another_budget_looks_for_its_level_again() -> None:
+    even = campaign("cmp_a", daily_budget_micros=1_000_000, pacing="even")
+    spend = view(even)
+    for step in range(1, 20):
+        spend.apply_campaign("cmp_a", TODAY, 4_000 * step, 4_000 * step)
+        spend.refresh(NOW_MS + step * 1_000)
+    before = int(spend.pacing_ppm[0])
+    assert before < 900_000
+    spend.bind(build_snapshot(source(campaigns=[even])))
+    assert spend.pacing_ppm[0] == before
+    assert spend.memory().campaigns["cmp_a"].days_paced > 0
+    spend.bind(build_snapshot(source(campaigns=[campaign("cmp_a", daily_budget_micros=9_000_000, pacing="even")])))
+    assert spend.pacing_ppm[0] == before
+    assert spend.memory().campaigns["cmp_a"].days_paced == 0
+
+
+def test_what_was_learnt_is_there_again_after_a_start() -> None:
+    even = campaign("cmp_a", daily_budget_micros=1_000_000, pacing="even")
+    spend = view(even)
+    for step in range(1, 20):
+        spend.apply_campaign("cmp_a", TODAY, 4_000 * step, 4_000 * step)
+        spend.refresh(NOW_MS + step * 1_000)
+        spend.note_delay(True, 60_000)
+    again = SpendView(Settings(), build_snapshot(source(campaigns=[even])))
+    again.recall(msgspec.json.decode(msgspec.json.encode(spend.memory()), type=PacingMemory))
+    assert again.pacing_ppm[0] == spend.pacing_ppm[0]
+    assert again.memory() == spend.memory()
+
+
+def test_what_was_spent_before_the_start_moves_no_multiplier() -> None:
+    spend = view(campaign("cmp_a", daily_budget_micros=1_000_000, pacing="even"))
+    spend.refresh(NOW_MS + 1_000)
+    spend.apply_campaign("cmp_a", TODAY, 400_000, 9_400_000)
+    spend.refresh(NOW_MS + 2_000)
+    assert spend.pacing_ppm[0] == 1_000_000
+
+
+def test_the_day_begins_with_the_mean_of_the_day_before() -> None:
+    pacing = Pacing(1, 10_000)
+    yes, none = np.array([True]), np.zeros(1)
+    budget = np.array([1_000_000.0])
+    for spent in (300_000.0, 400_000.0):
+        pacing.step(yes, np.array([spent]), budget, np.array([0.001]), np.array([0.9]))
+    lowest = float(pacing.log_pacing[0])
+    pacing.begin_day(none)
+    assert lowest < pacing.log_pacing[0] < 0
+
+
+def test_a_total_budget_of_a_flight_is_spread_over_its_days() -> None:
+    """Ten days for a budget of 10: a campaign that spends 1 by noon of its first day is ahead of its plan."""
+    ends = datetime.fromtimestamp(NOW_MS / 1000 + 10 * 86_400, UTC)
+    flight = campaign("cmp_a", total_budget_micros=10_000_000, flight_ends_at=ends, pacing="even")
+    endless = campaign("cmp_b", "adv_b", total_budget_micros=10_000_000, pacing="even")
+    spend = view(flight, endless)
+    for step in range(1, 100):
+        for name in ("cmp_a", "cmp_b"):
+            spend.apply_campaign(name, TODAY, 10_000 * step, 10_000 * step)
+        spend.refresh(NOW_MS + step * 1_000)
+    assert spend.pacing_ppm[0] < 500_000
+    assert spend.pacing_ppm[1] == 1_000_000, "without an end there is nothing to spread it over"
+
+
+class TestPending:
+    def test_a_charge_takes_nothing_from_what_others_may_cost(self) -> None:
+        spend = view(campaign(daily_budget_micros=1_000_000), pending_z=0.0)
+        spend.add_pending(0, 600_000.0, 700_000)
+        spend.apply_campaign("cmp_a", TODAY, 400_000, 400_000)
+        assert reason(spend) == LossReason.DAILY_BUDGET_SPENT
+
+    def test_without_experience_all_is_waited_for_and_then_nothing(self) -> None:
+        spend = view(campaign(daily_budget_micros=1_000_000), pending_life_s=600)
+        spend.add_pending(0, 1_000_000.0, 2_000_000)
+        spend.refresh(NOW_MS + 500_000)
+        assert reason(spend) == LossReason.DAILY_BUDGET_SPENT
+        spend.refresh(NOW_MS + 601_000)
+        assert reason(spend) == 0
+
+    def test_charges_that_came_late_are_waited_for_as_long_and_no_longer(self) -> None:
+        spend = view(campaign(daily_budget_micros=1_000_000), pending_life_s=600, pending_z=0.0)
+        for _ in range(2_000):
+            spend.note_delay(True, 60_000)
+            spend.note_delay(False, 1_000)
+        spend.add_pending(0, 1_001_000.0, 2_000_000)
+        for second in range(10, 70, 10):
+            spend.refresh(NOW_MS + second * 1_000)
+            assert reason(spend) == LossReason.DAILY_BUDGET_SPENT, second
+        for second in range(70, 130, 10):
+            spend.refresh(NOW_MS + second * 1_000)
+        assert reason(spend) == 0
+
+    def test_impressions_are_waited_for_by_the_delays_of_impressions(self) -> None:
+        spend = view(campaign(daily_budget_micros=1_000_000), pending_life_s=600, pending_z=0.0)
+        for _ in range(2_000):
+            spend.note_delay(True, 500_000)
+            spend.note_delay(False, 1_000)
+        spend.add_pending(0, 1_001_000.0, 1_001_000)
+        for second in range(10, 100, 10):
+            spend.refresh(NOW_MS + second * 1_000)
+        assert reason(spend) == 0

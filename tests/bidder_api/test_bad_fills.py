@@ -182,7 +182,7 @@ def raw(placement: bytes = b"", rest: bytes = b"", page: bytes = b"") -> bytes:
         (DEEP, 400, "field_wrong_type", ""),
         (raw(rest=b',"context":{"device":' + DEEP + b"}"), 400, "body_too_deep", ""),
         (raw(page=b',"filters":{"size":' + DEEP + b"}"), 400, "body_too_deep", ""),
-        (raw(b',"candidates":' + DEEP), 400, "body_too_deep", ""),
+        (raw(b',"candidates":' + DEEP), 400, "field_wrong_type", "/placements/0/candidates/0"),
         (raw(rest=b',"colour":' + DEEP), 400, "field_unknown", "/colour"),
         (raw(rest=b" " * 2_000_000), 413, "body_too_large", None),
     ],

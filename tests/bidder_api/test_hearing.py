@@ -1,0 +1,124 @@
+"""What serving hears on the way to the ledger: clicks, orders and delays, each once; and what it keeps."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from affinity.settings import Settings as AffinitySettings
+from auction.serving import SlotServer
+from auction.spend import PacingMemory
+from bidder_api.serving import PACING_FILE, keep_pacing, recall_pacing
+from ledger.settings import Settings as LedgerSettings
+from tests.bidder_api.test_serving import PLACEMENT, fill, shop
+from tests.bidder_api.world import World
+
+__all__ = ["shop"]  # the fixture
+
+
+def report(world: World, token: str, kind: str, event_id: str) -> Any:
+    events = {"events": [{"event_id": event_id, "type": kind, "beacon_token": token}]}
+    return world.call("POST", "/v1/events", events, role="retailer").json()["results"][0]
+
+
+def campaign_of(world: World) -> Any:
+    return world.call("GET", "/v1/campaigns").json()["items"][0]
+
+
+def test_a_click_through_the_events_ends_a_visitors_pause(shop: World) -> None:
+    limit = {"cool_down_after_unclicked": {"count": 1, "seconds": 600}}
+    answer = shop.call("PUT", "/v1/placements/top", PLACEMENT | {"sponsored_per_visitor": limit}, role="merchant")
+    assert answer.json()["sponsored_per_visitor"] == {"session": None, "day": None, **limit}
+    shop.publish()
+    (shown,) = fill(shop)["placements"][0]["fills"]
+    shop.clock.now_ms += 1_000
+    assert fill(shop)["placements"][0]["no_fill_reason"] == "visitor_limit"
+    assert report(shop, shown["beacon_token"], "click", "e1")["result"] == "accepted"
+    assert len(fill(shop)["placements"][0]["fills"]) == 1
+
+
+def test_delays_of_charges_are_heard_once(shop: World) -> None:
+    (shown,) = fill(shop)["placements"][0]["fills"]
+    shop.clock.now_ms += 60_000
+    for kind, event_id in (("impression", "e0"), ("click", "e1"), ("click", "e1"), ("click", "e2")):
+        report(shop, shown["beacon_token"], kind, event_id)
+    assert [sum(counts) for counts in shop.serving.slot_server.spend.memory().delay_counts] == [0, 1]
+
+
+def test_an_order_of_what_was_clicked_is_credited_to_a_campaign_with_a_target(shop: World) -> None:
+    campaign = campaign_of(shop)
+    assert campaign["objective"] == {"type": "max_bid"}
+    changed = shop.call(
+        "PATCH",
+        f"/v1/campaigns/{campaign['campaign_id']}",
+        {"objective": {"type": "target_roas", "roas": 2.5}},
+        headers={"If-Match": f'"{campaign["change_seq"]}"'},
+    )
+    assert changed.status_code == 200, changed.text
+    assert changed.json()["objective"] == {"type": "target_roas", "roas": 2.5}
+    shop.publish()
+    heard: list[tuple[str, int]] = []
+    view = shop.serving.slot_server.spend
+    view.apply_value = lambda campaign_id, sales: heard.append((campaign_id, sales))  # type: ignore[method-assign]
+    (shown,) = fill(shop)["placements"][0]["fills"]
+    report(shop, shown["beacon_token"], "click", "e1")
+    line = {"product_id": "p1", "quantity": 2, "unit_price_micros": 10_000_000}
+    order = {"order_id": "o1", "visitor_id": "ana", "occurred_at": "2026-11-18T11:08:00Z", "lines": [line]}
+    other = order | {"order_id": "o2", "visitor_id": "bob"}
+    for _ in range(2):
+        assert shop.call("POST", "/v1/orders", {"orders": [order, other]}, role="retailer").status_code == 200
+    assert heard == [(campaign["campaign_id"], 20_000_000)]
+    back = order | {"lines": [line | {"quantity": -1}]}
+    shop.call("POST", "/v1/orders", {"orders": [back]}, role="retailer")
+    assert heard[1:] == [(campaign["campaign_id"], -10_000_000)]
+
+
+@pytest.mark.parametrize(
+    ("objective", "pointer"),
+    [
+        ({"type": "target_roas"}, "/objective/roas"),
+        ({"type": "target_roas", "roas": 0}, "/objective/roas"),
+        ({"type": "target_roas", "roas": 1001}, "/objective/roas"),
+        ({"type": "max_bid", "roas": 2}, "/objective/roas"),
+        ({"type": "cheapest"}, "/objective/type"),
+    ],
+)
+def test_an_objective_nobody_knows_is_refused(shop: World, objective: dict[str, Any], pointer: str) -> None:
+    answer = shop.call("POST", "/v1/campaigns", {"name": "c", "objective": objective})
+    assert (answer.status_code, answer.json()["pointer"]) == (400, pointer)
+
+
+@pytest.mark.parametrize(
+    ("limit", "pointer"),
+    [
+        ({}, "/sponsored_per_visitor"),
+        ({"day": 0}, "/sponsored_per_visitor/day"),
+        ({"day": 201}, "/sponsored_per_visitor/day"),
+        ({"week": 1}, "/sponsored_per_visitor/week"),
+        ({"cool_down_after_unclicked": 5}, "/sponsored_per_visitor/cool_down_after_unclicked"),
+        (
+            {"cool_down_after_unclicked": {"count": 5, "seconds": 1}},
+            "/sponsored_per_visitor/cool_down_after_unclicked/seconds",
+        ),
+    ],
+)
+def test_a_limit_that_makes_no_sense_is_refused(shop: World, limit: dict[str, Any], pointer: str) -> None:
+    body = PLACEMENT | {"sponsored_per_visitor": limit}
+    answer = shop.call("PUT", "/v1/placements/top", body, role="merchant")
+    assert (answer.status_code, answer.json()["pointer"]) == (400 if limit else 422, pointer)
+
+
+def test_what_pacing_learnt_is_kept_in_a_file_and_a_broken_one_is_no_harm(shop: World) -> None:
+    server: SlotServer = shop.serving.slot_server
+    path = shop.serving.settings.server.data_dir / PACING_FILE
+    server.spend.note_delay(True, 1_000)
+    keep_pacing(server, path)
+    assert msgspec.json.decode(path.read_bytes(), type=PacingMemory) == server.spend.memory()
+    path.write_bytes(b"{")
+    recall_pacing(server, path)
+    path.unlink()
+    recall_pacing(server, path)
+
+
+def test_a_fill_is_given_back_when_the_ledger_takes_its_impression_no_more() -> None:
+    assert AffinitySettings().render_wait_s * 1000 == LedgerSettings().impression_life_ms
