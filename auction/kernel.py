@@ -1401,12 +1401,22 @@ def _is_bound_to_lose(pool: Int64s, at: Int, witness: Int64s, witness_count: Int
 
 
 @njit(cache=True)
-def _drop_hopeless(pool: Int64s, first: Int64s, open_slots: Int64s, sold_count: Int) -> tuple[Int64s, Int]:
+def _drop_hopeless(
+    pool: Int64s, first: Int64s, open_slots: Int64s, sold_count: Int, absent: Int64s, seen_slots: Int64s
+) -> tuple[Int64s, Int]:
     """Return the places in the pool that some best page, priced or not, could need, and how many.
 
     Call two of one kind when they have the same charge type, slots and groups. Every other fill shuts out at most the
     brand of one better one of the kind and the product of another, and pricing takes out one advertiser; so of
     2·slots + 1 better ones that share neither brand nor product nor advertiser, one is there to stand in for this one.
+
+    Args:
+        pool: best first within each charge type.
+        first: where those begin.
+        open_slots: (P,) where each may stand.
+        sold_count: slots to fill.
+        absent: what is not in the pool, as in `_shortlist`; how many is -1 where some of that could be needed too.
+        seen_slots: (K,) slots with attention for each charge type.
     """
     count = pool.shape[1]
     wanted = 2 * sold_count + 1
@@ -1416,6 +1426,7 @@ def _drop_hopeless(pool: Int64s, first: Int64s, open_slots: Int64s, sold_count: 
     witness_count = np.zeros((_SORT_COUNT_MAX, 1), np.int64)
     kind_slots = np.empty(_SORT_COUNT_MAX, np.int64)
     kind_groups = np.empty(_SORT_COUNT_MAX, np.int64)
+    sure_count = 0  # kinds of `absent` that are bound to lose
     for charge in range(first.size - 1):
         kind_count = 0
         for at in range(first[charge], first[charge + 1]):
@@ -1432,6 +1443,17 @@ def _drop_hopeless(pool: Int64s, first: Int64s, open_slots: Int64s, sold_count: 
             if kind == kind_count or not _is_bound_to_lose(pool, at, witness[kind], witness_count[kind], wanted):
                 kept[kept_count] = at
                 kept_count += 1
+        for number in range(absent.shape[0]):
+            if absent[number, _KIND_CHARGE] == charge:
+                for kind in range(kind_count):
+                    if (
+                        kind_slots[kind] == absent[number, _KIND_SLOTS] & seen_slots[charge]
+                        and kind_groups[kind] == absent[number, _KIND_GROUPS]
+                        and witness_count[kind, 0] >= wanted
+                    ):
+                        sure_count += 1
+    if sure_count < absent.shape[0]:
+        return kept, np.int64(-1)
     return kept, kept_count
 
 
@@ -1967,16 +1989,33 @@ def allocate_exactly_nb(
     steps_left[0] -= candidate_count
     if steps_left[0] < 0:
         return EXACT_TOO_LARGE
-    rows, row_count = _drop_dominated(candidates, candidate_count, page)
-    pool, first = _make_pool(candidates, rows, row_count, charge_count)
-    open_slots = np.empty(row_count, np.int64)
-    for at in range(row_count):
-        open_slots[at] = pool[_SLOTS, at] & sold
+    seen_slots = np.zeros(charge_count, np.int64)
+    for charge in range(charge_count):
         for slot in range(slot_count):
-            if page.attention_permille[candidates.charge_code[pool[_ROW, at]], slot] == 0:
-                open_slots[at] &= ~(np.int64(1) << slot)
-    _close_caps(candidates, page, pool, open_slots)
-    kept, count = _drop_hopeless(pool, first, open_slots, sold_count)
+            if page.attention_permille[charge, slot] > 0:
+                seen_slots[charge] |= np.int64(1) << slot
+    # First among the best of each kind; where those are not enough, among all that is not dominated.
+    rows, row_count, absent = _shortlist(candidates, None, candidate_count, 16 + 4 * slot_count, page)
+    pool, first = np.empty((10, 0), np.int64), np.empty(0, np.int64)
+    open_slots, kept = np.empty(0, np.int64), np.empty(0, np.int64)
+    count: Int = np.int64(-1)
+    for attempt in range(2):
+        if attempt == 1:
+            steps_left[0] -= 100 * candidate_count
+            if steps_left[0] < 0:
+                return EXACT_TOO_LARGE
+            rows, row_count = _drop_dominated(candidates, candidate_count, page)
+            absent = np.empty((0, 5), np.int64)
+        elif row_count < 0:
+            continue
+        pool, first = _make_pool(candidates, rows, row_count, charge_count)
+        open_slots = np.empty(row_count, np.int64)
+        for at in range(row_count):
+            open_slots[at] = pool[_SLOTS, at] & sold & seen_slots[candidates.charge_code[pool[_ROW, at]]]
+        _close_caps(candidates, page, pool, open_slots)
+        kept, count = _drop_hopeless(pool, first, open_slots, sold_count, absent, seen_slots)
+        if count >= 0:
+            break
     steps_left[0] -= count * count
     if steps_left[0] < 0:
         return EXACT_TOO_LARGE

@@ -40,7 +40,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     body_bytes_max: int = 2_000_000
     candidates_per_slot: int = 10
     scan_rows_between_clock_looks: int = 8_192
-    exact_steps_max: int = 20_000_000
+    exact_steps_max: int = 4_000_000
     exact_steps_per_us: int = 200
     deadline_reserve_us: int = 600
     organic_click_value_micros: int = 100_000

@@ -106,7 +106,7 @@ def main() -> None:
         (20_000, 200, 8),
         (20_000, 3, 8),
         (50_000, 2_000, 8),
-        (2_000, 200, 50),
+        (2_000, 200, 12),
     ):
         these, (this_page, outcome) = candidates(count, brand_count), page(slot_count, 2)
         ours: list[float] = []
