@@ -330,13 +330,14 @@ class SpendView:
         """
         columns = self._snapshot.columns
         daily, total = columns.campaign_daily_micros, columns.campaign_total_micros
-        rest = np.where(total >= 0, total - self._spent_total + self._spent_day, np.inf)
+        left = np.maximum(total - self._spent_total + self._spent_day, 0)
         ends = columns.campaign_ends_ms
         begins = np.maximum(columns.campaign_starts_ms, self._day_starts_ms)
         today_ms = np.minimum(ends, self._day_ends_ms) - begins
         part = np.clip(today_ms / np.maximum(ends - begins, 1), 0.0, 1.0)
-        without_daily = np.where(ends < OPEN_MS, rest * part, np.inf)
-        return np.asarray(np.where(daily >= 0, np.minimum(daily, rest), without_daily), np.float64)
+        without_daily = np.where((total >= 0) & (ends < OPEN_MS), left * part, np.inf)
+        with_daily = np.where(total >= 0, np.minimum(daily, left), daily)
+        return np.asarray(np.where(daily >= 0, with_daily, without_daily), np.float64)
 
     def _turn_day(self, now_ms: int) -> None:
         local = datetime.fromtimestamp(now_ms / 1000, self._zone)

@@ -232,6 +232,19 @@ def test_a_total_budget_of_a_flight_is_spread_over_its_days() -> None:
     assert spend.pacing_ppm[1] == 1_000_000, "without an end there is nothing to spread it over"
 
 
+def test_flights_that_are_over_or_not_begun_have_no_plan_and_do_no_harm() -> None:
+    soon, past = (datetime.fromtimestamp(NOW_MS / 1000 + days * 86_400, UTC) for days in (5, -5))
+    campaigns = [
+        campaign("cmp_a", flight_starts_at=soon, flight_ends_at=soon, pacing="even"),
+        campaign("cmp_b", "adv_b", flight_ends_at=past, pacing="even"),
+        campaign("cmp_c", "adv_c", flight_ends_at=past, total_budget_micros=5, pacing="even"),
+    ]
+    spend = view(*campaigns)
+    for step in range(1, 5):
+        spend.refresh(NOW_MS + step * 1_000)
+    assert spend.pacing_ppm.tolist() == [1_000_000] * 3
+
+
 class TestPending:
     def test_a_charge_takes_nothing_from_what_others_may_cost(self) -> None:
         spend = view(campaign(daily_budget_micros=1_000_000), pending_z=0.0)
