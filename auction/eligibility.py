@@ -171,6 +171,8 @@ def lay_place(
             1,  # is unfinished
             0,  # left of organic ones
             plan.value_micros_max,
+            *context.category_rows,
+            len(context.word_rows) > 0,
         ),
         np.int64,
     )

@@ -2243,6 +2243,7 @@ OFFER = np.dtype(
         ("has_frequency_cap", "u1"),
         ("reserved", "u1"),
         ("offer_row", "i4"),  # its own place among the offers
+        ("next_restricted", "i4"),  # the product's next restricted one in `offer_by_product`, or its end there
     ],
     align=True,
 )
@@ -2275,6 +2276,8 @@ PRODUCT = np.dtype(
         ("offers_end", "i8"),
         ("brand_code", "i4"),  # one of its own for a product without brand
         ("is_available", "i4"),  # 1 where a slot may show it
+        ("category_row", "i4"),  # -1 for none
+        ("reserved", "i4"),
     ],
     align=True,
 )
@@ -2426,7 +2429,9 @@ TERM_IS_SEARCHED = 16  # 1: offers are looked at for it
 TERM_IS_UNFINISHED = 17  # 1: it was left off in the midst of its offers, or nothing was looked at yet
 TERM_LEFT_ORGANIC = 18  # what the best organic candidate not looked at may be worth
 TERM_VALUE_MAX = 19  # most any product is worth by rules, in micros per impression
-TERM_COUNT = 20
+TERM_CATEGORY_BEGIN, TERM_CATEGORY_END = 20, 21  # categories whose products' unrestricted offers belong here
+TERM_HAS_WORDS = 22  # 1: these products must have words besides
+TERM_COUNT = 23
 NOT_HEAPED = -1
 
 # What `decide_page_nb` says.
@@ -2705,12 +2710,15 @@ def _go_on(market: MarketArrays, mark: Records, term: Int64s, listed: Records, i
     """Go on to the next offer of the product on top of the heap, or let it go; restore the heap."""
     at = listed[0].heap
     row = np.int64(listed[at].product_row)
-    next_place = market.product[row].offers_begin + listed[at].offer_at + 1
-    if is_done or next_place >= market.product[row].offers_end:
+    begin, end = market.product[row].offers_begin, market.product[row].offers_end
+    next_place = begin + listed[at].offer_at + 1
+    if listed[at].is_open_here == 0:
+        next_place = np.int64(market.offer_by_product[next_place - 1].next_restricted)
+    if is_done or next_place >= end:
         term[TERM_HEAP_SIZE] -= 1
         listed[0].heap = listed[term[TERM_HEAP_SIZE]].heap
     else:
-        listed[at].offer_at += 1
+        listed[at].offer_at = next_place - begin
         listed[at].score = _most_left(market.best_left, next_place, _quality(market.product, mark, row))
     _sift_down(listed, term[TERM_HEAP_SIZE], 0)
 
@@ -2832,7 +2840,12 @@ def _find_candidates(
                 is_in_context = _is_in_context(posting_row, lists, base_count, True, row)
             else:
                 if listed[listed_at].is_open_here < 0:  # what holds of one of its open offers holds of all
-                    listed[listed_at].is_open_here = _is_in_context(posting_row, lists, base_count, False, row)
+                    if term[TERM_HAS_WORDS] == 1:
+                        listed[listed_at].is_open_here = _is_in_context(posting_row, lists, base_count, False, row)
+                    else:
+                        category = market.product[product_row].category_row
+                        is_below = term[TERM_CATEGORY_BEGIN] <= category < term[TERM_CATEGORY_END]
+                        listed[listed_at].is_open_here = is_below
                 is_in_context = listed[listed_at].is_open_here == 1
                 is_done = not is_in_context and list_count == base_count  # no restricted one belongs here either
             _go_on(market, mark, term, listed, is_done)
@@ -3026,15 +3039,21 @@ def write_offers_nb(
 
 @njit(types.void(_records(OFFER), types.int64[::1], types.int64[:, ::1]), cache=True)
 def find_best_left_nb(offer_by_product: Records, multiplier_max_ppm: Int64s, best_left: Int64s) -> None:
-    """Write the most an offer, or one of its product behind it, can bid.
+    """Write the most an offer, or one of its product behind it, can bid; and where the next restricted one stands.
 
     Args:
-        offer_by_product: (O,) OFFER, those of one product side by side.
+        offer_by_product: (O,) OFFER, those of one product side by side; `next_restricted` is written.
         multiplier_max_ppm: greatest factor of each row of placement multipliers.
         best_left: (O, 2) out: micros for a click; micros for an impression, times a million.
     """
+    upcoming = np.int64(offer_by_product.size)
     for at in range(offer_by_product.size - 1, -1, -1):
         offer = offer_by_product[at]
+        if at + 1 == offer_by_product.size or offer_by_product[at + 1].product_row != offer.product_row:
+            upcoming = np.int64(at + 1)
+        offer.next_restricted = upcoming
+        if offer.is_restricted == 1:
+            upcoming = np.int64(at)
         bid = np.int64(offer.bid_micros)
         if offer.multiplier_row >= 0:
             bid = min(bid * multiplier_max_ppm[offer.multiplier_row] // PPM, np.int64(BID_MICROS_MAX))

@@ -61,6 +61,7 @@ class Context(Struct, frozen=True):
         lists: as PlaceArrays has them: `base_count` whose common offers are in, then others.
         keyword_rows: keywords the page's search matches.
         category_row: the category organic products come from, NONE_ROW for any.
+        category_rows: first and end of the categories whose products' open offers belong here.
         word_rows: words all organic products must have.
         is_nowhere: no open offer and no organic product belongs here: an unknown category, an unknown search.
         category_id: category of the page, for rules.
@@ -71,6 +72,7 @@ class Context(Struct, frozen=True):
     base_count: int
     keyword_rows: tuple[int, ...]
     category_row: int
+    category_rows: tuple[int, int]
     word_rows: tuple[int, ...]
     is_nowhere: bool
     category_id: str | None
@@ -121,6 +123,7 @@ class Market:
         product["offers_begin"], product["offers_end"] = columns.product_start[:-1], columns.product_start[1:]
         product["brand_code"] = columns.product_brand
         product["is_available"] = columns.product_is_available
+        product["category_row"] = columns.product_category
         self.snapshot = snapshot
         self.model = model
         self.has_impression_bids = bool((columns.offer["charge"] != CLICK).any())
@@ -240,11 +243,19 @@ class Market:
             base_count=len(base),
             keyword_rows=keyword_rows,
             category_row=organic_category,
+            category_rows=self._categories_from(organic_category, is_nowhere),
             word_rows=word_rows,
             is_nowhere=is_nowhere,
             category_id=category_id,
             product_row=product_row,
         )
+
+    def _categories_from(self, category_row: int, is_nowhere: bool) -> tuple[int, int]:
+        if is_nowhere:
+            return 0, 0
+        if category_row == NONE_ROW:
+            return NONE_ROW, len(self.snapshot.names.category)
+        return category_row, int(self.snapshot.columns.category_end[category_row])
 
     # --- organic products --------------------------------------------------------------------------------------------
 

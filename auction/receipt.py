@@ -85,11 +85,14 @@ class Reach(Struct, frozen=True):
         return self.product_count != NOT_HEAPED
 
 
+REACH = slice(TERM_BASE_COUNT, TERM_LEFT_IN_PRODUCTS + 1)  # the terms that say how far offers were looked at
+
+
 class PlaceNote(Struct, frozen=True, array_like=True):
     """A placement as it was laid out.
 
     Attributes:
-        term, lists: how far its offers were looked at: `PlaceArrays.term` and `.lists` at the end, as bytes of i8.
+        term, lists: how far its offers were looked at: `PlaceArrays.term` (REACH) and `.lists` at the end, as bytes of i8.
     """
 
     placement_id: str
@@ -104,7 +107,7 @@ class PlaceNote(Struct, frozen=True, array_like=True):
     @property
     def reach(self) -> Reach:
         """Return how far its offers were looked at."""
-        term: list[int] = np.frombuffer(self.term, "i8").tolist()
+        term = dict(zip(range(REACH.start, REACH.stop), np.frombuffer(self.term, "i8").tolist(), strict=True))
         left_in_lists, left_in_products = term[TERM_LEFT_IN_LISTS], term[TERM_LEFT_IN_PRODUCTS]
         offer_count = 0
         if left_in_lists:
@@ -252,7 +255,7 @@ def make_note(
                 laid.placement.pricing,
                 [rules[row].rule_id for row in laid.plan.rule_rows],
                 decided.no_fill_reason,
-                laid.arrays.term.tobytes(),
+                laid.arrays.term[REACH].tobytes(),
                 laid.arrays.lists.tobytes(),
             )
             for laid, decided in zip(outcome.laid, outcome.places, strict=True)
