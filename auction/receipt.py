@@ -92,7 +92,7 @@ class PlaceNote(Struct, frozen=True, array_like=True):
     """A placement as it was laid out.
 
     Attributes:
-        term, lists: how far its offers were looked at: `PlaceArrays.term` (REACH) and `.lists` at the end, as bytes of i8.
+        term, lists: how far its offers were looked at: REACH of `PlaceArrays.term`, and `.lists`, as bytes of i8.
     """
 
     placement_id: str

@@ -5,7 +5,7 @@ import numpy as np
 
 from auction.kernel import ENTRY, LOST, NOT_HEAPED, TERM_COUNT, TERM_HEAP_SIZE, PageArrays, fill_page_nb
 from auction.market import Blocks, new_outcome
-from auction.receipt import Note, OfferName, PlaceNote, Receipt, open_note
+from auction.receipt import REACH, Note, OfferName, PlaceNote, Receipt, open_note
 from tests.auction import naive
 from tests.auction.pages import PPM, to_arrays
 
@@ -35,7 +35,7 @@ def receipt_of(page: naive.Page, pricing: str = "critical") -> Receipt:
         candidates.charge_code,
         np.array(candidates[8:], np.uint64),
     )
-    place = PlaceNote("top", 0, page.slot_count, pricing, [], None, term.tobytes(), b"")
+    place = PlaceNote("top", 0, page.slot_count, pricing, [], None, term[REACH].tobytes(), b"")
     note = Note(
         auction_id="auc_" + "0" * 26,
         held_at_ms=1,
