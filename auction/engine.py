@@ -133,11 +133,10 @@ class Outcome(Struct, frozen=True):
         is_partial: time ran out before everything that could matter was looked at.
         tie_seed: what exact ties were drawn with.
         page: slots and caps as the kernel saw them.
-        arrays: winners, both prices and thresholds.
         candidate_count, lost_count: how much of the market's `found` arrays belongs to this auction; read before
             the next one writes to them.
         laid: the placements as laid out.
-        block: the memory of `arrays`.
+        block: winners, both prices, order and thresholds, as receipts have them.
         page_bytes: the page's arrays as receipts have them, pins aside.
         allocation: how the page was filled, which is `greedy` too where `exact` was asked for and could not be had.
     """
@@ -146,13 +145,17 @@ class Outcome(Struct, frozen=True):
     is_partial: bool
     tie_seed: int
     page: PageArrays
-    arrays: OutcomeArrays
     candidate_count: int
     lost_count: int
     laid: list[Place]
     block: Int64s
     page_bytes: list[bytes]
     allocation: Allocation
+
+    @property
+    def arrays(self) -> OutcomeArrays:
+        """Return winners, both prices and thresholds."""
+        return outcome_in(self.block)
 
 
 class Answer(NamedTuple):
@@ -201,58 +204,47 @@ def hold_auction(
         AuctionRefused: see `lay_out`.
     """
     context = market.context_of(request.page)
-    with market.scratch.taken():
-        market.scratch.found.counts[:] = 0
-        own_rows = set_own_quality(visitor, market)
+    market.scratch.take()
+    own_rows = set_own_quality(visitor, market)
+    try:
         facts = market.facts_of(request.context, deadline.arrived_ms)
-        try:
-            places = lay_out(request, context, facts, market, visitor, deadline.arrived_ms, tie_seed)
-            if sponsored_left:
-                for place in places:
-                    place.sponsored_left = sponsored_left.get(place.placement.placement_id)
-            terms = _gather_terms(places)
-            page, page_book, page_bytes = _page_arrays(request, places, market)
-            slot_count = len(page.pinned_row)
-            block = np.empty((4 + slot_count, slot_count), np.int64)
-            won = np.empty((len(FACT_ROWS), slot_count), np.int64)
-            arrays = outcome_in(block)
-            with asking(request, context, facts, market, visitor, spend, deadline.arrived_ms, settings) as asker:
-                bookings: dict[int, BookedSlot] = {}
-                if market.bookings and no_paid_reason is None:
-                    page, bookings = _place_bookings(places, asker, market, page, deadline.arrived_ms)
-                pins = _place_pins(places, asker, market, page)
-                is_partial = _decide(
-                    request,
-                    context,
-                    places,
-                    visitor,
-                    spend,
-                    asker,
-                    market,
-                    deadline,
-                    settings,
-                    no_paid_reason,
-                    Answer(page_book, page.pinned_row, terms, block, won),
-                )
-                allocation: Allocation = "greedy"
-                if places[0].placement.allocation == "exact" and not is_partial:
-                    allocation = _make_exact(page, market, deadline, settings, arrays, won)
-        finally:
-            clear_own_quality(own_rows, market)
+        places = lay_out(request, context, facts, market, visitor, deadline.arrived_ms, tie_seed)
+        if sponsored_left:
+            for place in places:
+                place.sponsored_left = sponsored_left.get(place.placement.placement_id)
+        terms = _gather_terms(places)
+        page, page_book, page_bytes = _page_arrays(request, places, market)
+        slot_count = len(page.pinned_row)
+        block = np.empty((4 + slot_count, slot_count), np.int64)
+        won = np.empty((len(FACT_ROWS), slot_count), np.int64)
+        with asking(request, context, facts, market, visitor, spend, deadline.arrived_ms, settings) as asker:
+            bookings: dict[int, BookedSlot] = {}
+            if market.bookings and no_paid_reason is None:
+                page, bookings = _place_bookings(places, asker, market, page, deadline.arrived_ms)
+            pins = _place_pins(places, asker, market, page)
+            is_partial = _decide(
+                request,
+                context,
+                places,
+                visitor,
+                spend,
+                asker,
+                market,
+                deadline,
+                settings,
+                no_paid_reason,
+                Answer(page_book, page.pinned_row, terms, block, won),
+            )
+            allocation: Allocation = "greedy"
+            if places[0].placement.allocation == "exact" and not is_partial:
+                allocation = _make_exact(page, market, deadline, settings, outcome_in(block), won)
+    finally:
+        clear_own_quality(own_rows, market)
+        market.scratch.give_back()
     outcomes = _read_outcome(places, block, won, pins, bookings, market, is_partial, no_paid_reason)
     candidate_count, lost_count = market.scratch.found.counts.tolist()
     return Outcome(
-        outcomes,
-        is_partial,
-        tie_seed,
-        page,
-        arrays,
-        candidate_count,
-        lost_count,
-        places,
-        block,
-        page_bytes,
-        allocation,
+        outcomes, is_partial, tie_seed, page, candidate_count, lost_count, places, block, page_bytes, allocation
     )
 
 

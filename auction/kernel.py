@@ -3037,6 +3037,26 @@ def write_offers_nb(
             at += 1
 
 
+@njit(
+    types.void(
+        _records(MARK),
+        types.Array(types.int32, 1, "C", readonly=True),
+        types.Array(types.int64, 1, "C", readonly=True),
+    ),
+    cache=True,
+)
+def mark_quality_nb(mark: Records, rows: Int32s, quality_ppm: Int64s) -> None:
+    """Write the visitor's own quality of the products in these rows, or 0 where none is given.
+
+    Args:
+        mark: (P,) MARK.
+        rows: (V,) products.
+        quality_ppm: (V,) or empty.
+    """
+    for at in range(rows.size):
+        mark[rows[at]].own_quality_ppm = quality_ppm[at] if quality_ppm.size > 0 else np.int64(0)
+
+
 @njit(types.void(_records(OFFER), types.int64[::1], types.int64[:, ::1]), cache=True)
 def find_best_left_nb(offer_by_product: Records, multiplier_max_ppm: Int64s, best_left: Int64s) -> None:
     """Write the most an offer, or one of its product behind it, can bid; and where the next restricted one stands.

@@ -3,8 +3,7 @@
 One market belongs to one thread: auctions write to its scratch arrays and clear them again.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -401,15 +400,15 @@ class Scratch:
             self.fact,
         )
 
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Guard against a second auction in the midst of one, which would read half of the other's marks."""
+    def take(self) -> None:
+        """Begin an auction. A second one in the midst of it would read half of its marks."""
         assert not self._is_taken, "one market holds one auction at a time"
         self._is_taken = True
-        try:
-            yield
-        finally:
-            self._is_taken = False
+        self.found.counts[:] = 0
+
+    def give_back(self) -> None:
+        """End an auction."""
+        self._is_taken = False
 
     def next_question(self) -> int:
         """Return a number no earlier question had."""

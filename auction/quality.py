@@ -1,6 +1,7 @@
 """Quality: predicted clicks per million impressions, the model's for every product and the visitor's own for some."""
 
-from affinity.view import VisitorView
+from affinity.view import NO_PPMS, VisitorView
+from auction.kernel import mark_quality_nb
 from auction.market import Market
 from auction.snapshot import Int32s
 
@@ -12,11 +13,11 @@ def set_own_quality(visitor: VisitorView, market: Market) -> Int32s:
     """
     rows = visitor.product_row
     if len(rows):
-        market.scratch.mark["own_quality_ppm"][rows] = visitor.quality_ppm
+        mark_quality_nb(market.scratch.mark, rows, visitor.quality_ppm)
     return rows
 
 
 def clear_own_quality(rows: Int32s, market: Market) -> None:
     """Undo `set_own_quality`."""
     if len(rows):
-        market.scratch.mark["own_quality_ppm"][rows] = 0
+        mark_quality_nb(market.scratch.mark, rows, NO_PPMS)

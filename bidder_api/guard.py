@@ -125,6 +125,22 @@ class Guard:
         if scope["type"] != "http":
             await self._pages(scope, receive, send)
             return
+        try:
+            answer = await self._answer(scope, receive)
+        except ClientDisconnect:
+            return
+        except Exception as failure:
+            answer = self._problem(failure, scope)
+        await answer(scope, receive, send)
+
+    def _problem(self, failure: Exception, scope: Scope) -> Response:
+        problem, response = _answer_to(failure, scope)
+        self._count_problem(problem.code)
+        _open_to_origins(scope, response)
+        return response
+
+    async def _show_page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the pages answer; what they fail with before they have begun to is turned into a problem too."""
         has_started = False
 
         async def send_once(message: Message) -> None:
@@ -133,18 +149,16 @@ class Guard:
             await send(message)
 
         try:
-            await self._let_in(scope, receive, send_once)
+            await self._pages(scope, receive, send_once)
         except ClientDisconnect:
             return
         except Exception as failure:
             if has_started:
                 raise
-            problem, response = _answer_to(failure, scope)
-            self._count_problem(problem.code)
-            _open_to_origins(scope, response)
-            await response(scope, receive, send)
+            await self._problem(failure, scope)(scope, receive, send)
 
-    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive) -> ASGIApp:
+        """Return what answers a request: an operation's response, or the pages."""
         path, method = scope["path"], scope["method"]
         parameters: dict[str, bytes] = {}
         methods = self.doors.fixed(path)
@@ -152,14 +166,12 @@ class Guard:
             found = self.doors.find(scope["raw_path"])
             if found is None:
                 _read_headers(scope)
-                await self._pages(scope, receive, send)
-                return
+                return self._show_page
             methods, parameters = found
         authorization, length, content_type, origin = _read_headers(scope)
         door = methods.get("GET" if method == "HEAD" else method)
         if door is None:
-            await _answer_unusual(method, methods, origin)(scope, receive, send)
-            return
+            return _answer_unusual(method, methods, origin)
         operation = door.operation
         scope["operation"] = operation
         caller = None
@@ -181,10 +193,10 @@ class Guard:
             raw = await read_body(receive, operation, self._body_deadline_s)
             scope["raw_body"] = raw
             scope["body"] = door.decoder.decode(raw)
-        response = await door.endpoint(Request(scope, receive, send))
+        response = await door.endpoint(Request(scope, receive))
         if operation.is_cross_origin and origin is not None:
             _open_to_origins(scope, response)
-        await response(scope, receive, send)
+        return response
 
 
 async def read_body(receive: Receive, operation: Operation, deadline_s: float) -> bytes:
