@@ -6,6 +6,7 @@ Letters in shapes, everywhere in this file: C candidates, S slots of the page (a
 K charge types (rows of the attention table), F caps.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numba
@@ -21,6 +22,33 @@ Int8s = NDArray[np.int8]
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
 UInt64s = NDArray[np.uint64]
+
+
+class LateKernel:
+    """A kernel compiled by its signature when it is first called or warmed, and not when this file is imported.
+
+    For what most servers never need: their start does not wait for it.
+    """
+
+    def __init__(self, kernel: Any, signature: Any) -> None:
+        self._kernel = kernel
+        self._signature = signature
+
+    def warm(self) -> None:
+        """Compile it, or read it from numba's cache."""
+        if not self._kernel.signatures:
+            self._kernel.compile(self._signature)
+            self._kernel.disable_compile()
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call it."""
+        self.warm()
+        return self._kernel(*arguments)
+
+
+def _compiled_late(signature: Any) -> Callable[[Callable[..., Any]], LateKernel]:
+    return lambda function: LateKernel(njit(cache=True)(function), signature)
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Allocation and pricing (DESIGN.md §4, docs/mechanism.md)
@@ -154,10 +182,10 @@ _OutcomeArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
 )
 
 
-# Helpers take their types from `allocate_and_price_nb`, which is compiled by its signature when this file is imported;
-# they must stand above it. In here sets of slots and groups are int64 bit patterns, since numba turns int64 mixed with
-# uint64 into float64; and the innermost helpers take plain arrays, since a tuple of arrays costs a count of references
-# at every call.
+# Helpers take their types from the kernels that call them, which are compiled by their signatures when this file is
+# imported; they must stand above them. In here sets of slots and groups are int64 bit patterns, since numba turns int64
+# mixed with uint64 into float64; and the innermost helpers take plain arrays, since a tuple of arrays costs a count of
+# references at every call.
 
 _SORT_COUNT_MAX = 16
 _NOBODY = -2  # an advertiser code nobody has
@@ -1030,7 +1058,7 @@ def _allocate_and_price(
     return fill_count
 
 
-@njit(types.int64(_CandidateArrays, types.int64, _PageArrays, types.int64, _OutcomeArrays), cache=True)
+@_compiled_late(types.int64(_CandidateArrays, types.int64, _PageArrays, types.int64, _OutcomeArrays))
 def allocate_and_price_nb(
     candidates: CandidateArrays,
     candidate_count: int,
@@ -1955,7 +1983,7 @@ def _load_page(
     return True
 
 
-@njit(types.int64(_CandidateArrays, types.int64, _PageArrays, types.int64, _OutcomeArrays), cache=True)
+@_compiled_late(types.int64(_CandidateArrays, types.int64, _PageArrays, types.int64, _OutcomeArrays))
 def allocate_exactly_nb(
     candidates: CandidateArrays,
     candidate_count: int,

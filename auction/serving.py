@@ -20,6 +20,7 @@ from auction.engine import NO_LIMITS, Deadline, Decision, Outcome, hold_auction
 from auction.errors import AuctionGone, AuctionUnknown, NotReady
 from auction.experiment import HOLDOUT, Experiment
 from auction.explanation import AuctionReceipt, explain_to_advertiser, explain_to_retailer
+from auction.kernel import allocate_exactly_nb
 from auction.market import Market
 from auction.metrics import AuctionMetrics
 from auction.receipt import ReceiptLog, Waiting, make_note, time_of
@@ -150,6 +151,8 @@ class SlotServer:
     def prepare(self, snapshot: Snapshot) -> Served:
         """Return a snapshot made ready. Changes nothing, so it may run beside the thread that fills pages."""
         before = self.served
+        if snapshot.has_exact_pages:
+            allocate_exactly_nb.warm()
         spec = snapshot.targets_spec
         is_same = before is not None and before.market.snapshot.targets_spec == spec
         targets = before.targets if before is not None and is_same else compile_targets(spec.audiences, spec.patterns)

@@ -200,6 +200,11 @@ class Snapshot:
         self.keyword_index = KeywordIndex(names.keywords)
 
     @property
+    def has_exact_pages(self) -> bool:
+        """Say whether any placement asks for the page worth most."""
+        return any(placement.allocation == "exact" for placement in self.placements)
+
+    @property
     def offer_count(self) -> int:
         """Count the offers."""
         return len(self.columns.offer)

@@ -13,6 +13,7 @@ import msgspec
 from affinity.store import current_change_seq
 from auction.builder import QualityOf, SnapshotMaker, SnapshotSource, same_quality
 from auction.errors import SnapshotRefused
+from auction.kernel import allocate_exactly_nb
 from auction.snapshot import Snapshot
 from auction.store import read_source
 from bidder_api.children import SnapshotNews
@@ -68,6 +69,8 @@ class SnapshotBuilder:
             return SnapshotNews(version, str(self.path_of(version)))
         self._maker.apply(self._read_changes())
         snapshot = self._maker.make(self._quality_of)
+        if snapshot.has_exact_pages:
+            allocate_exactly_nb.warm()  # here and now, so that those who serve find it compiled
         path = self.path_of(snapshot.version)
         snapshot.save(path)
         self._version, self._day = snapshot.version, day
