@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from msgspec import Struct
 
-from affinity.view import VisitorView
+from affinity.targets import compile_targets
+from affinity.view import VisitorView, anonymous_view
 from auction.allocation import Allocation, make_exact
 from auction.booking import BookedSlot
 from auction.eligibility import (
@@ -50,7 +51,7 @@ from auction.loss import LossReason
 from auction.market import Context, Market, outcome_in
 from auction.placement import Placement
 from auction.quality import clear_own_quality, set_own_quality
-from auction.request import Candidates, SlotRequest
+from auction.request import Candidates, Page, PageType, RequestPlacement, SlotRequest
 from auction.rules import NO_RULES, RULE_MARK
 from auction.settings import Settings
 from auction.snapshot import Int64s
@@ -58,6 +59,9 @@ from auction.spend import SpendView
 from ledger.terms import ChargeOn
 
 PAGE_COUNT_MAX = 1_024
+REHEARSAL_COUNT_MAX = 16  # placements a new snapshot is tried on
+LOOK_ROWS_MIN, LOOK_ROWS_MAX = 64, 8_192  # offers between two looks at the clock
+NO_TARGETS = compile_targets([], [])
 _CHARGES = {CLICK: ChargeOn.CLICK, IMPRESSION: ChargeOn.IMPRESSION}
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 
@@ -248,6 +252,30 @@ def hold_auction(
     )
 
 
+def rehearse(market: Market, settings: Settings, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
+    """Hold an auction for nobody on every placement, and measure how long an offer takes to look at.
+
+    Sets how many offers fit between two looks at the clock; the first page that is asked for finds everything warm.
+    """
+    looked_at = took_ns = 0
+    spend = SpendView(settings, market.snapshot)
+    spend.campaign_reason[:] = 0  # everybody takes part
+    for placement in market.snapshot.placements[:REHEARSAL_COUNT_MAX]:
+        request = SlotRequest(
+            page=Page(type=cast(PageType, placement.page_types[0])),
+            placements=[RequestPlacement(placement_id=placement.placement_id)],
+        )
+        for _ in range(2):  # the first time fetches what the second finds
+            began_ns = clock_ns()
+            nobody, now_ms = anonymous_view(NO_TARGETS), market.snapshot.names.read_at_ms
+            outcome = hold_auction(request, "rehearsal", market, nobody, spend, no_deadline(now_ms), 0, settings)
+        took_ns += clock_ns() - began_ns
+        looked_at += outcome.candidate_count + outcome.lost_count
+    if looked_at:
+        rows = settings.clock_look_interval_us * 1_000 * looked_at // max(took_ns, 1)
+        market.rows_between_looks = min(max(rows, LOOK_ROWS_MIN), LOOK_ROWS_MAX)
+
+
 def lay_out(
     request: SlotRequest,
     context: Context,
@@ -340,7 +368,7 @@ def _decide(
     is_merchandised = request.mode == "merchandised"
     # Which candidates the greedy page cannot need is known; the page worth most is only known when all were seen.
     looks_at_all = places[0].placement.allocation == "exact"
-    chunk, per_slot = settings.scan_rows_between_clock_looks, settings.candidates_per_slot
+    chunk, per_slot = market.rows_between_looks, settings.candidates_per_slot
     if is_merchandised:
         for place in places:
             wanted = WANTED_ALL if looks_at_all else per_slot * place.slot_count

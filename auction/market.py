@@ -46,6 +46,7 @@ FILTER_BYTES_MAX = 32_000_000
 ORDER_COUNT_MAX = 256
 FACTS_COUNT_MAX = 50_000
 PLACEMENT_COUNT_MAX = 5  # of one request
+ROWS_BETWEEN_LOOKS = 1_024  # before it was measured
 QUESTION_STEP = 8  # questions are numbered in steps, so that each placement of a page has a number of its own
 
 NO_FILTERS: Bytes = np.zeros(0, np.uint8)
@@ -102,6 +103,7 @@ class Market:
         bookings: by placement, the slots booked of it; empty where nothing is.
         visitor_limits: placement id to what it may show one visitor, where that is limited.
         scratch: working memory of the auction being held.
+        rows_between_looks: offers looked at between two looks at the clock, see `rehearse` in engine.py.
         pages: slots and caps of pages laid out before (engine.py), and their bytes for receipts.
     """
 
@@ -156,6 +158,7 @@ class Market:
             if one.sponsored_per_visitor is not None
         }
         self.scratch = Scratch(snapshot)
+        self.rows_between_looks = ROWS_BETWEEN_LOOKS
         self.pages: dict[tuple[object, ...], tuple[PageArrays, PageBook, list[bytes]]] = {}
         self._forecast = Forecast(snapshot.names.weather) if snapshot.names.weather else None
         self.bookings = _booked_slots(snapshot)

@@ -16,7 +16,7 @@ from affinity.view import VisitorView
 from affinity.visitors import VisitorStore
 from auction.booking import BookedSlot
 from auction.credit import ClickBook
-from auction.engine import NO_LIMITS, Deadline, Decision, Outcome, hold_auction
+from auction.engine import NO_LIMITS, Deadline, Decision, Outcome, hold_auction, rehearse
 from auction.errors import AuctionGone, AuctionUnknown, NotReady
 from auction.experiment import HOLDOUT, Experiment
 from auction.explanation import AuctionReceipt, explain_to_advertiser, explain_to_retailer
@@ -156,7 +156,9 @@ class SlotServer:
         spec = snapshot.targets_spec
         is_same = before is not None and before.market.snapshot.targets_spec == spec
         targets = before.targets if before is not None and is_same else compile_targets(spec.audiences, spec.patterns)
-        return Served(Market(snapshot, self._bind_model(snapshot.product_id)), targets)
+        market = Market(snapshot, self._bind_model(snapshot.product_id))
+        rehearse(market, self.settings, self.clock_ns)
+        return Served(market, targets)
 
     def take(self, served: Served) -> None:
         """Read from now on what `prepare` made ready."""

@@ -10,10 +10,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         body_bytes_max: largest body of `POST /v1/fills`, in bytes.
         candidates_per_slot: how many of the best candidates are ranked at first for each slot of a placement; more
             are fetched while they could still change the answer.
-        scan_rows_between_clock_looks: how many offers are looked at before the deadline is looked at again.
-        exact_steps_max: work to spend on a page whose placements ask for `allocation` `exact`, in looks at a pair of
-            candidate and slot, before it is left as the greedy allocation made it.
-        exact_steps_per_us: such looks a microsecond is enough for; fewer are spent when the deadline is near.
+        clock_look_interval_us: about how many microseconds of looking at offers pass between two looks at the clock;
+            how many offers that is, is measured on each snapshot.
         deadline_reserve_us: microseconds of `tmax_ms` kept for minting beacons and writing the answer.
         organic_click_value_micros: what a click on an organic product is worth to the merchant, in micros; times its
             quality it is the product's value on a merchandised page.
@@ -39,7 +37,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     body_bytes_max: int = 2_000_000
     candidates_per_slot: int = 10
-    scan_rows_between_clock_looks: int = 8_192
+    clock_look_interval_us: int = 200
     exact_steps_max: int = 4_000_000
     exact_steps_per_us: int = 200
     deadline_reserve_us: int = 600

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from auction.engine import Deadline, Outcome, hold_auction
+from auction.engine import LOOK_ROWS_MAX, LOOK_ROWS_MIN, Deadline, Outcome, hold_auction, rehearse
 from auction.errors import AllocationMixed, PlacementNotOnPage, PlacementRepeated, PlacementUnknown, TooManySlots
 from auction.kernel import NO_CANDIDATE
 from auction.market import Market
@@ -334,12 +334,23 @@ class TestDeadline:
         world = World(large_source(3_000, product_count=300))
         ticks = iter(range(1, 10_000))
         soon = Deadline(NOW_MS, 3, lambda: next(ticks))
-        settings = Settings(scan_rows_between_clock_looks=4, candidates_per_slot=100)
+        settings = Settings(candidates_per_slot=100)
+        world.market.rows_between_looks = 4
         asked = request(Page(type="home"))
         outcome = hold_auction(asked, "auc_1", world.market, world.visitor(), world.spend, soon, 1, settings)
         assert outcome.is_partial
         assert outcome.candidate_count + outcome.lost_count < 20
         assert outcome.places[0].decisions
+
+    def test_how_many_offers_fit_between_two_looks_at_the_clock_is_measured(self) -> None:
+        rows: list[int] = []
+        for microseconds in (10, 20, 100_000):  # what an auction takes on a slower and slower machine
+            world = World(large_source(3_000, product_count=300))
+            now = iter(range(0, 10**12, microseconds * 1_000))
+            rehearse(world.market, SETTINGS, lambda now=now: next(now))
+            rows.append(world.market.rows_between_looks)
+        assert LOOK_ROWS_MIN == rows[2] < rows[1] < rows[0] <= LOOK_ROWS_MAX
+        assert rows[0] // 2 == rows[1]  # twice the time, half as many
 
     def test_a_reason_not_to_sell_leaves_the_organic_page(self) -> None:
         world = World(source(bids=[bid("bid_1", ["p1"])]))
