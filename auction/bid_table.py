@@ -36,6 +36,19 @@ from ledger.terms import ChargeOn
 PPM = 1_000_000
 SPARE_CODE_COUNT = 10_000  # codes nobody uses any more, before they are given out anew
 
+CODES = (
+    "products",
+    "campaign",
+    "audience",
+    "pattern",
+    "condition",
+    "negative",
+    "multiplier",
+    "categories",
+    "keywords",
+)
+
+Columns = Mapping[str, Int32s]  # the codes of bids, by name
 Key = TypeVar("Key")
 KeywordKey = tuple[str, str]  # match, and words joined by spaces
 
@@ -129,7 +142,7 @@ class BidTable:
         return len(self._bid_id)
 
     def apply(self, bids: Iterable[Bid]) -> None:
-        """Take over bids that are new or changed; archived ones leave."""
+        """Take over bids that are new or changed; archived ones leave. They may come in several parts."""
         for bid in bids:
             row = self._row.get(bid.bid_id)
             if row is None:
@@ -165,28 +178,29 @@ class BidTable:
         is_whole = bool(is_in.all())
         bids = every if is_whole else every[is_in]
         bid_id = self._bid_id if is_whole else [self._bid_id[row] for row in np.flatnonzero(is_in)]
+        codes = {name: np.ascontiguousarray(bids[name]) for name in CODES}  # quicker to go through, and often
         product = gather(
             lists_of([[product_row.get(name, NONE_ROW) for name in names] for names in self._products.keys]),
-            bids["products"],
+            codes["products"],
         )
-        targets, audience_row, brand_audience, pattern_row = self._targets(bids, product, product_brand, brand)
-        keyword_names = self._keyword_names(bids)
+        targets, audience_row, brand_audience, pattern_row = self._targets(codes, product, product_brand, brand)
+        keyword_names = self._keyword_names(codes)
         row_of_keyword = {name: row for row, name in enumerate(keyword_names)}
-        context_names, wishes = self._wishes(bids, row_of_keyword, placement_row)
+        context_names, wishes = self._wishes(codes, row_of_keyword, placement_row)
         row_of_bid = {name: row for row, name in enumerate(bid_id)} if self._frequency_caps else {}
         return CompiledBids(
             bid_id=bid_id,
             bid=bids,
             product=product,
-            campaign_row=_through(row_of_campaign, bids["campaign"]),
+            campaign_row=_through(row_of_campaign, codes["campaign"]),
             audience_row=audience_row,
             pattern_row=pattern_row,
             condition_row=wishes.row["condition"],
             negative_row=wishes.row["negative"],
             multiplier_row=wishes.row["multiplier"],
             brand_audience=brand_audience,
-            categories=self._named(bids, "categories", self._categories, category_row),
-            keywords=self._named(bids, "keywords", self._keywords, row_of_keyword),
+            categories=self._named(codes, "categories", self._categories, category_row),
+            keywords=self._named(codes, "keywords", self._keywords, row_of_keyword),
             targets=targets,
             keyword_names=keyword_names,
             context_names=context_names,
@@ -267,6 +281,8 @@ class BidTable:
         ]
         bids = self._bids[: len(self._bid_id)]
         for name, codes in columns:
+            if len(codes.keys) <= SPARE_CODE_COUNT:
+                continue
             used = _distinct(bids[name], len(codes.keys))
             if len(codes.keys) > 2 * len(used) + SPARE_CODE_COUNT:
                 bids[name] = _through(codes.keep_only(used), bids[name])
@@ -274,16 +290,16 @@ class BidTable:
     # --- what bids ask for -------------------------------------------------------------------------------------------
 
     def _targets(
-        self, bids: NDArray[np.void], product: Lists, product_brand: Int32s, brand: Sequence[str]
+        self, column: Columns, product: Lists, product_brand: Int32s, brand: Sequence[str]
     ) -> tuple[TargetsSpec, Int32s, dict[tuple[int, int], int], Int32s]:
-        used = _distinct(bids["audience"], len(self._audiences.keys))
+        used = _distinct(column["audience"], len(self._audiences.keys))
         asked = {int(code): msgspec.json.decode(self._audiences.keys[code], type=Audience) for code in used}
         of_brand = np.zeros(len(self._audiences.keys) + 1, bool)
         for code, audience in asked.items():
             of_brand[code] = needs_brand(audience)
         by_key = {self._audiences.keys[code]: audience for code, audience in asked.items() if not of_brand[code]}
         resolved: dict[tuple[int, int], bytes] = {}
-        for code, brand_row in _pairs(bids["audience"], of_brand, product, product_brand):
+        for code, brand_row in _pairs(column["audience"], of_brand, product, product_brand):
             named = resolve_brand(asked[code], brand[brand_row] if brand_row < len(brand) else "")
             resolved[code, brand_row] = _encode(named)
             by_key[resolved[code, brand_row]] = named
@@ -292,57 +308,57 @@ class BidTable:
         for code in asked:
             if not of_brand[code]:
                 row_of_code[code] = row_of[self._audiences.keys[code]]
-        patterns, row_of_pattern = _ranked(bids["pattern"], self._patterns)
+        patterns, row_of_pattern = _ranked(column["pattern"], self._patterns)
         spec = TargetsSpec(
             [by_key[key] for key in row_of],
             [msgspec.json.decode(key, type=NavigationPattern) for key in patterns],
         )
         return (
             spec,
-            _through(row_of_code, bids["audience"]),
+            _through(row_of_code, column["audience"]),
             {pair: row_of[key] for pair, key in resolved.items()},
-            _through(row_of_pattern, bids["pattern"]),
+            _through(row_of_pattern, column["pattern"]),
         )
 
-    def _keyword_names(self, bids: NDArray[np.void]) -> list[KeywordKey]:
+    def _keyword_names(self, column: Columns) -> list[KeywordKey]:
         names: set[KeywordKey] = set()
         for name, codes in (("keywords", self._keywords), ("negative", self._negatives)):
-            for code in _distinct(bids[name], len(codes.keys)):
+            for code in _distinct(column[name], len(codes.keys)):
                 names.update(codes.keys[code])
         return sorted(names)
 
     def _wishes(
-        self, bids: NDArray[np.void], row_of_keyword: Mapping[KeywordKey, int], placement_row: Mapping[str, int]
+        self, column: Columns, row_of_keyword: Mapping[KeywordKey, int], placement_row: Mapping[str, int]
     ) -> tuple[list[tuple[str, str]], "_Wishes"]:
         wishes = _Wishes()
-        conditions, row_of_condition = _ranked(bids["condition"], self._conditions)
+        conditions, row_of_condition = _ranked(column["condition"], self._conditions)
         contexts = [msgspec.json.decode(key, type=BidContext) for key in conditions]
         names = sorted({name for context in contexts for name in context_values(context)})
         row_of_name = {name: row for row, name in enumerate(names)}
         for context in contexts:
             wishes.add(condition_numbers(context, row_of_name))
-        wishes.set_row("condition", bids["condition"], row_of_condition, 0)
+        wishes.set_row("condition", column["condition"], row_of_condition, 0)
 
         begin = wishes.count
-        negatives, row_of_negative = _ranked(bids["negative"], self._negatives)
+        negatives, row_of_negative = _ranked(column["negative"], self._negatives)
         for keywords in negatives:
             wishes.add([row_of_keyword[keyword] for keyword in keywords])
-        wishes.set_row("negative", bids["negative"], row_of_negative, begin)
+        wishes.set_row("negative", column["negative"], row_of_negative, begin)
 
         begin = wishes.count
-        multipliers, row_of_multiplier = _ranked(bids["multiplier"], self._multipliers)
+        multipliers, row_of_multiplier = _ranked(column["multiplier"], self._multipliers)
         for factors in multipliers:
             known = sorted((placement_row[name], factor) for name, factor in factors if name in placement_row)
             wishes.add(list(chain.from_iterable(known)), max([PPM, *[factor for _, factor in known]]))
-        wishes.set_row("multiplier", bids["multiplier"], row_of_multiplier, begin)
+        wishes.set_row("multiplier", column["multiplier"], row_of_multiplier, begin)
         return names, wishes
 
-    def _named(self, bids: NDArray[np.void], name: str, codes: Codes[Any], row_of: Mapping[Any, int]) -> Lists:
+    def _named(self, column: Columns, name: str, codes: Codes[Any], row_of: Mapping[Any, int]) -> Lists:
         """Return, per bid, the rows of the names in its set."""
         rows: list[list[int]] = [[] for _ in codes.keys]
-        for code in _distinct(bids[name], len(codes.keys)):
+        for code in _distinct(column[name], len(codes.keys)):
             rows[code] = sorted(row_of[key] for key in codes.keys[code])
-        return gather(lists_of(rows), bids[name])
+        return gather(lists_of(rows), column[name])
 
 
 class _Wishes:

@@ -122,6 +122,10 @@ class SnapshotMaker:
                 del self._rules[rule.rule_id]
         self._bids.apply(source.bids)
 
+    def apply_bids(self, bids: Sequence[Bid]) -> None:
+        """Take over further bids of the same version; a million of them need not be in memory at once."""
+        self._bids.apply(bids)
+
     def make(self, quality_of: QualityOf = same_quality) -> Snapshot:
         """Return the snapshot of what there is.
 

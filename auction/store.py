@@ -5,7 +5,7 @@ thing as JSON in `body`, beside the columns one selects by, so that a hundred th
 decoding. Nothing is deleted: what is archived stays, so that every change can be followed by `change_seq`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -115,6 +115,8 @@ virtual_attributes = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("change_seq", sa.BigInteger, nullable=False),
 )
+
+BIDS_AT_ONCE = 20_000  # read and decoded together
 
 Kept = TypeVar("Kept")
 Row = dict[str, str | int]
@@ -458,11 +460,11 @@ def forget_weather(connection: Connection, retailer_id: str, before_ms: int) -> 
 
 
 def read_source(
-    connection: Connection, retailer_id: str, *, currency: str, time_zone: str, since: int = -1
+    connection: Connection, retailer_id: str, *, currency: str, time_zone: str, since: int = -1, with_bids: bool = True
 ) -> SnapshotSource:
     """Read everything the auction reads, or what changed after version `since` of it.
 
-    As of one version: the connection's own consistent view.
+    As of one version: the connection's own consistent view. Bids may be read apart, in parts (`read_bids`).
     """
     version = affinity_store.current_change_seq(connection, retailer_id)
     return SnapshotSource(
@@ -474,12 +476,26 @@ def read_source(
         placements=_decode_all(connection, retailer_id, placements, Placement),
         page_caps=list_page_caps(connection, retailer_id),
         campaigns=_decode_all(connection, retailer_id, campaigns, Campaign, _since(campaigns, since)),
-        bids=_decode_all(connection, retailer_id, bids, Bid, _since(bids, since)),
+        bids=[bid for some in read_bids(connection, retailer_id, since) for bid in some] if with_bids else [],
         rules=_decode_all(connection, retailer_id, rules, RetailerRule, _since(rules, since)),
         weather=_decode_all(connection, retailer_id, weather_hours, WeatherHour),
         virtual_attributes=_active_attributes(connection, retailer_id),
         bookings=_decode_all(connection, retailer_id, bookings, Booking, bookings.c.status == "active"),
     )
+
+
+def read_bids(
+    connection: Connection, retailer_id: str, since: int = -1, count_max: int = BIDS_AT_ONCE
+) -> Iterator[list[Bid]]:
+    """Yield the bids that changed after a version, at once, or all that are not archived, so many at a time."""
+    if since >= 0:  # found by when they changed; in the order of their ids, every bid would have to be looked at
+        yield _decode_all(connection, retailer_id, bids, Bid, _since(bids, since))
+        return
+    query = sa.select(bids.c.body).where(bids.c.retailer_id == retailer_id, _since(bids, since))
+    after: str | None = None
+    while some := _decode_page(connection, query, bids.c.bid_id, after, count_max, Bid):
+        yield some
+        after = some[-1].bid_id
 
 
 def _since(table: sa.Table, since: int) -> sa.ColumnElement[bool]:

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+from sqlalchemy.engine import Connection
 
 from affinity.store import current_change_seq
-from auction.builder import QualityOf, SnapshotMaker, SnapshotSource, same_quality
+from auction.builder import QualityOf, SnapshotMaker, same_quality
 from auction.errors import SnapshotRefused
 from auction.kernel import allocate_exactly_nb
 from auction.snapshot import Snapshot
-from auction.store import read_source
+from auction.store import read_bids, read_source
 from bidder_api.children import SnapshotNews
 from bidder_api.database import Database
 from bidder_api.store import Deployment
@@ -67,7 +68,7 @@ class SnapshotBuilder:
         if self._version < 0 and is_usable(self.path_of(version), day):
             self._version, self._day = version, day
             return SnapshotNews(version, str(self.path_of(version)))
-        self._maker.apply(self._read_changes())
+        self._database.read(self._take_over)
         snapshot = self._maker.make(self._quality_of)
         if snapshot.has_exact_pages:
             allocate_exactly_nb.warm()  # here and now, so that those who serve find it compiled
@@ -81,18 +82,20 @@ class SnapshotBuilder:
         """Return the file of a version."""
         return self._folder / f"{self._deployment.created_at_ms}-{version:015d}{SUFFIX}"
 
-    def _read_changes(self) -> SnapshotSource:
-        """Return what changed since the last time, or everything."""
-        changes = self._database.read(
-            lambda connection: read_source(
-                connection,
-                self._deployment.retailer_id,
-                currency=self._deployment.currency,
-                time_zone=self._deployment.time_zone,
-                since=self._maker.version,
-            )
+    def _take_over(self, connection: Connection) -> None:
+        """Hand the maker what changed since the last time, or everything."""
+        retailer_id, since = self._deployment.retailer_id, self._maker.version
+        changes = read_source(
+            connection,
+            retailer_id,
+            currency=self._deployment.currency,
+            time_zone=self._deployment.time_zone,
+            since=since,
+            with_bids=False,
         )
-        return msgspec.structs.replace(changes, read_at_ms=self._clock_ms())
+        for some in read_bids(connection, retailer_id, since):
+            self._maker.apply_bids(some)
+        self._maker.apply(msgspec.structs.replace(changes, read_at_ms=self._clock_ms()))  # last: it counts as done then
 
     def _forget_old(self, newest: Path) -> None:
         ours = sorted(path for path in self._folder.iterdir() if path.suffix == SUFFIX)
