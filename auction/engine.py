@@ -60,7 +60,8 @@ from ledger.terms import ChargeOn
 
 PAGE_COUNT_MAX = 1_024
 REHEARSAL_COUNT_MAX = 16  # placements a new snapshot is tried on
-LOOK_ROWS_MIN, LOOK_ROWS_MAX = 64, 8_192  # offers between two looks at the clock
+REHEARSAL_TRIES = 5
+LOOK_ROWS_MIN, LOOK_ROWS_MAX = 512, 8_192  # offers between two looks at the clock
 NO_TARGETS = compile_targets([], [])
 _CHARGES = {CLICK: ChargeOn.CLICK, IMPRESSION: ChargeOn.IMPRESSION}
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
@@ -265,11 +266,13 @@ def rehearse(market: Market, settings: Settings, clock_ns: Callable[[], int] = t
             page=Page(type=cast(PageType, placement.page_types[0])),
             placements=[RequestPlacement(placement_id=placement.placement_id)],
         )
-        for _ in range(2):  # the first time fetches what the second finds
+        nobody, now_ms = anonymous_view(NO_TARGETS), market.snapshot.names.read_at_ms
+        tries_ns: list[int] = []
+        for _ in range(REHEARSAL_TRIES):  # the first ones fetch what the others find, and any may be interrupted
             began_ns = clock_ns()
-            nobody, now_ms = anonymous_view(NO_TARGETS), market.snapshot.names.read_at_ms
             outcome = hold_auction(request, "rehearsal", market, nobody, spend, no_deadline(now_ms), 0, settings)
-        took_ns += clock_ns() - began_ns
+            tries_ns.append(clock_ns() - began_ns)
+        took_ns += min(tries_ns)
         looked_at += outcome.candidate_count + outcome.lost_count
     if looked_at:
         rows = settings.clock_look_interval_us * 1_000 * looked_at // max(took_ns, 1)

@@ -91,7 +91,7 @@ class BeaconKeys:
         self._sealing_id = sealing_id
         self._ciphers: dict[tuple[int, int], AESGCM] = {}
         self._count = secrets.randbits(48) if first_count is None else first_count
-        self._packed: dict[tuple[str | None, str | None, str | None, str, str], tuple[int, bytes]] = {}
+        self._packed: dict[tuple[str | None, str | None, str | None, str], tuple[int, bytes]] = {}
         self._auction_id: str | None = None  # the one that was packed last
         self._auction = (_ABSENT, b"")
         self._unpacked: dict[bytes, str] = {}
@@ -183,7 +183,7 @@ class BeaconKeys:
         auction_id = terms.auction_id
         if auction_id != self._auction_id:  # a page's tokens come one after the other
             self._auction_id, self._auction = auction_id, _pack_id(auction_id, "auc_")
-        names = terms.advertiser_id, terms.campaign_id, terms.bid_id, terms.placement_id, terms.product_id
+        names = terms.advertiser_id, terms.campaign_id, terms.bid_id, terms.placement_id
         packed = self._packed.get(names)
         if packed is None:
             if len(self._packed) >= _CACHED_ID_COUNT_MAX:
@@ -191,6 +191,7 @@ class BeaconKeys:
             packed = self._packed[names] = _pack_names(*names)
         auction_form, auction = self._auction
         forms, rest = packed
+        rest += _prefixed(terms.product_id)
         flags = _SPONSORED if terms.is_sponsored else 0
         if charge_on is not None:
             flags |= _CHARGED | _ON_CLICK if charge_on is ChargeOn.CLICK else _CHARGED
@@ -209,14 +210,14 @@ class BeaconKeys:
 
 
 def _pack_names(
-    advertiser_id: str | None, campaign_id: str | None, bid_id: str | None, placement_id: str, product_id: str
+    advertiser_id: str | None, campaign_id: str | None, bid_id: str | None, placement_id: str
 ) -> tuple[int, bytes]:
-    """Return how a bid's ids are written, and the bytes of them, the placement and the product."""
+    """Return how a bid's ids are written, and the bytes of them and of the placement."""
     forms, parts = 0, b""
     for text, prefix in ((advertiser_id, "adv_"), (campaign_id, "cmp_"), (bid_id, "bid_")):
         form, packed = _pack_id(text, prefix)
         forms, parts = forms << 2 | form, parts + packed
-    return forms, parts + _prefixed(placement_id) + _prefixed(product_id)
+    return forms, parts + _prefixed(placement_id)
 
 
 def _pack_id(text: str | None, prefix: str) -> tuple[int, bytes]:

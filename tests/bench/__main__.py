@@ -1,17 +1,18 @@
 """Print every figure of the README's table: `make bench`. Each ratio is measured side by side in one run.
 
-The files can be run one by one too: `python -m tests.bench.bench_auction`, `…bench_kernel`, `…bench_affinity`,
-`…bench_ledger`, `…bench_pacing`.
+The files can be run one by one too: `python -m tests.bench.bench_auction`, `…bench_fills`, `…bench_kernel`,
+`…bench_affinity`, `…bench_ledger`, `…bench_pacing`.
 """
 
 import os
 import platform
 import sys
 
-from tests.bench import bench_affinity, bench_auction, bench_kernel, bench_ledger, bench_pacing
+from tests.bench import bench_affinity, bench_auction, bench_fills, bench_kernel, bench_ledger, bench_pacing
 
 PARTS = {
-    "Deciding a page, and POST /v1/fills beside a bare route": bench_auction.main,
+    "Deciding a page": bench_auction.main,
+    "POST /v1/fills beside bare routes": bench_fills.main,
     "The auction's kernel alone": bench_kernel.main,
     "Navigation and affinity": bench_affinity.main,
     "Billing events made durable": bench_ledger.main,
