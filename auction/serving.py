@@ -366,106 +366,73 @@ class SlotServer:
         return SlotResponse(held.auction_id, version, experiment_id, held.variant, outcome.is_partial, places)
 
     def _paid_fill(self, held: _Held, placement_id: str, decision: Decision) -> Fill:
-        snapshot = held.market.snapshot
-        offer = held.market.offer_facts(decision.offer_row)
-        product_id = snapshot.product_id[decision.product_row]
-        price = decision.price_micros
-        token = self._seal(
-            ChargeTerms(
-                held.auction_id,
-                placement_id,
-                decision.slot_position,
-                product_id,
-                True,
-                offer.advertiser_id,
-                offer.campaign_id,
-                offer.bid_id,
-                decision.charge_on,
-                Micros(price),
-                decision.quality_ppm,
-                held.visitor.pseudonym,
-                held.variant,
-                held.now_ms,
-            )
+        market, price = held.market, decision.price_micros
+        offer = market.offer_facts(decision.offer_row)
+        token = self._promise(
+            held, placement_id, decision, offer.advertiser_id, offer.campaign_id, offer.bid_id, decision.charge_on
         )
         expected = price * decision.quality_ppm / PPM if decision.charge_on is ChargeOn.CLICK else float(price)
         held.spend.add_pending(offer.campaign_row, expected, price)
-        if held.is_known and (offer.has_frequency_cap or placement_id in held.market.visitor_limits):
+        if held.is_known and (offer.has_frequency_cap or placement_id in market.visitor_limits):
             bid_id = offer.bid_id if offer.has_frequency_cap else ""
             self.visitors.note_served(held.visitor.pseudonym, bid_id, held.now_ms, placement_id, decision.slot_position)
         return Fill(
             decision.slot_position,
-            product_id,
+            market.snapshot.product_id[decision.product_row],
             True,
             offer.advertiser_id,
             offer.campaign_id,
             offer.bid_id,
             decision.charge_on,
             price,
-            snapshot.currency,
+            market.snapshot.currency,
             token,
-            self._disclosure(offer.advertiser_row, decision.product_row, int(offer.is_personal), held.market),
+            self._disclosure(offer.advertiser_row, decision.product_row, int(offer.is_personal), market),
         )
 
     def _booked_fill(self, held: _Held, placement_id: str, decision: Decision, booked: BookedSlot) -> Fill:
         """Return the fill of a booking: sponsored, but no event of it is charged, so that it carries no price."""
-        snapshot = held.market.snapshot
+        snapshot, position = held.market.snapshot, decision.slot_position
         product_id = snapshot.product_id[decision.product_row]
-        advertiser_id = snapshot.advertiser_id[booked.advertiser_row]
-        token = self._seal(
-            ChargeTerms(
-                held.auction_id,
-                placement_id,
-                decision.slot_position,
-                product_id,
-                True,
-                advertiser_id,
-                None,
-                booked.booking_id,
-                None,
-                Micros(0),
-                decision.quality_ppm,
-                held.visitor.pseudonym,
-                held.variant,
-                held.now_ms,
-            )
-        )
+        advertiser_id, booking_id = snapshot.advertiser_id[booked.advertiser_row], booked.booking_id
+        token = self._promise(held, placement_id, decision, advertiser_id, None, booking_id, None)
         disclosure = self._disclosure(booked.advertiser_row, decision.product_row, BOOKED, held.market)
-        return Fill(
-            decision.slot_position,
-            product_id,
-            True,
-            advertiser_id,
-            None,
-            booked.booking_id,
-            None,
-            None,
-            None,
-            token,
-            disclosure,
-        )
+        return Fill(position, product_id, True, advertiser_id, None, booking_id, None, None, None, token, disclosure)
 
     def _organic_fill(self, held: _Held, placement_id: str, decision: Decision) -> Fill:
         product_id = held.market.snapshot.product_id[decision.product_row]
-        token = self._seal(
+        token = self._promise(held, placement_id, decision, None, None, None, None)
+        return Fill(decision.slot_position, product_id, False, None, None, None, None, None, None, token, None)
+
+    def _promise(
+        self,
+        held: _Held,
+        placement_id: str,
+        decision: Decision,
+        advertiser_id: str | None,
+        campaign_id: str | None,
+        bid_id: str | None,
+        charge_on: ChargeOn | None,
+    ) -> str:
+        """Return the token of a fill; sponsored is what an advertiser stands behind, charged what has a basis."""
+        return self._seal(
             ChargeTerms(
                 held.auction_id,
                 placement_id,
                 decision.slot_position,
-                product_id,
-                False,
-                None,
-                None,
-                None,
-                None,
-                Micros(0),
+                held.market.snapshot.product_id[decision.product_row],
+                advertiser_id is not None,
+                advertiser_id,
+                campaign_id,
+                bid_id,
+                charge_on,
+                Micros(0 if charge_on is None else decision.price_micros),
                 decision.quality_ppm,
                 held.visitor.pseudonym,
                 held.variant,
                 held.now_ms,
             )
         )
-        return Fill(decision.slot_position, product_id, False, None, None, None, None, None, None, token, None)
 
     def _disclosure(self, advertiser_row: int, product_row: int, basis: int, market: Market) -> Disclosure:
         key = (advertiser_row, product_row, basis)
