@@ -1334,8 +1334,14 @@ def _take_out(
     steps_left: Int64s,
     at: Int,
 ) -> bool:
-    """Turn the best page into the best one without a candidate that stands on it; False where the steps ran out."""
+    """Turn the best page into the best one without a candidate; False where the steps ran out.
+
+    It need not stand on the page: who was taken out before it may have been what held its place.
+    """
     slot = row_slot[at]
+    if slot < 0:
+        is_out[at] = 1
+        return True
     nowhere: Int = np.int64(-1)
     if not _search(net, leaf, is_out, tree, slot_row, row_slot, frozen, nowhere, slot, node_way, slot_way, steps_left):
         return False
@@ -1740,11 +1746,8 @@ def _find_steps(
     """
     slot_count = attention.size
     nowhere: Int = np.int64(-1)
-    if row_slot[at] >= 0 and not _take_out(
-        net, leaf, is_out, tree, slot_row, row_slot, frozen, node_way, slot_way, steps_left, at
-    ):
+    if not _take_out(net, leaf, is_out, tree, slot_row, row_slot, frozen, node_way, slot_way, steps_left, at):
         return False
-    is_out[at] = 1
     if not _search(
         net, leaf, is_out, tree, slot_row, row_slot, frozen, leaf[at], nowhere, node_way, slot_way, steps_left
     ):
