@@ -12,6 +12,10 @@ class Settings(Struct, frozen=True, kw_only=True):
             are fetched while they could still change the answer.
         clock_look_interval_us: about how many microseconds of looking at offers pass between two looks at the clock;
             how many offers that is, is measured on each snapshot.
+        exact_steps_max: looks at a pair of candidate and slot that filling for the most worth may take; a page that
+            needs more is filled greedily.
+        exact_steps_per_us: such looks this machine makes in a µs; from them and the time left follows how many are
+            begun.
         deadline_reserve_us: microseconds of `tmax_ms` kept for minting beacons and writing the answer.
         organic_click_value_micros: what a click on an organic product is worth to the merchant, in micros; times its
             quality it is the product's value on a merchandised page.
