@@ -108,15 +108,24 @@ class ProductBook:
 
 
 class CurrentModel:
-    """The model snapshots are bound to; another one counts from the next binding on."""
+    """The model snapshots are bound to; another one counts from the next binding on.
+
+    While neither model nor products change, which is so when only bids do, snapshots share one binding.
+    """
 
     def __init__(self) -> None:
         self.path: Path | None = None
         self.bind: BindModel = neutral_model
+        self._bound: tuple[BindModel, BoundModel] | None = None
 
     def __call__(self, product_ids: Sequence[str]) -> BoundModel:
         """Return the current model, bound to products."""
-        return self.bind(product_ids)
+        bind, before = self.bind, self._bound
+        if before is not None and before[0] == bind and before[1].product_ids == list(product_ids):
+            return before[1]
+        bound = bind(product_ids)
+        self._bound = bind, bound
+        return bound
 
 
 class IntakeProxy:

@@ -6,10 +6,11 @@ import pytest
 import sqlalchemy as sa
 
 from affinity.catalog import Product
+from affinity.model import neutral_model
 from affinity.profile import ProfileDraft
 from affinity.store import put_profile
 from bidder_api.database import Database
-from bidder_api.serving import ProductBook
+from bidder_api.serving import CurrentModel, ProductBook
 from ledger import store as ledger_store
 from ledger.errors import LedgerUnavailable
 from tests.bidder_api.world import NOW_MS, ORIGIN, RETAILER, World, world_over
@@ -249,3 +250,13 @@ def test_a_product_keeps_its_place_among_prices_until_the_next_start() -> None:
     book.apply([Product(product_id="a", product_type="A", price_micros=2, link="https://x.example/a")], 2)
     assert (book.facts["a"].price_rank, book.facts["a"].price_micros) == (1.0, 2)
     assert (book.link("a"), book.change_seq) == ("https://x.example/a", 2)
+
+
+def test_snapshots_share_a_binding_until_model_or_products_change() -> None:
+    model = CurrentModel()
+    first = model(["a", "b"])
+    assert model(["a", "b"]) is first
+    assert model(["b", "a"]).product_ids == ["b", "a"]
+    again = model(["a", "b"])
+    model.bind = lambda product_ids: neutral_model(product_ids)
+    assert model(["a", "b"]) is not again
