@@ -187,6 +187,12 @@ def rename_advertiser(connection: Connection, retailer_id: str, advertiser_id: s
     return bool(connection.execute(advertisers.update().where(*is_it).values(name=name)).rowcount)
 
 
+def has_advertiser(connection: Connection, retailer_id: str, advertiser_id: str) -> bool:
+    """Say whether there is such an advertiser."""
+    is_it = (advertisers.c.retailer_id == retailer_id, advertisers.c.advertiser_id == advertiser_id)
+    return connection.execute(sa.select(advertisers.c.advertiser_id).where(*is_it)).first() is not None
+
+
 def list_advertisers(connection: Connection, retailer_id: str) -> list[tuple[str, str]]:
     """Return (advertiser id, name) of every advertiser, in the order of the ids."""
     query = sa.select(advertisers.c.advertiser_id, advertisers.c.name).where(advertisers.c.retailer_id == retailer_id)
@@ -238,11 +244,7 @@ def apply_product_changes(
 
     Changes of one product apply in the order given.
     """
-    found: dict[str, Product] = {}
-    for some in _chunks(sorted({change.product_id for change in changes})):
-        query = sa.select(products.c.body).where(products.c.retailer_id == retailer_id, products.c.product_id.in_(some))
-        for product in _decode_list(connection.execute(query).scalars(), Product):
-            found[product.product_id] = product
+    found = get_products(connection, retailer_id, [change.product_id for change in changes])
     unknown: list[str] = []
     for change in changes:
         known = found.get(change.product_id)
@@ -271,6 +273,16 @@ def get_product(connection: Connection, retailer_id: str, product_id: str) -> Pr
     return None if body is None else msgspec.json.decode(body, type=Product)
 
 
+def get_products(connection: Connection, retailer_id: str, product_ids: Iterable[str]) -> dict[str, Product]:
+    """Return those of the products that are there, by id."""
+    found: dict[str, Product] = {}
+    for some in _chunks(sorted(set(product_ids))):
+        query = sa.select(products.c.body).where(products.c.retailer_id == retailer_id, products.c.product_id.in_(some))
+        for product in _decode_list(connection.execute(query).scalars().all(), Product):
+            found[product.product_id] = product
+    return found
+
+
 def list_products(
     connection: Connection, retailer_id: str, after: str | None = None, limit: int = 100
 ) -> list[Product]:
@@ -278,7 +290,7 @@ def list_products(
     query = sa.select(products.c.body).where(products.c.retailer_id == retailer_id)
     if after is not None:
         query = query.where(products.c.product_id > after)
-    return _decode_list(connection.execute(query.order_by(products.c.product_id).limit(limit)).scalars(), Product)
+    return _decode_list(connection.execute(query.order_by(products.c.product_id).limit(limit)).scalars().all(), Product)
 
 
 def read_products_changed(connection: Connection, retailer_id: str, since_seq: int = -1) -> list[Product]:
@@ -286,7 +298,7 @@ def read_products_changed(connection: Connection, retailer_id: str, since_seq: i
     query = sa.select(products.c.body).where(products.c.retailer_id == retailer_id)
     if since_seq >= 0:
         query = query.where(products.c.change_seq > since_seq)
-    return _decode_list(connection.execute(query.order_by(products.c.product_id)).scalars(), Product)
+    return _decode_list(connection.execute(query.order_by(products.c.product_id)).scalars().all(), Product)
 
 
 def count_products(connection: Connection, retailer_id: str) -> int:
@@ -327,7 +339,7 @@ def list_entitled_products(
     )
     if after is not None:
         query = query.where(products.c.product_id > after)
-    return _decode_list(connection.execute(query.order_by(products.c.product_id).limit(limit)).scalars(), Product)
+    return _decode_list(connection.execute(query.order_by(products.c.product_id).limit(limit)).scalars().all(), Product)
 
 
 def known_categories(connection: Connection, retailer_id: str, named: Iterable[str] | None = None) -> set[str]:
@@ -673,7 +685,7 @@ def _list_saved(
         query = query.where(table.c.status != "archived")
     if after is not None:
         query = query.where(key > after)
-    return _decode_list(connection.execute(query.order_by(key).limit(limit)).scalars(), kind)
+    return _decode_list(connection.execute(query.order_by(key).limit(limit)).scalars().all(), kind)
 
 
 def _fix_product_attribute_types(connection: Connection, retailer_id: str, new_products: Iterable[Product]) -> None:

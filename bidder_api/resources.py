@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import fields
 from sqlalchemy.engine import Connection
 
-from affinity.store import list_advertisers
+from affinity.store import has_advertiser
 from bidder_api.access import Caller, Role
 from bidder_api.call import Call
 from bidder_api.errors import Invalid, Refused
@@ -132,7 +132,7 @@ def own_advertiser(connection: Connection, call: Call, named: str | None) -> str
     is_known = (
         named in caller.advertiser_ids
         if caller.role == Role.AGENCY
-        else named in dict(list_advertisers(connection, call.retailer_id))
+        else has_advertiser(connection, call.retailer_id, named)
     )
     if not is_known:
         raise Invalid("advertiser_unknown", f"there is no advertiser {named!r}", "/advertiser_id")

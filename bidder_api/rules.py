@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 from sqlalchemy.engine import Connection
 
-from affinity.store import get_product, next_change_seq, read_attribute_types
+from affinity.store import get_product, get_products, next_change_seq, read_attribute_types
 from auction.campaign import TemperatureRange
 from auction.conflicts import RuleConflict, Surroundings, conflicts_of
 from auction.placement import Floors
@@ -225,12 +225,13 @@ def _checked(connection: Connection, call: Call, rule: RetailerRule) -> CheckedR
     if rule.stage != "archived":
         live = list_rules(connection, call.retailer_id, None, RULE_COUNT_MAX, stage="live")
         others = [one for one in live if one.rule_id != rule.rule_id]
-        pinned = {one.effect.pin.product_id for one in (rule, *others) if one.effect.pin is not None}
-        products = {name: get_product(connection, call.retailer_id, name) for name in pinned}
+        keeps_out = rule.effect.exclude or rule.effect.require  # which others pin matters to such a rule alone
+        pinning = (rule, *others) if keeps_out else (rule,)
+        pinned = {one.effect.pin.product_id for one in pinning if one.effect.pin is not None}
         around = Surroundings(
             placements=list_placements(connection, call.retailer_id, None, RULE_COUNT_MAX),
             bookings=list_bookings(connection, call.retailer_id, None, RULE_COUNT_MAX, status="active"),
-            products={name: product for name, product in products.items() if product is not None},
+            products=get_products(connection, call.retailer_id, pinned),
             attributes=list_virtual_attributes(connection, call.retailer_id, None, RULE_COUNT_MAX, status="active"),
             now_ms=call.now_ms,
         )

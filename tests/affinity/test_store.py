@@ -47,6 +47,9 @@ def test_a_product_comes_back_as_it_was_set(database: Database) -> None:
     put(database, product)
     assert database.read(lambda c: store.get_product(c, R, product.product_id)) == product
     assert database.read(lambda c: store.get_product(c, "other", product.product_id)) is None
+    some = [product.product_id, "gone", product.product_id]
+    assert database.read(lambda c: store.get_products(c, R, some)) == {product.product_id: product}
+    assert database.read(lambda c: store.get_products(c, "other", some)) == {}
     assert database.read(lambda c: store.known_categories(c, R)) == {"A", "A > B"}
     assert database.read(lambda c: store.known_categories(c, R, ["A", "C"])) == {"A"}
 
@@ -59,6 +62,11 @@ def test_every_entitled_advertiser_may_bid_and_nobody_else(database: Database) -
     put(database, Product(product_id="p1", advertiser_ids=["seller"]))
     assert entitled("brand") == set()
     assert database.read(lambda c: store.list_advertisers(c, R)) == [("brand", "brand"), ("seller", "seller")]
+    known = [
+        database.read(lambda c, one=one: store.has_advertiser(c, *one))
+        for one in ((R, "brand"), (R, "b"), ("x", "brand"))
+    ]
+    assert known == [True, False, False]
     found = database.read(lambda c: store.list_entitled_products(c, R, "seller"))
     assert [product.product_id for product in found] == ["p1"]
 
