@@ -104,6 +104,7 @@ class Market:
         visitor_limits: placement id to what it may show one visitor, where that is limited.
         scratch: working memory of the auction being held.
         rows_between_looks: offers looked at between two looks at the clock, see `rehearse` in engine.py.
+        measured_offer_count: offers there were when that was measured, 0 where it never was.
         pages: slots and caps of pages laid out before (engine.py), and their bytes for receipts.
     """
 
@@ -159,6 +160,7 @@ class Market:
         }
         self.scratch = Scratch(snapshot)
         self.rows_between_looks = ROWS_BETWEEN_LOOKS
+        self.measured_offer_count = 0
         self.pages: dict[tuple[object, ...], tuple[PageArrays, PageBook, list[bytes]]] = {}
         self._forecast = Forecast(snapshot.names.weather) if snapshot.names.weather else None
         self.bookings = _booked_slots(snapshot)
@@ -166,6 +168,15 @@ class Market:
         self._filters: dict[bytes, Bytes] = {}
         self._facts: dict[int, OfferFacts] = {}
         self._orders: dict[tuple[int, tuple[int, ...]], Int32s] = {}
+
+    def go_on_from(self, before: "Market") -> None:
+        """Keep what was found out over an earlier market, as far as it holds here too."""
+        self.rows_between_looks, self.measured_offer_count = before.rows_between_looks, before.measured_offer_count
+        columns, columns_before = self.snapshot.columns, before.snapshot.columns
+        names = (columns.product_id_start, columns_before.product_id_start)
+        letters = (columns.product_id_letters, columns_before.product_id_letters)
+        if np.array_equal(*names) and np.array_equal(*letters):
+            self.rules.go_on_from(before.rules)
 
     def facts_of(self, context: Mapping[str, Any], now_ms: int) -> Mapping[str, Any]:
         """Return a request's context, completed with the weather of its region where it says none."""

@@ -178,7 +178,7 @@ class RuleBook:
         time_zone: str,
     ) -> None:
         self._rules = rules
-        self._target_bits = target_bits
+        self._target_bits, self._value_micros, self._time_zone = target_bits, value_micros, time_zone
         giving = [row for row, rule in enumerate(rules) if rule.effect.value is not None]
         self._value_of = dict(zip(giving, value_micros, strict=True))
         self._product_row = product_row
@@ -186,6 +186,16 @@ class RuleBook:
         self._plan_count_max = max(8, PLAN_BYTES_MAX // (EFFECT.itemsize * max(1, len(product_row))))
         self._questions = Questions(rules, time_zone)
         self._asks_category = any(rule.scope.categories for rule in rules)
+
+    def go_on_from(self, before: "RuleBook") -> None:
+        """Keep the plans of an earlier book over the same products, if it has the same rules and means the same."""
+        if (
+            self._rules == before._rules
+            and self._time_zone == before._time_zone
+            and np.array_equal(self._target_bits, before._target_bits)
+            and np.array_equal(self._value_micros, before._value_micros)
+        ):
+            self._plans = dict(before._plans)
 
     def ask(self, context: Mapping[str, Any], segments: frozenset[str], now_ms: int) -> Situation:
         """Return what the rules want to know of a request, the same for all its placements."""

@@ -157,6 +157,8 @@ class SlotServer:
         is_same = before is not None and before.market.snapshot.targets_spec == spec
         targets = before.targets if before is not None and is_same else compile_targets(spec.audiences, spec.patterns)
         market = Market(snapshot, self._bind_model(snapshot.product_id))
+        if before is not None:
+            market.go_on_from(before.market)
         rehearse(market, self.settings, self.clock_ns)
         return Served(market, targets)
 

@@ -1,6 +1,6 @@
 """What an answer carries and leaves behind: beacons, disclosure, counters, variants; nothing without consent."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -13,10 +13,11 @@ from auction.campaign import FrequencyCap
 from auction.errors import NotReady
 from auction.placement import Floors
 from auction.request import Page, RequestPlacement
+from auction.retailer_rule import Effect, Pin, Target
 from auction.settings import Settings
 from ledger.terms import NO_VISITOR, ChargeOn
 from tests.auction.servers import Served
-from tests.auction.worlds import NOW, bid, campaign, placement, product, request, source
+from tests.auction.worlds import NOW, bid, campaign, placement, product, request, rule, source
 
 YES = Consent(personalised=True)
 
@@ -207,3 +208,66 @@ def test_many_placements_are_filled_as_one_page() -> None:
 
 def viewed(visitor_id: str, product_id: str) -> NavigationEvent:
     return NavigationEvent(visitor_id=visitor_id, action=Action.VIEW_ITEM, occurred_at=NOW, product_id=product_id)
+
+
+class TestSnapshots:
+    """A swap keeps what still holds, and nothing else."""
+
+    BASE: ClassVar[dict[str, Any]] = {
+        "placements": [placement(slot_count=1)],
+        "rules": [rule("rul_1", Effect(boost=3.0), Target(field="product_id", equals="p3"))],
+    }
+
+    def shown(self, served: Served) -> list[str]:
+        return only(served.fill(request(mode="merchandised")))
+
+    def test_plans_of_rules_outlive_a_swap_in_which_only_bids_changed(self) -> None:
+        served = Served(source(**self.BASE))
+        assert self.shown(served) == ["p3"]
+        plans = dict(served.server.market.rules._plans)
+        assert plans
+        served.server.swap(build_snapshot(source(**self.BASE, version=8, bids=[bid("bid_1", ["p1"], 9_000_000)])))
+        assert served.server.market.rules._plans.items() >= plans.items()
+        assert self.shown(served) == ["p1"]
+
+    @pytest.mark.parametrize(
+        ("changed", "shown"),
+        [
+            ({"rules": [rule("rul_1", Effect(boost=3.0), Target(field="product_id", equals="p4"))]}, "p4"),
+            ({"products": [product(f"p{number}") for number in range(2, 9)]}, "p3"),
+            ({"products": [product(f"a{number}") for number in range(1, 9)] + [product("p3")]}, "p3"),
+        ],
+    )
+    def test_other_rules_or_products_are_planned_anew(self, changed: dict[str, Any], shown: str) -> None:
+        served = Served(source(**self.BASE))
+        assert self.shown(served) == ["p3"]
+        served.server.swap(build_snapshot(source(**self.BASE | changed, version=8)))
+        assert self.shown(served) == [shown]
+
+    def test_a_pin_finds_its_product_among_others(self) -> None:
+        base = self.BASE | {"rules": [rule("rul_1", Effect(pin=Pin(product_id="p3", slot_position=1)))]}
+        served = Served(source(**base))
+        assert self.shown(served) == ["p3"]
+        products = [product(name) for name in ("a1", "p1", "p2", "p3", "p4", "p5")]  # as many, in other rows
+        served.server.swap(build_snapshot(source(**base, products=products, version=8)))
+        assert self.shown(served) == ["p3"]
+
+    def test_a_target_that_means_other_products_now_is_planned_anew(self) -> None:
+        rules = [rule("rul_1", Effect(boost=3.0), Target(field="on_promotion", equals=True))]
+        products = [product(f"p{number}") for number in range(1, 7)]
+        products[3] = product("p4", sale_price_micros=1_000_000)
+        served = Served(source(**self.BASE | {"rules": rules}, products=products))
+        assert self.shown(served) == ["p4"]
+        products[3:5] = [product("p4"), product("p5", sale_price_micros=1_000_000)]
+        served.server.swap(build_snapshot(source(**self.BASE | {"rules": rules}, products=products, version=8)))
+        assert self.shown(served) == ["p5"]
+
+    def test_how_long_an_offer_takes_is_measured_again_when_there_are_many_more(self) -> None:
+        few = [bid(f"bid_{number}", ["p1"]) for number in range(4)]
+        served = Served(source(bids=few))
+        assert served.server.market.measured_offer_count == 4
+        served.server.swap(build_snapshot(source(bids=[*few, bid("bid_5", ["p2"])], version=8)))
+        assert served.server.market.measured_offer_count == 4
+        more = [bid(f"bid_{number}", ["p1"]) for number in range(9)]
+        served.server.swap(build_snapshot(source(bids=more, version=9)))
+        assert served.server.market.measured_offer_count == 9
