@@ -24,6 +24,7 @@ from bidder_api.settings import AllSettings
 from bidder_api.store import Deployment
 
 POLL_INTERVAL_S = 0.1  # how often the builder looks at the change sequence
+REST_MAX_S = 0.5  # while changes go on, it rests as long as it worked, but no longer: others want the processor too
 FAILURE_PAUSE_S = 1.0
 SOCKET_NAME = "ledger.sock"
 STOP_WITHIN_S = 10.0
@@ -139,7 +140,9 @@ def build_snapshots(errand: Errand) -> int:
             news, pause_s = SnapshotNews(-1, failure=f"{type(failure).__name__}: {failure}"), FAILURE_PAUSE_S
         if news is not None:
             if news.path is not None:
-                log.info("snapshot_built", version=news.version, seconds=round(time.perf_counter() - began, 4))
+                took_s = time.perf_counter() - began
+                pause_s = min(max(POLL_INTERVAL_S, took_s), REST_MAX_S)
+                log.info("snapshot_built", version=news.version, seconds=round(took_s, 4))
             tell(news)
     database.close()
     return 0

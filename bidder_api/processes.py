@@ -8,7 +8,7 @@ import asyncio
 import fcntl
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -116,6 +116,26 @@ def run(server: DrainingServer, ending: Ending) -> None:
         ending.fail(failure.code if isinstance(failure.code, int) else 1)
 
 
+class OneAtATime:
+    """Hands news of snapshots on, one after the other.
+
+    While one is being taken up others may come: of those the newest alone is handed on, since the files of older ones
+    go, and nobody would serve from them for long.
+    """
+
+    def __init__(self, hear: Callable[[SnapshotNews], Awaitable[None]]) -> None:
+        self._hear = hear
+        self._busy = asyncio.Lock()
+        self._newest = -1
+
+    async def hear(self, news: SnapshotNews) -> None:
+        """Hand news on when it is their turn; failures always."""
+        self._newest = max(self._newest, news.version)
+        async with self._busy:
+            if news.path is None or news.version == self._newest:
+                await self._hear(news)
+
+
 class Builder:
     """The snapshot builder's process; started again when it ends before we do, since auctions go on without it."""
 
@@ -130,16 +150,11 @@ class Builder:
 
     def tell(self, serving: "object", loop: asyncio.AbstractEventLoop) -> None:
         """Tell what is heard from now on, and the last of what was heard before, to the serving parts."""
-        hear = serving.hear  # type: ignore[attr-defined]
-        busy = asyncio.Lock()
-
-        async def in_turn(news: SnapshotNews) -> None:
-            async with busy:
-                await hear(news)
+        turn = OneAtATime(serving.hear)  # type: ignore[attr-defined]
 
         def told(news: SnapshotNews) -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(lambda: loop.create_task(in_turn(news)))
+                loop.call_soon_threadsafe(lambda: loop.create_task(turn.hear(news)))
 
         with self._lock:
             self._told = told

@@ -1,5 +1,6 @@
 """`endcap serve` as processes: live soon, alone in its folder, ended in order, and never without a writer."""
 
+import asyncio
 import os
 import signal
 import time
@@ -9,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from bidder_api.children import Errand, decode_errand, encode_errand
+from bidder_api.children import Errand, SnapshotNews, decode_errand, encode_errand
 from bidder_api.deployment import NotServable
-from bidder_api.processes import socket_path_in
+from bidder_api.processes import OneAtATime, socket_path_in
 from bidder_api.settings import AllSettings, Settings
 from bidder_api.store import Deployment
 from tests.server import RunningServer, ok
@@ -140,3 +141,20 @@ def test_an_errand_survives_the_way_to_a_child(tmp_path: Path) -> None:
 def test_a_folder_too_deep_for_a_socket_is_refused_beforehand() -> None:
     with pytest.raises(NotServable, match="too long for a Unix socket"):
         socket_path_in(Path("/" + "x" * 120))
+
+
+def test_of_snapshots_that_came_while_one_was_taken_up_only_the_newest_is() -> None:
+    taken: list[int] = []
+
+    async def take(news: SnapshotNews) -> None:
+        await asyncio.sleep(0.01)
+        taken.append(news.version)
+
+    async def come() -> None:
+        turn = OneAtATime(take)
+        news = [SnapshotNews(version, str(version)) for version in (1, 2, 3)]
+        await asyncio.gather(*map(turn.hear, [*news, SnapshotNews(-1, failure="full disk"), SnapshotNews(4, "4")]))
+        await turn.hear(SnapshotNews(4, "4, of the next day"))
+
+    asyncio.run(come())
+    assert taken == [1, -1, 4, 4]
