@@ -44,7 +44,7 @@ LAST_DAY_OF_DATA = date(2018, 1, 1)
 
 
 def load(settings: AllSettings, database: Database, deployment: Deployment, today: date, console: Console) -> None:
-    """Import the shipped files with their dates moved to the present, name the brands, and train the model.
+    """Import the shipped files with their dates moved to the present, and name the brands.
 
     Raises:
         DemoRefusedError: a line of the shipped files was refused.
@@ -67,6 +67,11 @@ def load(settings: AllSettings, database: Database, deployment: Deployment, toda
         database.transact(lambda connection: name_brands(connection, deployment.retailer_id))
         state.is_loaded = True
         write_state(settings.server.data_dir, state)
+
+
+def train(settings: AllSettings, console: Console) -> None:
+    """Train the model on what was imported."""
+    state = read_state(settings.server.data_dir)
     if not state.is_trained:
         train_affinity(settings, lambda title: showing(console, title), TUNED)
         state.is_trained = True
