@@ -45,7 +45,11 @@ _STEP_UP_TO = 100 * _STEP
 
 
 class RetailerCandidate(Struct, frozen=True, kw_only=True):
-    """One candidate as the retailer sees it. Ids and basis are null for an organic one, parts for one at the gate."""
+    """One candidate as the retailer sees it.
+
+    Ids and basis are null for an organic one, those of bid and campaign and the basis for a booked one, parts for one
+    at the gate.
+    """
 
     product_id: str | None
     is_sponsored: bool
@@ -382,11 +386,12 @@ def _for_retailer(
     name = receipt.offers.get(int(receipt.offer_row[row]))
     reason = losses[row]
     is_priced = name is not None and slot is not None
+    advertiser_id = receipt.advertisers.get(int(candidates.advertiser_code[row]))
     charge = ChargeOn.CLICK if candidates.charge_code[row] == CLICK else ChargeOn.IMPRESSION
     return RetailerCandidate(
         product_id=receipt.products.get(int(candidates.product_code[row])),
-        is_sponsored=bool(candidates.advertiser_code[row] >= 0),  # a booked slot has an advertiser and no offer
-        advertiser_id=None if name is None else name.advertiser_id,
+        is_sponsored=advertiser_id is not None,  # a booked slot has an advertiser and no offer
+        advertiser_id=advertiser_id,
         campaign_id=None if name is None else name.campaign_id,
         bid_id=None if name is None else name.bid_id,
         charge_on=None if name is None else charge,

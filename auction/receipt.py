@@ -205,6 +205,7 @@ class Receipt(Struct, frozen=True):
     outcome: OutcomeArrays
     offers: dict[int, OfferName]
     products: dict[int, str]
+    advertisers: dict[int, str]
 
     @property
     def visited_count(self) -> int:
@@ -471,13 +472,16 @@ class _Series:
         lost = [np.frombuffer(note.lost, LOST)["offer_row"] for note in notes]
         offers = np.concatenate(entries + lost)
         offers = _take_new(self._named_offers, offers[offers >= 0])
-        shown = [np.frombuffer(note.candidates[1], "i4")[2 * note.candidate_count :] for note in notes]
+        codes = [np.frombuffer(note.candidates[1], "i4").reshape(3, -1) for note in notes]
+        shown = [products for _, _, products in codes]
         facts = snapshot.columns.offer[offers]
         products = _take_new(self._named_products, np.concatenate([*shown, facts["product_row"]]))
-        if not len(offers) and not len(products):
-            return None
         campaigns = _take_new(self._named_campaigns, facts["campaign_row"])
-        advertisers = _take_new(self._named_advertisers, facts["advertiser_row"])
+        standing = np.concatenate([advertisers for advertisers, _, _ in codes])  # a booked slot has no offer
+        standing = np.concatenate([facts["advertiser_row"], standing[standing >= 0]])
+        advertisers = _take_new(self._named_advertisers, standing)
+        if not len(offers) and not len(products) and not len(advertisers):
+            return None
         lengths, letters = snapshot.bid_id.gather(facts["bid_row"])
         return Names(
             snapshot_number=self._snapshot_number,
@@ -493,20 +497,20 @@ class _Series:
         )
 
 
-class _NameTable:
+class NameTable:
     """The names of one snapshot's rows, as a segment tells them bit by bit."""
 
     def __init__(self) -> None:
         self.offers: dict[int, OfferName] = {}
         self.products: dict[int, str] = {}
+        self.advertisers: dict[int, str] = {}
         self._campaigns: dict[int, str] = {}
-        self._advertisers: dict[int, str] = {}
 
     def add(self, names: Names, only: NDArray[np.int32] | None = None) -> None:
         """Take over what a record names; with `only`, of offers no more than those."""
         self.products.update(names.products)
         self._campaigns.update(names.campaigns)
-        self._advertisers.update(names.advertisers)
+        self.advertisers.update(names.advertisers)
         offer_row, length, campaign, advertiser, product = [
             np.frombuffer(column, "i4")
             for column in (
@@ -524,7 +528,7 @@ class _NameTable:
             self.offers[row] = OfferName(
                 names.bid_letters[begins:ends].decode(),
                 self._campaigns[campaign_row],
-                self._advertisers[advertiser_row],
+                self.advertisers[advertiser_row],
                 self.products[product_row],
             )
 
@@ -557,11 +561,11 @@ class _OpenSegment:
             os.close(descriptor)
         rows = [np.frombuffer(note.entry, ENTRY)["offer_row"], np.frombuffer(note.lost, LOST)["offer_row"]]
         needed = np.concatenate(rows)
-        table = _NameTable()
+        table = NameTable()
         for names in self._names:
             if names.snapshot_number == note.snapshot_number:
                 table.add(names, needed)
-        return open_note(note, table.offers, table.products)
+        return open_note(note, table)
 
 
 def _take_new(is_named: NDArray[np.bool_], rows: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -581,16 +585,16 @@ def read_receipts(folder: Path, tell: Tell | None = None) -> Iterator[Receipt]:
 
 def read_segment(path: Path, tell: Tell | None = None) -> Iterator[Receipt]:
     """Yield the receipts of a segment up to its end, or to what cannot be read, which is told in a sentence."""
-    tables: dict[int, _NameTable] = {}
+    tables: dict[int, NameTable] = {}
     for number, (key, value) in enumerate(read_records(path, tell)):
         try:
             if key:
                 note = _note_decoder.decode(value)
-                table = tables.setdefault(note.snapshot_number, _NameTable())
-                receipt = open_note(note, table.offers, table.products)
+                table = tables.setdefault(note.snapshot_number, NameTable())
+                receipt = open_note(note, table)
             else:
                 names = _name_decoder.decode(value)
-                tables.setdefault(names.snapshot_number, _NameTable()).add(names)
+                tables.setdefault(names.snapshot_number, NameTable()).add(names)
                 continue
         except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, KeyError):
             if tell is not None:
@@ -599,8 +603,8 @@ def read_segment(path: Path, tell: Tell | None = None) -> Iterator[Receipt]:
         yield receipt
 
 
-def open_note(note: Note, offers: dict[int, OfferName], products: dict[int, str]) -> Receipt:
-    """Return the arrays of a note."""
+def open_note(note: Note, names: NameTable) -> Receipt:
+    """Return the arrays of a note, with the names of its snapshot's rows."""
     slot_count = sum(place.slot_count for place in note.places)
     count = note.candidate_count
     amounts, codes, charge, bits = [
@@ -622,8 +626,9 @@ def open_note(note: Note, offers: dict[int, OfferName], products: dict[int, str]
         lost_place=lost["place"],
         page=PageArrays(*page),
         outcome=outcome_in(block),
-        offers=offers,
-        products=products,
+        offers=names.offers,
+        products=names.products,
+        advertisers=names.advertisers,
     )
 
 

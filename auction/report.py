@@ -3,8 +3,8 @@
 An event is expected as the auction itself expects it: attention of the slot, times the quality for a click. **Regret**
 is what a winner could have gained by another bid, if its bid is what an event is worth to it: the staircase of its
 thresholds says which attention each bid would have bought, and at what price; bidding nothing gains nothing. Under vcg
-it is 0 for whoever has one candidate, but for the rounding of the price to a whole micro. What a loser could have
-gained is not in any receipt.
+it is 0 for whoever has one candidate, but for the rounding of the price to a whole micro. A loser has none: whatever it
+lost to, the least bid that would have won it a place is above its own, and no price of a place is under that least bid.
 
 Sums are exact: money in billionths of a micro, events in billionths.
 """

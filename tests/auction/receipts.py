@@ -5,7 +5,7 @@ import numpy as np
 
 from auction.kernel import ENTRY, LOST, NOT_HEAPED, TERM_COUNT, TERM_HEAP_SIZE, PageArrays, fill_page_nb
 from auction.market import Blocks, new_outcome
-from auction.receipt import REACH, Note, OfferName, PlaceNote, Receipt, open_note
+from auction.receipt import REACH, NameTable, Note, OfferName, PlaceNote, Receipt, open_note
 from tests.auction import naive
 from tests.auction.pages import PPM, to_arrays
 
@@ -58,13 +58,19 @@ def receipt_of(page: naive.Page, pricing: str = "critical") -> Receipt:
         page=[array.tobytes() for array in _two_charges(arrays)],
         outcome=np.zeros((4 + page.slot_count, page.slot_count), np.int64).tobytes(),
     )
-    offers = {
+    names = NameTable()
+    names.offers = {
         row: OfferName(f"bid_{ad.name}", f"cmp_{ad.name}", f"adv_{ad.advertiser}", f"prd_{ad.product}")
         for row, ad in enumerate(page.ads)
         if ad.advertiser is not None
     }
-    products = {int(code): f"prd_{ad.product}" for code, ad in zip(candidates.product_code, ads, strict=True)}
-    return hold(open_note(note, offers, products))
+    names.products = {int(code): f"prd_{ad.product}" for code, ad in zip(candidates.product_code, ads, strict=True)}
+    names.advertisers = {
+        int(code): f"adv_{ad.advertiser}"
+        for code, ad in zip(candidates.advertiser_code, ads, strict=True)
+        if ad.advertiser is not None
+    }
+    return hold(open_note(note, names))
 
 
 def _two_charges(page: PageArrays) -> PageArrays:

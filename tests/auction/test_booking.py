@@ -140,6 +140,7 @@ def test_a_receipt_of_a_page_with_a_booking_comes_back_bit_for_bit(tmp_path: Pat
     shown = explain_to_retailer(receipt).placements[0].candidates
     [booked] = [one for one in shown if one.product_id == "p6"]
     assert (booked.is_sponsored, booked.bid_micros, booked.slot_position) == (True, None, 1)  # type: ignore[union-attr]
+    assert booked.advertiser_id == "adv_c", "who has no offer in the auction is named too"
 
 
 def test_who_lost_to_a_rules_cap_is_told_so() -> None:

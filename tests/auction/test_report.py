@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from affinity.model import BoundModel, neutral_model
 from auction.explanation import clearing_price
+from auction.kernel import BID_MICROS_MAX
 from auction.placement import Attention, Floors
 from auction.receipt import Receipt, read_receipts
 from auction.report import AuctionReport, expected_events, prices_by_level, regret_of, report_receipts
@@ -192,6 +193,22 @@ def test_regret_is_what_the_best_other_bid_gains(pricing: str, page: Any) -> Non
             gains.append(gain(hold(msgspec.structs.replace(receipt, candidates=changed)), row, value))
         within = 1_000 * 1_000_000  # a micro for every event there could be
         assert abs(max(gains) - held - regret_of(receipt, place, slot)) <= within
+
+
+@given(st.sampled_from(["critical", "vcg", "first"]), crowded_pages, st.integers(1, 40))
+@settings(max_examples=300, deadline=None)
+def test_a_loser_gains_nothing_by_another_bid(pricing: str, page: Any, tenths: int) -> None:
+    receipt = receipt_of(page, pricing)
+    counts = Counter(offer.advertiser_id for offer in receipt.offers.values())
+    winners = set(receipt.outcome.winner_row.tolist())
+    for row, offer_row in enumerate(receipt.offer_row.tolist()):
+        if offer_row < 0 or row in winners or counts[receipt.offers[offer_row].advertiser_id] > 1:
+            continue
+        bids = receipt.candidates.bid_micros.copy()
+        value = int(bids[row])
+        bids[row] = min(BID_MICROS_MAX, value * tenths // 10 + 1)
+        changed = receipt.candidates._replace(bid_micros=bids)
+        assert gain(hold(msgspec.structs.replace(receipt, candidates=changed)), row, value) <= 0
 
 
 @given(crowded_pages)
