@@ -5,7 +5,7 @@ What bids ask for (products, audiences, patterns, words, …) is kept once, howe
 order they came in nor on those that were there before.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
@@ -29,6 +29,7 @@ from auction.snapshot import (
     Int64s,
     TargetsSpec,
 )
+from auction.target import Mask, Target
 from auction.words import words_of
 from ledger.money import BID_MICROS_MAX
 from ledger.terms import ChargeOn
@@ -38,6 +39,7 @@ SPARE_CODE_COUNT = 10_000  # codes nobody uses any more, before they are given o
 
 CODES = (
     "products",
+    "target",
     "campaign",
     "audience",
     "pattern",
@@ -85,7 +87,8 @@ class CompiledBids(Struct, frozen=True, kw_only=True):
     Attributes:
         bid_id: (B,) their ids.
         bid: (B,) BID, codes and all.
-        product: per bid, the products' rows of the catalogue; NONE_ROW for one it does not have.
+        product: per bid, the products' rows of the catalogue; NONE_ROW for one it does not have, or that is not what
+            the bid is about.
         campaign_row: (B,).
         audience_row: (B,) row of the audience; NONE_ROW also where `brand_audience` says it by product.
         pattern_row, condition_row, negative_row, multiplier_row: (B,).
@@ -128,6 +131,7 @@ class BidTable:
         self._is_sorted = True
         self._frequency_caps: dict[str, tuple[int, int]] = {}
         self._products: Codes[tuple[str, ...]] = Codes()
+        self._product_targets: Codes[bytes] = Codes()
         self._campaigns: Codes[str] = Codes()
         self._audiences: Codes[bytes] = Codes()
         self._patterns: Codes[bytes] = Codes()
@@ -168,8 +172,16 @@ class BidTable:
         category_row: Mapping[str, int],
         campaign_row: Mapping[str, int],
         placement_row: Mapping[str, int],
+        mask_of: Callable[[Target], Mask],
     ) -> CompiledBids:
-        """Return the bids of known campaigns, in rows of the given names."""
+        """Return the bids of known campaigns, in rows of the given names.
+
+        Args:
+            product_row, category_row, campaign_row, placement_row: rows by name.
+            product_brand: (P,) rows of `brand`.
+            brand: names.
+            mask_of: says of each product whether a target is about it.
+        """
         self._sort()
         self._shrink()
         row_of_campaign = _rows_of(self._campaigns.keys, campaign_row)
@@ -183,6 +195,7 @@ class BidTable:
             lists_of([[product_row.get(name, NONE_ROW) for name in names] for names in self._products.keys]),
             codes["products"],
         )
+        self._leave_out(product, codes["target"], mask_of)
         targets, audience_row, brand_audience, pattern_row = self._targets(codes, product, product_brand, brand)
         keyword_names = self._keyword_names(codes)
         row_of_keyword = {name: row for row, name in enumerate(keyword_names)}
@@ -234,6 +247,7 @@ class BidTable:
         return (
             micros,
             self._products.code(tuple(bid.product_ids)),
+            NONE_ROW if bid.product_target is None else self._product_targets.code(_encode(bid.product_target)),
             self._campaigns.code(bid.campaign_id),
             NONE_ROW if bid.audience is None else self._audiences.code(_encode(bid.audience)),
             NONE_ROW if bid.navigation_pattern is None else self._patterns.code(_encode(bid.navigation_pattern)),
@@ -270,6 +284,7 @@ class BidTable:
         """Give out anew the codes nobody uses any more, once there are many."""
         columns: list[tuple[str, Codes[Any]]] = [
             ("products", self._products),
+            ("target", self._product_targets),
             ("campaign", self._campaigns),
             ("audience", self._audiences),
             ("pattern", self._patterns),
@@ -288,6 +303,14 @@ class BidTable:
                 bids[name] = _through(codes.keep_only(used), bids[name])
 
     # --- what bids ask for -------------------------------------------------------------------------------------------
+
+    def _leave_out(self, product: Lists, target: Int32s, mask_of: Callable[[Target], Mask]) -> None:
+        """Leave out of bids' products those their target is not about."""
+        asked = np.repeat(target, np.diff(product.start))
+        for code in _distinct(target, len(self._product_targets.keys)):
+            mask = mask_of(msgspec.json.decode(self._product_targets.keys[code], type=Target))
+            of_bids = np.flatnonzero((asked == code) & (product.row != NONE_ROW))
+            product.row[of_bids[~mask[product.row[of_bids]]]] = NONE_ROW
 
     def _targets(
         self, column: Columns, product: Lists, product_brand: Int32s, brand: Sequence[str]

@@ -28,7 +28,7 @@ from auction.snapshot import (
     Names,
     Snapshot,
 )
-from auction.target import VirtualColumns
+from auction.target import CatalogueColumns, Mask, Target, VirtualColumns, target_mask
 from auction.virtual_attribute import VirtualAttribute, virtual_columns
 from auction.weather import WeatherHour
 from auction.words import words_of_each
@@ -155,6 +155,7 @@ class SnapshotMaker:
             catalogue.category_row,
             {campaign.campaign_id: row for row, campaign in enumerate(campaigns)},
             {placement.placement_id: row for row, placement in enumerate(placements)},
+            lambda target: catalogue.mask_of(target, source.read_at_ms),
         )
         offer = _number_offers(bids, catalogue, campaign_advertiser, advertiser_row, quality_of(catalogue.product_id))
         postings = _Postings(offer, catalogue, bids)
@@ -239,6 +240,8 @@ class _Catalogue:
         self.products = products
         self.virtual = virtual
         self._named = named
+        self._columns: CatalogueColumns | None = None
+        self._masks: dict[bytes, Mask] = {}
         self.product_id = [product.product_id for product in products]
         self.product_row = {product_id: row for row, product_id in enumerate(self.product_id)}
         self.id_start, self.id_letters = _text_column(self.product_id)
@@ -256,6 +259,15 @@ class _Catalogue:
         self._set_categories(products)
         self._set_words(products)
         self._set_attributes(products, virtual)
+
+    def mask_of(self, target: Target, read_at_ms: int) -> Mask:
+        """Say of each product whether a bid's target is about it; kept as long as the catalogue stands."""
+        key = _encode(target)
+        if key not in self._masks:
+            if self._columns is None:
+                self._columns = CatalogueColumns(self.products, read_at_ms, self.virtual)
+            self._masks[key] = target_mask(target, self._columns)
+        return self._masks[key]
 
     def _set_categories(self, products: Sequence[Product]) -> None:
         paths = [product.product_type or "" for product in products]

@@ -9,6 +9,7 @@ from affinity.catalog import CategoryId, ProductId
 from affinity.navigation import Moment
 from affinity.pattern import NavigationPattern
 from auction.request import PageType
+from auction.target import Target
 from ledger.money import BID_MICROS_MAX, PositiveMicros
 from ledger.terms import ChargeOn, Identifier
 
@@ -119,12 +120,15 @@ class BidDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     Attributes:
         bid_micros: most paid per click, or per 1,000 impressions (then a multiple of 1,000).
+        product_target: of these products, only those it holds for as the catalogue stands; none where it asks for an
+            attribute that is gone.
         pages, category_ids, keywords: where it takes part; left out, wherever its products may appear.
         placement_multipliers: placement id to a factor on the bid, 0 to 10.
     """
 
     campaign_id: Identifier
     product_ids: Annotated[list[ProductId], Meta(min_length=1, max_length=1000)]
+    product_target: Target | None = None
     bid_micros: Annotated[int, Meta(ge=1, le=BID_MICROS_MAX)]
     charge_on: ChargeOn = ChargeOn.CLICK
     audience: Audience | None = None
@@ -161,3 +165,4 @@ class Bid(Struct, frozen=True, kw_only=True):
     created_at: Moment
     updated_at: Moment
     change_seq: int
+    product_target: Target | None = None

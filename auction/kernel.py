@@ -2282,7 +2282,8 @@ OFFER = np.dtype(
 BID = np.dtype(  # one bid, as it is kept from one snapshot to the next (`bid_table.py`)
     [
         ("bid_micros", "i8"),  # for one billed event
-        ("products", "i4"),  # this and the next eight: codes, NONE_ROW for none
+        ("products", "i4"),  # this and the next nine: codes, NONE_ROW for none
+        ("target", "i4"),
         ("campaign", "i4"),
         ("audience", "i4"),
         ("pattern", "i4"),

@@ -5,33 +5,17 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from affinity.audience import SegmentId
-from affinity.catalog import Attribute, CategoryId, ProductId
+from affinity.catalog import CategoryId, ProductId
 from affinity.navigation import Moment
 from auction.campaign import Name, TemperatureRange
 from auction.placement import FloorMicros, Floors
 from auction.request import PageType
+from auction.target import Target
 from ledger.terms import Identifier
 
 OneOf = Annotated[list[Identifier], Meta(min_length=1, max_length=200)]
 Hour = Annotated[int, Meta(ge=0, le=23)]
 ValueMicros = Annotated[int, Meta(ge=0, le=10**9)]  # of one impression
-
-
-class Target(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, rename={"not_": "not"}):
-    """A tree over product fields; one node is exactly one of `all`, `any`, `not` or a comparison on `field`.
-
-    `field` is `product_id`, `brand`, `category_id` (with everything below it), `price_micros`, `margin_rate`,
-    `stock`, `is_own_brand`, `rating`, `age_days`, `on_promotion`, or a custom attribute.
-    """
-
-    all: Annotated[list["Target"], Meta(min_length=1, max_length=32)] | None = None
-    any: Annotated[list["Target"], Meta(min_length=1, max_length=32)] | None = None
-    not_: "Target | None" = None
-    field: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
-    equals: Attribute | None = None
-    one_of: Annotated[list[Attribute], Meta(min_length=1, max_length=1000)] | None = None
-    at_least: float | None = None
-    at_most: float | None = None
 
 
 class Scope(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

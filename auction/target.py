@@ -1,17 +1,41 @@
 """Which products a target is about: trees over the catalogue's fields, answered for all products at once."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from affinity.catalog import CATEGORY_SEPARATOR, Attribute, Product
-from auction.retailer_rule import Target
 
 VirtualColumns = dict[str, list[Attribute | None]]  # by name, the value of each product
 NO_VIRTUAL_COLUMNS: VirtualColumns = {}
 Mask = NDArray[np.bool_]
+
+
+class Target(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, rename={"not_": "not"}):
+    """A tree over product fields; one node is exactly one of `all`, `any`, `not` or a comparison on `field`.
+
+    `field` is `product_id`, `brand`, `category_id` (with everything below it), `price_micros`, `margin_rate`,
+    `stock`, `is_own_brand`, `rating`, `age_days`, `on_promotion`, or a custom attribute.
+    """
+
+    all: Annotated[list["Target"], Meta(min_length=1, max_length=32)] | None = None
+    any: Annotated[list["Target"], Meta(min_length=1, max_length=32)] | None = None
+    not_: "Target | None" = None
+    field: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    equals: Attribute | None = None
+    one_of: Annotated[list[Attribute], Meta(min_length=1, max_length=1000)] | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """Return the product fields it asks for."""
+        own = frozenset() if self.field is None else frozenset([self.field])
+        parts = [*(self.all or ()), *(self.any or ()), *([] if self.not_ is None else [self.not_])]
+        return own.union(*[part.fields for part in parts])
 
 
 class CatalogueColumns:

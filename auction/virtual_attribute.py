@@ -14,8 +14,7 @@ from msgspec import Meta, Struct
 
 from affinity.catalog import Attribute, AttributeName, AttributeType, Product, attribute_type
 from affinity.navigation import Moment
-from auction.retailer_rule import Target
-from auction.target import CatalogueColumns, VirtualColumns, target_mask
+from auction.target import CatalogueColumns, Target, VirtualColumns, target_mask
 
 if TYPE_CHECKING:
     import re2

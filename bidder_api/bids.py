@@ -25,12 +25,13 @@ from bidder_api.resources import (
     read_page,
     sees,
 )
-from bidder_api.rules import check_temperature
+from bidder_api.rules import check_target, check_temperature, product_field_kinds
 from ledger.money import impression_price
 from ledger.terms import ChargeOn, Identifier
 
 BidPatch = patch_type(BidDraft, "BidPatch", leave_out=["campaign_id"])
 BidPage = page_of("Bid", Bid)
+MERCHANTS_FIELDS = frozenset({"margin_rate", "stock"})  # asking for them would tell an advertiser what they are
 
 
 class BidQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -127,7 +128,8 @@ def check_bid(connection: Connection, retailer_id: str, bid: Bid) -> None:
     """Check what no single field's type can say, in the order of the fields.
 
     Raises:
-        Invalid: a product twice, unknown or of another advertiser; a price per thousand that does not divide; an
+        Invalid: a product twice, unknown or of another advertiser; a target that is none, or asks for a field bids may
+            not ask for; a price per thousand that does not divide; an
             audience or pattern that names what is not there; a range of temperatures without ends; a multiplier of an
             unknown placement.
     """
@@ -147,6 +149,11 @@ def check_bid(connection: Connection, retailer_id: str, bid: Bid) -> None:
             f"advertiser {bid.advertiser_id} may not bid on product {product_id!r}",
             f"/product_ids/{row}",
         )
+    if bid.product_target is not None:
+        check_target(bid.product_target, product_field_kinds(connection, retailer_id), "/product_target")
+        secret = sorted(bid.product_target.fields & MERCHANTS_FIELDS)
+        if secret:
+            raise Invalid("field_not_allowed", f"{secret[0]} is the merchant's alone to ask for", "/product_target")
     if bid.charge_on is ChargeOn.IMPRESSION:
         try:
             impression_price(bid.bid_micros)

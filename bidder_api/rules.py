@@ -10,7 +10,7 @@ from affinity.store import get_product, get_products, next_change_seq, read_attr
 from auction.campaign import TemperatureRange
 from auction.conflicts import RuleConflict, Surroundings, conflicts_of
 from auction.placement import Floors
-from auction.retailer_rule import Condition, Effect, RetailerRule, RuleDraft, Target, Value
+from auction.retailer_rule import Condition, Effect, RetailerRule, RuleDraft, Value
 from auction.store import (
     get_placement,
     get_rule,
@@ -22,7 +22,7 @@ from auction.store import (
     update_rule,
     virtual_attribute_types,
 )
-from auction.target import RULE_FIELDS
+from auction.target import RULE_FIELDS, Target
 from bidder_api.call import Answer, Call, check_match, etag
 from bidder_api.errors import Conflict, Invalid, NotFound
 from bidder_api.resources import PageQuery, given, make_id, moment, page_of, patch_type, read_page
@@ -126,11 +126,7 @@ def check_rule(connection: Connection, retailer_id: str, rule: RetailerRule, poi
     for row, condition in enumerate(rule.when):
         _check_condition(condition, f"{pointer}/when/{row}")
     if rule.target is not None:
-        kinds = {
-            **read_attribute_types(connection, retailer_id, "product"),
-            **virtual_attribute_types(connection, retailer_id),
-        }
-        check_target(rule.target, kinds, f"{pointer}/target")
+        check_target(rule.target, product_field_kinds(connection, retailer_id), f"{pointer}/target")
     starts_at, ends_at = rule.schedule.starts_at, rule.schedule.ends_at
     if starts_at is not None and ends_at is not None and ends_at <= starts_at:
         raise Invalid("schedule_ends_before_start", "ends_at must be after starts_at", f"{pointer}/schedule/ends_at")
@@ -178,6 +174,14 @@ def check_temperature(wanted: TemperatureRange, at: str) -> None:
         raise Invalid("temperature_empty", "give at_least, at_most or both", at)
     if wanted.at_least is not None and wanted.at_most is not None and wanted.at_least > wanted.at_most:
         raise Invalid("temperature_contradictory", "at_least must be at most at_most", f"{at}/at_most")
+
+
+def product_field_kinds(connection: Connection, retailer_id: str) -> dict[str, str]:
+    """Return the types of custom and virtual attributes of products."""
+    return {
+        **read_attribute_types(connection, retailer_id, "product"),
+        **virtual_attribute_types(connection, retailer_id),
+    }
 
 
 def check_target(target: Target, kinds: Mapping[str, str], at: str) -> None:

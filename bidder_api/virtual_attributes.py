@@ -1,6 +1,5 @@
 """Virtual attributes: what the merchant derives from the catalogue, for rules and the visitor's filters to ask for."""
 
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import msgspec
@@ -9,7 +8,6 @@ from sqlalchemy.engine import Connection
 
 from affinity.catalog import Attribute, AttributeType, ProductId
 from affinity.store import get_product, list_products, next_change_seq, read_attribute_types
-from auction.retailer_rule import Target
 from auction.store import (
     get_virtual_attribute,
     insert_virtual_attribute,
@@ -120,7 +118,7 @@ def archive_attribute(connection: Connection, call: Call) -> Answer:
     check_match(call, attribute.change_seq)
     if attribute.status != "archived":
         for rule in list_rules(connection, call.retailer_id, None, 10_000):
-            if rule.target is not None and attribute.name in _fields(rule.target):
+            if rule.target is not None and attribute.name in rule.target.fields:
                 message = f"rule {rule.rule_id} ({rule.name}) asks for {attribute.name}: archive it first"
                 raise Conflict("virtual_attribute_in_use", message)
         _store(connection, call, attribute, "archive", {"status": "archived"})
@@ -200,13 +198,6 @@ def _check_expression(matched: Expression, own: dict[str, AttributeType]) -> Att
         message = f"the expression has {compiled.groups} groups, group was {matched.group}"
         raise Invalid("group_unknown", message, "/matched/group")
     return "str"
-
-
-def _fields(target: Target) -> Iterator[str]:
-    if target.field is not None:
-        yield target.field
-    for part in (*(target.all or ()), *(target.any or ()), *([target.not_] if target.not_ is not None else ())):
-        yield from _fields(part)
 
 
 def _find(connection: Connection, call: Call) -> VirtualAttribute:

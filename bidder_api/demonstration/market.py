@@ -14,7 +14,8 @@ from affinity.navigation import Action
 from affinity.pattern import NavigationPattern, PatternStep
 from auction.campaign import BidDraft, CampaignDraft, FrequencyCap
 from auction.placement import Floors, PlacementDraft
-from auction.retailer_rule import Effect, Pin, RuleDraft, Scope, Target
+from auction.retailer_rule import Effect, Pin, RuleDraft, Scope
+from auction.target import Target
 from bidder_api.shop.shelves import CATEGORY_SHELF, GENERATIONS, HOME_END_CAP, SHELVES
 from ledger.terms import ChargeOn
 

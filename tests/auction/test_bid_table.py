@@ -4,6 +4,7 @@ import random
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from affinity.audience import Audience
@@ -15,6 +16,7 @@ from auction.builder import SnapshotMaker, SnapshotSource, build_snapshot
 from auction.campaign import Bid, BidContext, FrequencyCap, Keyword
 from auction.retailer_rule import Effect, RetailerRule
 from auction.snapshot import Snapshot
+from auction.target import Target
 from ledger.terms import ChargeOn
 from tests.auction.worlds import bid, campaign, placement, product, rule, some_quality, source
 
@@ -123,6 +125,10 @@ def test_codes_nobody_uses_are_given_out_anew(monkeypatch: pytest.MonkeyPatch) -
     table = BidTable()
     for number in range(200):
         table.apply([bid("bid_1", ["p1"], audience=Audience(segment=f"s{number}"))])
-        compiled = table.compile_bids({"p1": 0}, some_quality(["p1"]).astype("i4"), ["Acme"], {}, {"cmp_a": 0}, {})
+        table.apply([bid("bid_2", ["p1"], product_target=Target(field="brand", equals=f"b{number}"))])
+        compiled = table.compile_bids(
+            {"p1": 0}, np.zeros(1, np.int32), ["Acme"], {}, {"cmp_a": 0}, {}, lambda target: np.array([True])
+        )
         assert compiled.targets.audiences == [Audience(segment=f"s{number}")]
     assert len(table._audiences.keys) < 20
+    assert len(table._product_targets.keys) < 20

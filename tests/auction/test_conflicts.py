@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from auction.conflicts import Surroundings, find_conflicts, may_meet
-from auction.retailer_rule import Condition, Effect, Pin, RetailerRule, Schedule, Scope, Target
+from auction.retailer_rule import Condition, Effect, Pin, RetailerRule, Schedule, Scope
+from auction.target import Target
 from tests.auction.worlds import NOW, NOW_MS, booking, placement, product, rule
 
 ACME = Target(field="brand", equals="Acme")

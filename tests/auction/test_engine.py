@@ -13,8 +13,9 @@ from auction.kernel import NO_CANDIDATE
 from auction.market import Market
 from auction.placement import Attention, Floors, PageCaps
 from auction.request import Page, RequestCandidate, RequestPlacement
-from auction.retailer_rule import Effect, Pin, Schedule, Scope, Spacing, Target, Value
+from auction.retailer_rule import Effect, Pin, Schedule, Scope, Spacing, Value
 from auction.settings import Settings
+from auction.target import Target
 from ledger.terms import ChargeOn
 from tests.auction.worlds import (
     NOW,

@@ -13,8 +13,9 @@ from auction.campaign import FrequencyCap
 from auction.errors import NotReady
 from auction.placement import Floors
 from auction.request import Page, RequestPlacement
-from auction.retailer_rule import Effect, Pin, Target
+from auction.retailer_rule import Effect, Pin
 from auction.settings import Settings
+from auction.target import Target
 from ledger.terms import NO_VISITOR, ChargeOn
 from tests.auction.servers import Served
 from tests.auction.worlds import NOW, bid, campaign, placement, product, request, rule, source

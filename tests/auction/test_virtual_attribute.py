@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 
+from auction.builder import SnapshotMaker, build_snapshot
 from auction.request import Page
-from auction.retailer_rule import Effect, Target
+from auction.retailer_rule import Effect
+from auction.snapshot import Snapshot
+from auction.target import Target
 from auction.virtual_attribute import (
     Case,
     Derivation,
@@ -15,7 +18,7 @@ from auction.virtual_attribute import (
     type_of,
     values_of,
 )
-from tests.auction.worlds import NOW, NOW_MS, World, product, request, rule, source
+from tests.auction.worlds import NOW, NOW_MS, World, bid, product, request, rule, source
 
 PRODUCTS = [
     product("p1", title="Olive oil 750 ml", price_micros=4_000_000),
@@ -116,3 +119,41 @@ class TestInTheSnapshot:
         world = World(source(products=[own], virtual_attributes=[self.SIZE]))
         assert world.snapshot.names.attribute_values["size"] == ["750"]
         assert own.attributes == {"size": "999"}
+
+
+def test_a_bid_is_for_those_of_its_products_its_target_holds_for() -> None:
+    season = virtual("season", "str", derived=Derivation(cases=[Case(target=priced(10_000_000), value="summer")]))
+    asking = {
+        "bid_1": Target(field="season", equals="summer"),
+        "bid_2": Target(all=[Target(field="on_promotion", equals=False), Target(field="brand", equals="brand-p2")]),
+        "bid_3": Target(field="season", equals="winter"),
+        "bid_4": None,
+    }
+    bids = [bid(name, ["p1", "p2", "p3", "gone"], product_target=target) for name, target in asking.items()]
+    made = source(products=PRODUCTS, bids=bids, virtual_attributes=[season])
+    assert offered(build_snapshot(made)) == {
+        ("bid_1", "p1"), ("bid_1", "p2"), ("bid_2", "p2"), ("bid_4", "p1"), ("bid_4", "p2"), ("bid_4", "p3"),
+    }  # fmt: skip
+
+
+def test_a_bids_target_follows_the_catalogue_and_the_attribute() -> None:
+    asked = bid("bid_1", ["p1", "p2", "p3"], product_target=Target(field="season", equals="summer"))
+    first = virtual("season", "str", derived=Derivation(cases=[Case(target=priced(5_000_000), value="summer")]))
+    wider = virtual("season", "str", derived=Derivation(cases=[Case(target=priced(10_000_000), value="summer")]))
+    cheaper = product("p3", title="Bread", brand="", price_micros=1_000_000)
+    maker = SnapshotMaker()
+    found = []
+    for changes in (
+        {"products": PRODUCTS, "bids": [asked], "virtual_attributes": [first]},
+        {"products": [cheaper], "virtual_attributes": [first]},
+        {"products": [], "virtual_attributes": [wider]},
+        {"products": [], "virtual_attributes": []},
+    ):
+        maker.apply(source(**changes))
+        found.append({product_id for _, product_id in offered(maker.make())})
+    assert found == [{"p1"}, {"p1", "p3"}, {"p1", "p2", "p3"}, set()]
+
+
+def offered(snapshot: Snapshot) -> set[tuple[str, str]]:
+    offers = snapshot.columns.offer
+    return {(snapshot.bid_id[int(one["bid_row"])], snapshot.product_id[one["product_row"]]) for one in offers}

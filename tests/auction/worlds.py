@@ -18,10 +18,11 @@ from auction.engine import Outcome, hold_auction, no_deadline
 from auction.market import Market
 from auction.placement import Attention, Floors, Placement
 from auction.request import Page, RequestPlacement, SlotRequest
-from auction.retailer_rule import Effect, RetailerRule, Schedule, Scope, Target
+from auction.retailer_rule import Effect, RetailerRule, Schedule, Scope
 from auction.settings import Settings
 from auction.snapshot import Snapshot
 from auction.spend import SpendView
+from auction.target import Target
 from ledger.terms import ChargeOn
 
 NOW_MS = 1_790_000_000_000  # a Monday afternoon

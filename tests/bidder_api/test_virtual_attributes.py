@@ -120,3 +120,34 @@ def test_a_name_is_used_once(shop: World) -> None:
     make(shop, OIL)
     again = make(shop, OIL)
     assert (again.status_code, again.json()["code"]) == (409, "name_in_use")
+
+
+def test_a_bid_asks_for_it_and_for_nothing_that_is_the_merchants(shop: World) -> None:
+    for number in (1, 2, 3):
+        product = {"title": f"Oil {number}", "price_micros": number, "advertiser_ids": ["acme"]}
+        shop.call("PUT", f"/v1/products/p{number}", product, role="merchant")
+    make(shop, {"name": "is_cheap", "derived": {"cases": [{"target": CHEAP, "value": True}], "otherwise": False}})
+    shop.call(
+        "POST",
+        "/v1/ledger/top-ups",
+        {"advertiser_id": "acme", "amount_micros": 10**9, "reference": "x"},
+        role="finance",
+    )
+    campaign = shop.call("POST", "/v1/campaigns", {"name": "All"}).json()
+    body = {"campaign_id": campaign["campaign_id"], "product_ids": ["p1", "p2", "p3"], "bid_micros": 1_000_000}
+    cheap = {"field": "is_cheap", "equals": True}
+    made = shop.call("POST", "/v1/bids", body | {"product_target": cheap})
+    assert (made.status_code, made.json()["product_target"]) == (201, cheap)
+    for target, code in (
+        ({"field": "margin_rate", "at_least": 0.5}, "field_not_allowed"),
+        ({"not": {"any": [cheap, {"field": "stock", "at_most": 3}]}}, "field_not_allowed"),
+        ({"field": "taste", "equals": "good"}, "field_unknown"),
+        ({}, "target_ambiguous"),
+    ):
+        refused = shop.call("POST", "/v1/bids", body | {"product_target": target})
+        assert (refused.status_code, refused.json()["code"]) == (422, code)
+        assert refused.json()["pointer"].startswith("/product_target")
+    shop.publish()
+    shelf = {**PAGE, "mode": "sponsored"}
+    answer = shop.call("POST", "/v1/fills", shelf, role="retailer").json()
+    assert sorted(fill["product_id"] for fill in answer["placements"][0]["fills"]) == ["p1", "p2"]

@@ -16,8 +16,9 @@ from auction.kernel import GROUP_FIRST_FREE, OutcomeArrays
 from auction.loss import LossReason
 from auction.receipt import Receipt, read_receipts, replay_receipt
 from auction.request import Page, RequestPlacement
-from auction.retailer_rule import Effect, Pin, Scope, Target
+from auction.retailer_rule import Effect, Pin, Scope
 from auction.segment import HEAD, list_segments
+from auction.target import Target
 from ledger.terms import ChargeOn
 from sim.errors import ReplayRefused
 from sim.replay import Changes, ReplayResult, apply_changes, billed_micros, read_changes, replay, replay_receipts
