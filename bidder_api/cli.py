@@ -452,7 +452,44 @@ def ledger_checkpoint(output: Path | None, data_dir: Path | None) -> None:
     """Write a signed statement of where the hash chain stands, to be kept elsewhere."""
     from bidder_api.tasks import make_checkpoint
 
-    text = make_checkpoint(_settings(data_dir=data_dir))
+    _write(make_checkpoint(_settings(data_dir=data_dir)), output)
+
+
+@ledger.command("receipt")
+@click.argument("event_id")
+@click.option(
+    "--checkpoint",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A checkpoint exported after the charge; whoever checks the receipt needs the same [default: one of now].",
+)
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="File [default: standard output].")
+@DATA_DIR
+def ledger_receipt(event_id: str, checkpoint: Path | None, output: Path | None, data_dir: Path | None) -> None:
+    """Write the receipt of one charge: the event, what was posted, and the proof that both are in the books."""
+    from bidder_api.tasks import make_charge_receipt
+
+    _write(make_charge_receipt(_settings(data_dir=data_dir), event_id, checkpoint), output)
+
+
+@ledger.command("verify-receipt")
+@click.argument("receipt", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--checkpoint",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="The checkpoint it was made for.",
+)
+@click.option("--public-key", help="The retailer's, hexadecimal; without it the checkpoint's own is believed.")
+def ledger_verify_receipt(receipt: Path, checkpoint: Path, public_key: str | None) -> None:
+    """Check the receipt of a charge and say what it proves. Needs neither the server nor its data."""
+    from bidder_api.tasks import check_charge_receipt
+
+    for line in check_charge_receipt(receipt, checkpoint, public_key):
+        click.echo(line)
+
+
+def _write(text: str, output: Path | None) -> None:
+    """Write a line of text to a file, or to standard output."""
     if output is None:
         click.echo(text)
     else:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -218,6 +219,44 @@ def make_checkpoint(settings: AllSettings) -> str:
             lambda connection: checkpoint.make_checkpoint(connection, deployment.retailer_id, seed, _now_ms())
         )
     return msgspec.json.encode(made).decode()
+
+
+def make_charge_receipt(settings: AllSettings, event_id: str, checkpoint: Path | None) -> str:
+    """Return the receipt of a charge as JSON, up to a checkpoint exported before or else one of now."""
+    from ledger import charge_receipt
+    from ledger.checkpoint import read_checkpoint
+
+    text = make_checkpoint(settings).encode() if checkpoint is None else checkpoint.read_bytes()
+    kept = read_checkpoint(text, None)
+    with opened(settings.server) as (database, deployment):
+        made = database.read(
+            lambda connection: charge_receipt.make_charge_receipt(connection, deployment.retailer_id, event_id, kept)
+        )
+    return msgspec.json.encode(made).decode()
+
+
+def check_charge_receipt(receipt: Path, checkpoint: Path, public_key_hex: str | None) -> list[str]:
+    """Return in sentences what a receipt proves; needs no database."""
+    from ledger import charge_receipt
+    from ledger.checkpoint import read_checkpoint
+
+    kept = read_checkpoint(checkpoint.read_bytes(), public_key_hex)
+    proven = charge_receipt.check_charge_receipt(receipt.read_bytes(), kept)
+    why = "" if proven.code is None else f" ({proven.code})"
+    whose = proven.advertiser_id or "nobody"
+    signed_at = datetime.fromtimestamp(kept.made_at_ms / 1000, UTC)
+    return [
+        f"{proven.type} {proven.event_id} of {proven.occurred_at:%Y-%m-%d %H:%M:%S} UTC is {proven.status}{why}.",
+        f"{whose} was charged {_amount(proven.amount_micros)} {proven.currency} for product {proven.product_id} in "
+        f"{proven.auction_id}, campaign {proven.campaign_id}, bid {proven.bid_id}.",
+        *(f"  {account}  {'-' if micros < 0 else '+'}{_amount(abs(micros))}" for account, micros in proven.postings),
+        f"It is event {proven.seq}, in batch {proven.batch} of the {kept.batch} that were signed at "
+        f"{signed_at:%Y-%m-%d %H:%M:%S} UTC by the key {kept.public_key_hex}.",
+    ]
+
+
+def _amount(micros: int) -> str:
+    return f"{micros // 1_000_000}.{micros % 1_000_000:06d}"
 
 
 def pseudonymizer_of(master: bytes) -> Pseudonymizer:

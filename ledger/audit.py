@@ -52,6 +52,6 @@ def read_view(connection: Connection, name: str) -> Iterator[tuple[Any, ...]]:
     """Yield a view's rows as its columns, in an order that is the same every time."""
     view = sa.table(name, *(sa.column(column) for column in VIEWS[name]))
     query = sa.select(view).order_by(*(view.c[column] for column in _ORDER[name]))
-    found = connection.execution_options(yield_per=2000).execute(query)
+    found = connection.execute(query.execution_options(yield_per=2000))
     for part in found.partitions():
         yield from (tuple(row) for row in part)

@@ -1,9 +1,10 @@
 """The hash chain: every commit's rows under a Merkle root, every root bound to the one before.
 
 A leaf is SHA-256 of 0x00, the kind, a line end, and the row as a compact JSON array of its columns in their order: one
-canonical encoding that any language can make again. A node is SHA-256 of 0x01 and its two children; where a level is
-odd its last node moves up unchanged. A batch's hash is SHA-256 of 0x02 and the JSON array
-`[batch, kind, count, first_seq, last_seq, root_hex, prev_hex]`; the next batch carries it as `prev_hex`.
+canonical encoding that any language can make again. A node is SHA-256 of 0x01 and up to 16 children, from the left,
+until one is left: the root. A batch's hash is SHA-256 of 0x02 and the JSON array
+`[batch, kind, count, first_seq, last_seq, root_hex, prev_hex]`; the next batch carries it as `prev_hex`. A tree of the
+same form over the hashes of batches 1 to n proves in a few hundred bytes that a batch is one of them.
 
 Per kind of leaf, sequence numbers run from 1 without gaps. Whoever appends holds the lock on the head until commit, so
 there is one order of everything, also with several writers on PostgreSQL.
@@ -11,10 +12,10 @@ there is one order of everything, also with several writers on PostgreSQL.
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from sqlalchemy.engine import Connection
 
 from ledger import store
@@ -122,6 +123,77 @@ def merkle_root(leaf_hashes: Sequence[bytes]) -> bytes:
             _sha256(b"\x01" + b"".join(level[first : first + ARITY])).digest() for first in range(0, len(level), ARITY)
         ]
     return level[0]
+
+
+class Step(Struct, frozen=True, forbid_unknown_fields=True):
+    """One level of the way from a leaf up to a root: its place among its siblings, and the others' hashes in order."""
+
+    place: Annotated[int, Meta(ge=0, lt=ARITY)]
+    others_hex: Annotated[list[str], Meta(max_length=ARITY - 1)]
+
+
+def merkle_path(leaf_hashes: Sequence[bytes], place: int) -> list[Step]:
+    """Return the way from a leaf, counted from 0, to the root of `merkle_root`."""
+    steps: list[Step] = []
+    level = leaf_hashes
+    while len(level) > 1:
+        first = place - place % ARITY
+        siblings = level[first : first + ARITY]
+        others = [one.hex() for number, one in enumerate(siblings) if number != place - first]
+        steps.append(Step(place - first, others))
+        level = [
+            _sha256(b"\x01" + b"".join(level[begin : begin + ARITY])).digest() for begin in range(0, len(level), ARITY)
+        ]
+        place //= ARITY
+    return steps
+
+
+def follow_path(leaf_hash: bytes, steps: Sequence[Step]) -> tuple[bytes, int]:
+    """Return the root a leaf's way leads to, and the leaf's place in the tree, from 0.
+
+    Raises:
+        ValueError: a hash is not hexadecimal, or a place is beyond its siblings.
+    """
+    node, place = leaf_hash, 0
+    for depth, step in enumerate(steps):
+        children = [bytes.fromhex(one) for one in step.others_hex]
+        if step.place > len(children) or any(len(child) != len(leaf_hash) for child in children):
+            raise ValueError("a step must hold whole hashes and a place among them")
+        children.insert(step.place, node)
+        node = _sha256(b"\x01" + b"".join(children)).digest()
+        place += step.place * ARITY**depth
+    return node, place
+
+
+class GrowingTree:
+    """The root over hashes that come one by one, without keeping them."""
+
+    def __init__(self) -> None:
+        self._levels: list[list[bytes]] = []
+
+    def add(self, leaf_hash: bytes) -> None:
+        """Take one more hash at the end."""
+        depth, node = 0, leaf_hash
+        while True:
+            if depth == len(self._levels):
+                self._levels.append([])
+            level = self._levels[depth]
+            level.append(node)
+            if len(level) < ARITY:
+                return
+            node = _sha256(b"\x01" + b"".join(level)).digest()
+            level.clear()
+            depth += 1
+
+    def root(self) -> bytes:
+        """Return what `merkle_root` gives for all hashes so far; there is at least one."""
+        carried: list[bytes] = []
+        for depth, level in enumerate(self._levels):
+            nodes = [*level, *carried]
+            if depth + 1 == len(self._levels) and len(nodes) == 1:
+                return nodes[0]
+            carried = [_sha256(b"\x01" + b"".join(nodes)).digest()] if nodes else []
+        return carried[0]
 
 
 def leaf_check(leaf_hash: bytes) -> int:

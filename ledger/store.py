@@ -624,6 +624,33 @@ def read_chain_after(connection: Connection, retailer_id: str, batch: int, limit
     return _fetch(connection, _sql(connection).chain_after, (retailer_id, batch, limit))
 
 
+def read_batch_hashes(connection: Connection, retailer_id: str, last_batch: int) -> Iterator[str]:
+    """Yield the hashes of batches 1 to `last_batch`, hexadecimal, in their order."""
+    query = sa.select(chain.c.hash_hex).where(chain.c.retailer_id == retailer_id, chain.c.batch <= last_batch)
+    yield from (row[0] for row in _read_bit_by_bit(connection, query.order_by(chain.c.batch)))
+
+
+def read_batch_of(connection: Connection, retailer_id: str, kind: str, seq: int) -> tuple[Any, ...] | None:
+    """Return the batch, as CHAIN_COLUMNS, that a row of a kind is in."""
+    query = (
+        sa.select(*(chain.c[name] for name in CHAIN_COLUMNS))
+        .where(chain.c.retailer_id == retailer_id, chain.c.kind == kind, chain.c.first_seq <= seq)
+        .order_by(chain.c.first_seq.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).first()
+    return None if row is None or row.last_seq < seq else tuple(row)
+
+
+def find_event(connection: Connection, retailer_id: str, event_id: str) -> tuple[Any, ...] | None:
+    """Return the event of an id, its columns in the order of EVENT_COLUMNS."""
+    query = sa.select(*(events.c[name] for name in EVENT_COLUMNS)).where(
+        events.c.retailer_id == retailer_id, events.c.event_id == event_id
+    )
+    row = connection.execute(query).first()
+    return None if row is None else tuple(row)
+
+
 def hold_view(connection: Connection) -> None:
     """Let everything read from here to the transaction's end be of one moment; the first statement in it."""
     if connection.dialect.name == "postgresql":  # SQLite's transactions are like that already
@@ -647,22 +674,25 @@ def read_events_between(
     connection: Connection, retailer_id: str, from_ms: int, to_ms: int
 ) -> Iterator[tuple[Any, ...]]:
     """Yield (campaign_id, type, status, amount_micros, occurred_at_ms, event_id) of what happened in [from, to)."""
-    found = connection.execution_options(yield_per=BATCH_ROW_COUNT).execute(
-        sa.select(
-            events.c.campaign_id,
-            events.c.type,
-            events.c.status,
-            events.c.amount_micros,
-            events.c.occurred_at_ms,
-            events.c.event_id,
-        ).where(
-            events.c.retailer_id == retailer_id,
-            events.c.occurred_at_ms >= from_ms,
-            events.c.occurred_at_ms < to_ms,
-        )
+    query = sa.select(
+        events.c.campaign_id,
+        events.c.type,
+        events.c.status,
+        events.c.amount_micros,
+        events.c.occurred_at_ms,
+        events.c.event_id,
+    ).where(
+        events.c.retailer_id == retailer_id,
+        events.c.occurred_at_ms >= from_ms,
+        events.c.occurred_at_ms < to_ms,
     )
-    for part in found.partitions():
-        yield from (tuple(row) for row in part)
+    yield from (tuple(row) for row in _read_bit_by_bit(connection, query))
+
+
+def _read_bit_by_bit(connection: Connection, query: sa.Select[Any]) -> Iterator[Any]:
+    """Yield rows without having them all in memory. Said to the statement: a connection would go on doing it."""
+    for part in connection.execute(query.execution_options(yield_per=BATCH_ROW_COUNT)).partitions():
+        yield from part
 
 
 # --- statements

@@ -129,6 +129,7 @@ class _Walk:
         self._balances: dict[tuple[str, str, str], list[int]] = {}
         self._spent: dict[tuple[str, str], int] = {}
         self._reversed: dict[str, str] = {}
+        self._batches = chain.GrowingTree()
         self.batch_count = self.event_count = self.entry_count = 0
         self.unread_kinds: set[str] = set()
 
@@ -166,8 +167,11 @@ class _Walk:
         self._last_seqs[batch.kind] = batch.last_seq
         self.batch_count = expected
         kept = self._checkpoint
-        if kept is not None and kept.batch == expected and kept.hash_hex != batch.hash_hex:
-            raise _Found("chain", expected, "the batch must have the hash that the checkpoint saw")
+        if kept is not None and expected <= kept.batch:
+            self._batches.add(bytes.fromhex(batch.hash_hex))
+            is_end = expected == kept.batch
+            if is_end and (kept.hash_hex, kept.batches_root_hex) != (batch.hash_hex, self._batches.root().hex()):
+                raise _Found("chain", expected, "the batch must have the hash that the checkpoint saw")
         return batch.hash_hex
 
     def _check_rows(self, batch: chain.Batch) -> None:

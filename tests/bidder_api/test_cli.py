@@ -56,7 +56,8 @@ def test_help_imports_nothing_heavy() -> None:
         ["weather", "import"],
         ["affinity", "train"], ["affinity", "evaluate"], ["affinity", "rank"], ["auction", "solve"],
         ["auction", "report"],
-        ["ledger", "verify"], ["ledger", "export"], ["ledger", "checkpoint"], ["sim", "run"], ["sim", "replay"],
+        ["ledger", "verify"], ["ledger", "export"], ["ledger", "checkpoint"],
+        ["ledger", "receipt"], ["ledger", "verify-receipt"], ["sim", "run"], ["sim", "replay"],
         ["settings"],
     ],
 )  # fmt: skip
@@ -224,6 +225,8 @@ def test_the_books_are_verified_exported_and_signed(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.json"
     run("ledger", "checkpoint", "--output", str(checkpoint))
     assert "the checkpoint of batch 1 is contained" in run("ledger", "verify", "--checkpoint", str(checkpoint)).output
+    missing = run("ledger", "receipt", "never", "--checkpoint", str(checkpoint), status=1).output
+    assert "there is no event 'never' (unknown_event)" in missing
     assert run("ledger", "export").output.startswith("seq,transaction_id,")
     run("ledger", "export", "--format", "hledger", "--output", str(tmp_path / "journal"))
     database = open_database(f"sqlite:///{tmp_path}/data/endcap.db")

@@ -3,9 +3,10 @@
 import hashlib
 import json
 
+import msgspec
 import pytest
 
-from ledger.chain import GENESIS_HEX, append_batch, hash_leaf, merkle_root
+from ledger.chain import GENESIS_HEX, GrowingTree, append_batch, follow_path, hash_leaf, merkle_path, merkle_root
 from tests.ledger.world import RETAILER, World
 
 
@@ -24,6 +25,31 @@ def naive_root(leaves: list[bytes]) -> bytes:
 def test_the_root_is_the_naive_one(count: int) -> None:
     leaves = [sha(bytes([n % 256, n // 256])) for n in range(count)]
     assert merkle_root(leaves) == naive_root(leaves)
+
+
+@pytest.mark.parametrize("count", [*range(1, 35), 255, 256, 257, 4097])
+def test_every_leafs_way_leads_to_the_root_and_says_its_place(count: int) -> None:
+    leaves = [sha(bytes([n % 256, n // 256])) for n in range(count)]
+    tree = GrowingTree()
+    for leaf in leaves:
+        tree.add(leaf)
+    assert tree.root() == naive_root(leaves)
+    for place in {*range(0, count, max(1, count // 50)), count - 1}:
+        assert follow_path(leaves[place], merkle_path(leaves, place)) == (naive_root(leaves), place)
+
+
+def test_a_way_with_another_hash_or_place_leads_elsewhere() -> None:
+    leaves = [sha(bytes([n])) for n in range(40)]
+    root, steps = naive_root(leaves), merkle_path(leaves, 21)
+    assert follow_path(leaves[22], steps) != (root, 21)
+    for depth, step in enumerate(steps):
+        for place in range(len(step.others_hex) + 1):
+            moved = [*steps[:depth], msgspec.structs.replace(step, place=place), *steps[depth + 1 :]]
+            assert (follow_path(leaves[21], moved)[0] == root) == (place == step.place)
+        for number in range(len(step.others_hex)):
+            others = [*step.others_hex[:number], "00" * 32, *step.others_hex[number + 1 :]]
+            moved = [*steps[:depth], msgspec.structs.replace(step, others_hex=others), *steps[depth + 1 :]]
+            assert follow_path(leaves[21], moved)[0] != root
 
 
 def test_an_outsider_makes_the_chain_again_from_the_views_and_the_rows(world: World) -> None:

@@ -194,13 +194,14 @@ def test_a_cut_tail_is_found_with_a_checkpoint_and_only_with_one(books: World) -
 
 def test_books_written_anew_do_not_fit_an_old_checkpoint(books: World) -> None:
     checkpoint = books.database.read(lambda c: make_checkpoint(c, RETAILER, SEED, NOON_MS))
-    other = Checkpoint(3, "ab" * 32, {}, NOON_MS, checkpoint.public_key_hex, "")
+    other = Checkpoint(3, "ab" * 32, "cd" * 32, {}, NOON_MS, checkpoint.public_key_hex, "")
     with books.database.engine.connect() as connection:
         assert check(connection, checkpoint).is_good
-    with books.database.engine.connect() as connection:
-        bad = check(connection, other).bad
-    assert bad is not None
-    assert (bad.table, bad.key) == ("chain", "3")
+    for wrong in (other, msgspec.structs.replace(checkpoint, batches_root_hex="ef" * 32)):
+        with books.database.engine.connect() as connection:
+            bad = check(connection, wrong).bad
+        assert bad is not None
+        assert (bad.table, bad.key) == ("chain", str(wrong.batch))
 
 
 def test_a_checkpoint_is_taken_from_its_signer_only_and_only_whole(books: World) -> None:
