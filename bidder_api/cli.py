@@ -387,7 +387,7 @@ def auction_report(from_text: str | None, to_text: str | None, kind: str, data_d
     price/bid       the same, over bid times expected events
     at floor        of expected clicks on paid fills, those at the price of the floor
     regret          what winners could have gained by another bid, if the bid is what an event is worth to
-                    them; 0 under vcg. Of losers it is not known: receipts hold thresholds of winners only
+                    them; 0 under vcg. A loser has none: winning would have cost more than it was worth
 
     Status 1 where no receipt of that time is kept, 2 where an option is wrong. What cannot be read is told on
     standard error.
@@ -486,6 +486,42 @@ def ledger_verify_receipt(receipt: Path, checkpoint: Path, public_key: str | Non
 
     for line in check_charge_receipt(receipt, checkpoint, public_key):
         click.echo(line)
+
+
+@ledger.command("sales")
+@click.option("--from", "from_text", metavar="TIME", required=True, help="Orders and charges from then on.")
+@click.option("--to", "to_text", metavar="TIME", required=True, help="Before then; a day: until its end.")
+@click.option(
+    "--model",
+    type=click.Choice(["default", "iab-europe-30d", "criteo-like", "amazon-like", "same-sku-7d"]),
+    default="default",
+    show_default=True,
+    help="How credit is given.",
+)
+@click.option("--format", "kind", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@DATA_DIR
+def ledger_sales(from_text: str, to_text: str, model: str, kind: str, data_dir: Path | None) -> None:
+    """Say which sales are credited to which campaigns, and what these were charged.
+
+    Worked out anew each time, so that any month can be read under any model; the books stay as they are. A TIME is a
+    day in ENDCAP_TIME_ZONE, 2026-11-23, or a moment with its offset, 2026-11-23T10:00:00+01:00; at most 92 days.
+
+    \b
+    default         last click of 14 days, on the product or another of the advertiser's (halo)
+    iab-europe-30d  click or view of 30 days
+    criteo-like     click of 30 days, view of 1
+    amazon-like     click or view of 14 days
+    same-sku-7d     click of 7 days, on the very product
+
+    Views count only where they were kept, see ENDCAP_KEEPS_VIEWS.
+    """  # noqa: D301  # click's own mark: keep these lines as they are
+    from bidder_api.report import print_sales
+    from bidder_api.tasks import report_sales
+
+    settings = _settings(data_dir=data_dir)
+    from_ms = _moment("--from", from_text, settings, is_end=False)
+    to_ms = _moment("--to", to_text, settings, is_end=True)
+    print_sales(report_sales(settings, from_ms, to_ms, model), kind, sys.stdout)
 
 
 def _write(text: str, output: Path | None) -> None:

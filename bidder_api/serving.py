@@ -47,6 +47,7 @@ from bidder_api.idempotency import forget_old
 from bidder_api.metrics import ServerMetrics
 from bidder_api.preview import preview_endpoint
 from bidder_api.readiness import Readiness
+from bidder_api.sales_facts import sales_facts_of
 from bidder_api.server import Parts, build_app, management_routes
 from bidder_api.settings import AllSettings, beacon_keys, for_deployment, master_secret
 from bidder_api.store import Deployment
@@ -472,6 +473,7 @@ def compose(
         keys=keys,
         product_link=products.link,
         pseudonymize=pseudonymizer.of,
+        sales_facts=sales_facts_of(deployment.retailer_id),
         settings=settings.ledger,
         metrics=ledger_metrics,
         now_ms=clock_ms,

@@ -221,6 +221,21 @@ def make_checkpoint(settings: AllSettings) -> str:
     return msgspec.json.encode(made).decode()
 
 
+def report_sales(settings: AllSettings, from_ms: int, to_ms: int, model: str) -> Any:
+    """Return which sales are credited to which campaigns (see `SalesReport`)."""
+    from bidder_api.sales_facts import sales_facts_of
+    from ledger import sales
+
+    chosen = sales.model_named(model)
+    with opened(settings.server) as (database, deployment):
+        facts_of = sales_facts_of(deployment.retailer_id)
+        return database.read(
+            lambda connection: sales.report_sales(
+                connection, deployment.retailer_id, deployment.currency, from_ms, to_ms, chosen, facts_of, _now_ms()
+            )
+        )
+
+
 def make_charge_receipt(settings: AllSettings, event_id: str, checkpoint: Path | None) -> str:
     """Return the receipt of a charge as JSON, up to a checkpoint exported before or else one of now."""
     from ledger import charge_receipt

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from ledger import reports, store
+from ledger import reports, sales, store
 from ledger.beacon import BeaconKeys
 from ledger.command import (
     AddFunds,
@@ -70,6 +70,7 @@ class Books(Struct, frozen=True, kw_only=True):
         keys: what beacons are sealed with.
         product_link: the catalogue's link of a product, or None.
         pseudonymize: the keyed hash of a raw visitor or customer id.
+        sales_facts: what sales depend on and the ledger does not know.
     """
 
     retailer_id: str
@@ -78,6 +79,7 @@ class Books(Struct, frozen=True, kw_only=True):
     keys: BeaconKeys
     product_link: Callable[[str], str | None]
     pseudonymize: Callable[[str], bytes]
+    sales_facts: sales.FactsOf
     settings: Settings
     metrics: LedgerMetrics
     now_ms: Callable[[], int]
@@ -104,6 +106,7 @@ def routes(books: Books) -> list[Route]:
         ("GET", "/v1/ledger/credit-lines", surface.list_credit_lines),
         ("POST", "/v1/ledger/reversals", surface.post_reversal),
         ("GET", "/v1/reconciliation", surface.read_reconciliation),
+        ("GET", "/v1/sales", surface.read_sales),
     ]
     return [Route(path, handler, methods=[method]) for method, path, handler in paths]
 
@@ -305,6 +308,20 @@ class _Surface:
         query = _query(request, reports.ReconciliationQuery)
         from_ms, to_ms = (round(moment.timestamp() * 1000) for moment in (query.from_, query.to))
         return _json(await self._read(lambda c, r: reports.reconcile(c, r, from_ms, to_ms)))
+
+    async def read_sales(self, request: Request) -> Response:
+        """Return sales credited to campaigns."""
+        query, books = _query(request, sales.SalesQuery), self._books
+        advertiser_id, (from_ms, to_ms) = _whose(request, query.advertiser_id), sales.from_to(query)
+        model = sales.model_named(query.model)
+        return _json(
+            await self._read(
+                lambda c, r: sales.report_sales(
+                    c, r, books.settings.currency, from_ms, to_ms, model, books.sales_facts, books.now_ms(),
+                    advertiser_id,
+                )
+            )
+        )  # fmt: skip
 
     async def _read(self, work: Callable[[Connection, str], T]) -> T:
         retailer_id = self._books.retailer_id

@@ -18,6 +18,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         invalid_traffic: what is recorded but not billed. `declared`: robots that say so in their user agent. `on`: also
             a click whose impression was not recorded before it or together with it. `off`: nothing. A click whose
             impression is late or was blocked is common, so the default bills it.
+        keeps_views: whether views of paid fills by visitors who consented are kept as touches beside clicks, for models
+            that credit them; each costs a row.
         group_event_count_max: most events that wait for one another's commit (one larger request is not split).
         group_wait_ms: longest that the first of them waits for company.
         events_per_request_max: most events in one `POST /v1/events`.
@@ -31,6 +33,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     impression_life_ms: int = 30 * 60_000
     click_life_ms: int = 24 * 3_600_000
     invalid_traffic: InvalidTraffic = "declared"
+    keeps_views: bool = False
     group_event_count_max: int = 256
     group_wait_ms: int = 2
     events_per_request_max: int = 500

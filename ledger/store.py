@@ -689,6 +689,79 @@ def read_events_between(
     yield from (tuple(row) for row in _read_bit_by_bit(connection, query))
 
 
+def read_charged_between(
+    connection: Connection, retailer_id: str, from_ms: int, to_ms: int
+) -> list[tuple[str, str, int]]:
+    """Return (campaign_id, advertiser_id, micros) charged for events that happened in [from, to)."""
+    query = (
+        sa.select(events.c.campaign_id, events.c.advertiser_id, sa.func.sum(events.c.amount_micros))
+        .where(
+            events.c.retailer_id == retailer_id,
+            events.c.occurred_at_ms >= from_ms,
+            events.c.occurred_at_ms < to_ms,
+            events.c.campaign_id.is_not(None),
+        )
+        .group_by(events.c.campaign_id, events.c.advertiser_id)
+    )
+    return [(row[0], row[1], int(row[2])) for row in connection.execute(query)]
+
+
+def read_order_lines(connection: Connection, retailer_id: str, from_ms: int, to_ms: int) -> list[Any]:
+    """Return the lines of orders and returns of [from, to), each with its order's buyer, moment, channel and source."""
+    query = (
+        sa.select(
+            orders.c.order_id,
+            orders.c.part,
+            order_lines.c.line,
+            orders.c.visitor,
+            orders.c.customer,
+            orders.c.occurred_at_ms,
+            orders.c.channel,
+            orders.c.traffic_source,
+            order_lines.c.product_id,
+            order_lines.c.quantity,
+            order_lines.c.unit_price_micros,
+        )
+        .join(
+            order_lines,
+            (order_lines.c.retailer_id == orders.c.retailer_id)
+            & (order_lines.c.order_id == orders.c.order_id)
+            & (order_lines.c.part == orders.c.part),
+        )
+        .where(orders.c.retailer_id == retailer_id, orders.c.occurred_at_ms >= from_ms, orders.c.occurred_at_ms < to_ms)
+    )
+    return list(connection.execute(query).all())
+
+
+def read_touches(connection: Connection, retailer_id: str, from_ms: int, to_ms: int) -> list[Any]:
+    """Return the touches of [from, to) on campaigns' fills: whose, of which kind and when, and what was touched."""
+    query = (
+        sa.select(
+            touches.c.visitor,
+            touches.c.type,
+            touches.c.occurred_at_ms,
+            touches.c.token_id,
+            events.c.product_id,
+            events.c.advertiser_id,
+            events.c.campaign_id,
+            events.c.bid_id,
+        )
+        .join(
+            events,
+            (events.c.retailer_id == touches.c.retailer_id)
+            & (events.c.token_id == touches.c.token_id)
+            & (events.c.type == touches.c.type),
+        )
+        .where(
+            touches.c.retailer_id == retailer_id,
+            touches.c.occurred_at_ms >= from_ms,
+            touches.c.occurred_at_ms < to_ms,
+            events.c.campaign_id.is_not(None),
+        )
+    )
+    return list(connection.execute(query).all())
+
+
 def _read_bit_by_bit(connection: Connection, query: sa.Select[Any]) -> Iterator[Any]:
     """Yield rows without having them all in memory. Said to the statement: a connection would go on doing it."""
     for part in connection.execute(query.execution_options(yield_per=BATCH_ROW_COUNT)).partitions():

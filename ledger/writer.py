@@ -42,7 +42,7 @@ Transact = Callable[[Callable[[Connection], Any]], Any]  # runs the work in one 
 CHAIN_KIND = "event"
 ATTEMPT_COUNT_MAX = 5
 NO_LIMITS = (None, None)
-_CLICK = EventType.CLICK
+_CLICK, _VIEW = EventType.CLICK, EventType.VIEW
 
 
 class LedgerWriter:
@@ -219,7 +219,7 @@ def commit_group(
     chain.extend(connection, retailer_id, head, CHAIN_KIND, leaf_hashes)
     if charges:
         chain.save_head(connection, retailer_id, head)
-    store.insert_touches(connection, retailer_id, _touches(charges))
+    store.insert_touches(connection, retailer_id, _touches(charges, settings.keeps_views))
     return outcomes, budgets
 
 
@@ -306,12 +306,13 @@ def _event_row(seq: int, charge: Charge, currency: str, now_ms: int, transaction
     )
 
 
-def _touches(charges: Sequence[Charge]) -> list[tuple[str, str, bytes, int]]:
-    """Return what an order may be credited to: clicks of visitors who consented."""
+def _touches(charges: Sequence[Charge], with_views: bool) -> list[tuple[str, str, bytes, int]]:
+    """Return what an order may be credited to: clicks, and if asked for views, of visitors who consented."""
+    kinds = (_CLICK, _VIEW) if with_views else (_CLICK,)
     return [
         (r.token_id, r.type, r.terms.visitor_pseudonym, r.occurred_at_ms)
         for r in [charge.received for charge in charges]
-        if r.type is _CLICK and r.invalid is None and r.terms.visitor_pseudonym != NO_VISITOR
+        if r.type in kinds and r.invalid is None and r.terms.visitor_pseudonym != NO_VISITOR
     ]
 
 

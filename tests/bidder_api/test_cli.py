@@ -57,7 +57,7 @@ def test_help_imports_nothing_heavy() -> None:
         ["affinity", "train"], ["affinity", "evaluate"], ["affinity", "rank"], ["auction", "solve"],
         ["auction", "report"],
         ["ledger", "verify"], ["ledger", "export"], ["ledger", "checkpoint"],
-        ["ledger", "receipt"], ["ledger", "verify-receipt"], ["sim", "run"], ["sim", "replay"],
+        ["ledger", "sales"], ["ledger", "receipt"], ["ledger", "verify-receipt"], ["sim", "run"], ["sim", "replay"],
         ["settings"],
     ],
 )  # fmt: skip
@@ -252,7 +252,15 @@ class TestAuctionReport:
 
     def test_as_a_table_json_and_csv(self, data_dir: Path) -> None:
         table = run("auction", "report").stdout
-        for word in ("3 auctions; money in EUR", "placement", "top", "advertiser", "adv_a", "100.0%", "winners only"):
+        for word in (
+            "3 auctions; money in EUR",
+            "placement",
+            "top",
+            "advertiser",
+            "adv_a",
+            "100.0%",
+            "a loser has none",
+        ):
             assert word in table
         told = json.loads(run("auction", "report", "--format", "json").stdout)
         assert told["receipt_count"] == 3

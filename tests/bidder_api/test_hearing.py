@@ -122,3 +122,22 @@ def test_what_pacing_learnt_is_kept_in_a_file_and_a_broken_one_is_no_harm(shop: 
 
 def test_a_fill_is_given_back_when_the_ledger_takes_its_impression_no_more() -> None:
     assert AffinitySettings().render_wait_s * 1000 == LedgerSettings().impression_life_ms
+
+
+def test_its_sales_are_told_to_whoever_may_know_them(shop: World) -> None:
+    (shown,) = fill(shop)["placements"][0]["fills"]
+    report(shop, shown["beacon_token"], "click", "e1")
+    lines = [{"product_id": "p1", "quantity": 2, "unit_price_micros": 10_000_000}]
+    order = {"order_id": "o1", "visitor_id": "ana", "occurred_at": "2026-11-18T11:08:00Z", "lines": lines}
+    shop.call("POST", "/v1/orders", {"orders": [order]}, role="retailer")
+    asked = "/v1/sales?from=2026-11-18T00:00:00Z&to=2026-11-19T00:00:00Z"
+    for role, more in (("advertiser", ""), ("finance", ""), ("auditor", "&advertiser_id=acme")):
+        answer = shop.call("GET", asked + more, role=role)
+        assert answer.status_code == 200, answer.text
+        (line,) = answer.json()["items"]
+        assert (line["advertiser_id"], line["orders"], line["same_sku_sales_micros"]) == ("acme", 1, 20_000_000)
+        assert line["charged_micros"] > 0
+    assert shop.call("GET", asked, tenants=("brio",)).json()["items"] == []
+    assert shop.call("GET", asked + "&advertiser_id=brio").json()["code"] == "unknown_advertiser"
+    assert shop.call("GET", asked + "&model=mine", role="finance").status_code == 400
+    assert shop.call("GET", asked, role="site").status_code == 403

@@ -14,11 +14,13 @@ from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
 from ledger import reports
+from ledger.attribution import Shelf
 from ledger.command import CreditLineDraft, OrderBatch, ReversalDraft, TopUpDraft
 from ledger.endpoint import Books, routes
 from ledger.errors import LedgerRefused, LedgerUnavailable
 from ledger.metrics import LedgerMetrics
 from ledger.pipe import LocalIntake
+from ledger.sales import SalesFacts
 from tests.ledger.world import MINUTE_MS, NOON_MS, RETAILER, World
 
 DRAFTS: dict[str, Any] = {
@@ -110,6 +112,7 @@ def site(world: World) -> Iterator[Site]:
         keys=world.keys,
         product_link=LINKS.get,
         pseudonymize=lambda raw: raw.encode().ljust(16, b"*"),
+        sales_facts=lambda connection, product_ids: SalesFacts(Shelf({}, {}), {}),
         settings=world.settings,
         metrics=metrics,
         now_ms=world.clock,
