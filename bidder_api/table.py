@@ -36,11 +36,21 @@ from bidder_api.access import Role
 from bidder_api.operations import ANYBODY, KIB, Operation
 from bidder_api.resources import PageQuery
 from ledger import reports, sales
+from ledger.closing import PeriodReport
 from ledger.command import (
     AdvertiserFunds,
+    ClosedPeriod,
+    CloseDraft,
     CreditLineDraft,
+    CreditNoteDraft,
+    DocumentPage,
+    InvoiceDraft,
+    Issued,
     OrderBatch,
     OrderResults,
+    Payment,
+    PaymentPage,
+    PeriodList,
     PromotionalCredit,
     PromotionalCreditPage,
     Reversal,
@@ -48,7 +58,10 @@ from ledger.command import (
     TopUp,
     TopUpDraft,
     TopUpPage,
+    WriteOff,
+    WriteOffPage,
 )
+from ledger.document import BillingProfile
 from ledger.event import EventBatch, EventResults
 
 SITE = frozenset({Role.SITE, Role.RETAILER})
@@ -218,6 +231,76 @@ LEDGER_OPERATIONS: list[Operation] = [
     Operation(
         method="POST", path="/v1/ledger/reversals", name="create_reversal", tag="ledger", roles=FINANCE,
         summary="Undo a transaction, once", body=ReversalDraft, answer=Reversal, status=201,
+    ),
+    Operation(
+        method="POST", path="/v1/ledger/payments", name="create_payment", tag="ledger", roles=FINANCE,
+        summary="Book money received for invoices, once per reference", body=TopUpDraft, answer=Payment, status=201,
+        also_status=200,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/payments", name="list_payments", tag="ledger", roles=OWN_BOOKS,
+        summary="List payments", answer=PaymentPage, query=reports.FundsQuery,
+    ),
+    Operation(
+        method="POST", path="/v1/ledger/write-offs", name="create_write_off", tag="ledger", roles=FINANCE,
+        summary="Give up what will not be paid, once per reference", body=TopUpDraft, answer=WriteOff, status=201,
+        also_status=200,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/write-offs", name="list_write_offs", tag="ledger", roles=OWN_BOOKS,
+        summary="List write-offs", answer=WriteOffPage, query=reports.FundsQuery,
+    ),
+    Operation(
+        method="PUT", path="/v1/ledger/seller", name="put_seller", tag="ledger", roles=FINANCE,
+        summary="Say who sells", body=BillingProfile, answer=BillingProfile,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/seller", name="get_seller", tag="ledger", roles=OWN_BOOKS,
+        summary="Read who sells", answer=BillingProfile,
+    ),
+    Operation(
+        method="PUT", path="/v1/ledger/billing-profiles/{advertiser_id}", name="put_billing_profile", tag="ledger",
+        roles=FINANCE, summary="Say to whom an advertiser's invoices go", body=BillingProfile, answer=BillingProfile,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/billing-profiles/{advertiser_id}", name="get_billing_profile", tag="ledger",
+        roles=OWN_BOOKS, summary="Read to whom an advertiser's invoices go", answer=BillingProfile,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/periods", name="list_periods", tag="ledger", roles=FINANCE_READS,
+        summary="List the months that are closed", answer=PeriodList,
+    ),
+    Operation(
+        method="POST", path="/v1/ledger/periods/{period}/close", name="close_period", tag="ledger", roles=FINANCE,
+        summary="Close a month softly, or seal it", body=CloseDraft, answer=ClosedPeriod,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/periods/{period}/report", name="report_period", tag="ledger",
+        roles=FINANCE_READS, summary="Read every account over a month", answer=PeriodReport,
+    ),
+    Operation(
+        method="POST", path="/v1/ledger/invoices", name="create_invoice", tag="ledger", roles=FINANCE,
+        summary="Invoice an advertiser's sealed month", body=InvoiceDraft, answer=Issued, status=201,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/invoices", name="list_invoices", tag="ledger", roles=OWN_BOOKS,
+        summary="List invoices", answer=DocumentPage, query=reports.FundsQuery,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/invoices/{number}", name="get_invoice", tag="ledger", roles=OWN_BOOKS,
+        summary="Read an invoice", answer=Issued,
+    ),
+    Operation(
+        method="POST", path="/v1/ledger/credit-notes", name="create_credit_note", tag="ledger", roles=FINANCE,
+        summary="Give back part or all of an invoice", body=CreditNoteDraft, answer=Issued, status=201,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/credit-notes", name="list_credit_notes", tag="ledger", roles=OWN_BOOKS,
+        summary="List credit notes", answer=DocumentPage, query=reports.FundsQuery,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/credit-notes/{number}", name="get_credit_note", tag="ledger", roles=OWN_BOOKS,
+        summary="Read a credit note", answer=Issued,
     ),
     Operation(
         method="GET", path="/v1/reconciliation", name="get_reconciliation", tag="ledger", roles=FINANCE_READS,

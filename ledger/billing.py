@@ -90,6 +90,8 @@ class Budgets(Struct, frozen=True):
 
     campaigns: dict[tuple[str, str], tuple[Budget, Budget]]  # by campaign and day: the day's and the total
     purses: dict[str, Purse]  # by advertiser; who is missing has nothing
+    sealed_until: str = ""  # charges of this month and before are booked in the open one
+    open_period: str = ""
 
     def moved(self) -> list[Budget]:
         """Return the budgets that something was charged to; a total shared by two days once."""
@@ -238,7 +240,7 @@ def _charge(received: Received, budgets: Budgets) -> Charge:
     daily.added_micros += amount_micros
     total.spent_micros += amount_micros
     total.added_micros += amount_micros
-    period = day[:7]
+    period = day[:7] if day[:7] > budgets.sealed_until else budgets.open_period
     transaction = Transaction(
         _take(purse, period, amount_micros), _REASONS[received.type], period, received.occurred_at_ms
     )

@@ -8,7 +8,14 @@ Posting patterns, debit on the left:
 | promotional credit given | `expense:promotion` | `promo:<advertiser>` |
 | a charge: promotional credit first, then prepaid money, then the credit line | `promo:<advertiser>`, \
 `wallet:<advertiser>`, `unbilled:<advertiser>:<period>` | `revenue:media` |
-| reversal of any of them | the credits of the original | its debits |
+| reversal of any of them, and of a payment | the credits of the original | its debits |
+| an invoice for a month: what is due, VAT on all of it, what rounding to payable amounts adds | \
+`receivable:<advertiser>`, `expense:rounding` | `unbilled:<advertiser>:<period>`, `vat`, `expense:rounding` |
+| a payment | `cash` | `receivable:<advertiser>` |
+| a credit note on an invoice: what is still owed is forgiven, what was paid goes to the wallet | \
+`revenue:credit-notes`, `vat` | `receivable:<advertiser>`, `wallet:<advertiser>` |
+| a write-off of what will not be paid | `expense:bad-debt` | `receivable:<advertiser>` |
+| invalid traffic found before the month is invoiced is reversed; after it, a credit note is issued | | |
 
 A charge that comes to nothing (no budget left, robots, price 0) is an event without a transaction. Budgets of campaigns
 are limits, not money, and have no account: see `campaign_spend` in `store.py`.
@@ -22,6 +29,10 @@ AccountName = NewType("AccountName", str)
 CASH = AccountName("cash")
 REVENUE = AccountName("revenue:media")
 PROMOTION = AccountName("expense:promotion")
+CREDIT_NOTES = AccountName("revenue:credit-notes")  # contra: grows by debit
+VAT = AccountName("vat")
+ROUNDING = AccountName("expense:rounding")
+BAD_DEBT = AccountName("expense:bad-debt")
 
 
 class AccountKind(StrEnum):
@@ -36,6 +47,8 @@ class AccountKind(StrEnum):
 _KIND_BY_FAMILY = {
     "cash": AccountKind.ASSET,
     "unbilled": AccountKind.ASSET,
+    "receivable": AccountKind.ASSET,
+    "vat": AccountKind.LIABILITY,
     "wallet": AccountKind.LIABILITY,
     "promo": AccountKind.LIABILITY,
     "revenue": AccountKind.INCOME,
@@ -58,6 +71,11 @@ def unbilled(advertiser_id: str, period: str) -> AccountName:
     return AccountName(f"unbilled:{advertiser_id}:{period}")
 
 
+def receivable(advertiser_id: str) -> AccountName:
+    """Name the account of what invoices ask an advertiser for and it has not paid."""
+    return AccountName("receivable:" + advertiser_id)
+
+
 def account_kind(account: str) -> AccountKind:
     """Return the kind of an account that is in the chart.
 
@@ -70,7 +88,7 @@ def account_kind(account: str) -> AccountKind:
 def account_advertiser(account: str) -> str | None:
     """Return whose account it is, None where it is the retailer's own."""
     family, _, rest = account.partition(":")
-    if family in ("wallet", "promo"):
+    if family in ("wallet", "promo", "receivable"):
         return rest
     if family == "unbilled":
         return rest.rpartition(":")[0]

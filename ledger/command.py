@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from ledger.document import BillingProfile, Document
 from ledger.event import Moment
 from ledger.money import AmountMicros, PositiveMicros
 from ledger.terms import Identifier
@@ -11,11 +12,15 @@ from ledger.terms import Identifier
 Reference = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+(?![\s\S])")]
 Reason = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+(?![\s\S])")]
 Channel = Literal["web", "app", "store"]
-FundingKind = Literal["top-up", "promotional-credit"]
+FundingKind = Literal["top-up", "promotional-credit", "payment", "write-off"]
+PeriodText = Annotated[str, Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])(?![\s\S])")]
+Number = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[^\x00-\x1f\x7f]+(?![\s\S])")]
+Stage = Literal["soft", "sealed"]
+DocumentKind = Literal["invoice", "credit-note"]
 
 
 class TopUpDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Body of `POST /v1/ledger/top-ups` and of `/promotional-credits`; once per reference, for ever."""
+    """Body of `POST /v1/ledger/top-ups`, `/promotional-credits`, `/payments` and `/write-offs`; once per reference."""
 
     advertiser_id: Identifier
     amount_micros: PositiveMicros
@@ -33,6 +38,27 @@ class ReversalDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Body of `POST /v1/ledger/reversals`: the whole of one transaction, at most once."""
 
     transaction_id: Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+(?![\s\S])")]
+    reason: Reason
+
+
+class CloseDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of `POST /v1/ledger/periods/{period}/close`."""
+
+    stage: Stage
+
+
+class InvoiceDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of `POST /v1/ledger/invoices`: a sealed month of an advertiser's."""
+
+    advertiser_id: Identifier
+    period: PeriodText
+
+
+class CreditNoteDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of `POST /v1/ledger/credit-notes`; without an amount, all of the invoice that no note gave back yet."""
+
+    invoice_number: Number
+    net_micros: PositiveMicros | None = None
     reason: Reason
 
 
@@ -77,7 +103,7 @@ class OrderResults(Struct, frozen=True):
 
 
 class AddFunds(Struct, frozen=True, tag="add-funds"):
-    """Book money received (`top-up`) or given (`promotional-credit`)."""
+    """Book money received beforehand, given, paid for invoices, or given up."""
 
     kind: FundingKind
     advertiser_id: str
@@ -99,6 +125,35 @@ class Reverse(Struct, frozen=True, tag="reverse"):
     reason: str
 
 
+class SetBilling(Struct, frozen=True, tag="set-billing"):
+    """Say who sells (`advertiser_id` None, a profile without VAT of its own) or to whom an advertiser's invoices go."""
+
+    advertiser_id: str | None
+    profile: BillingProfile
+
+
+class ClosePeriod(Struct, frozen=True, tag="close-period"):
+    """Close a month softly, or seal it."""
+
+    period: str
+    stage: Stage
+
+
+class IssueInvoice(Struct, frozen=True, tag="issue-invoice"):
+    """Invoice an advertiser's month."""
+
+    advertiser_id: str
+    period: str
+
+
+class IssueCreditNote(Struct, frozen=True, tag="issue-credit-note"):
+    """Give back part or all of an invoice."""
+
+    invoice_number: str
+    net_micros: int | None
+    reason: str
+
+
 class OrderRecord(Struct, frozen=True):
     """An order with its buyer as keyed hashes, its `visitor_id` and `customer_id` taken out."""
 
@@ -113,7 +168,7 @@ class RecordOrders(Struct, frozen=True, tag="record-orders"):
     orders: list[OrderRecord]
 
 
-Command = AddFunds | SetCreditLine | Reverse | RecordOrders
+Command = AddFunds | SetCreditLine | Reverse | RecordOrders | SetBilling | ClosePeriod | IssueInvoice | IssueCreditNote
 
 
 class TopUp(Struct, frozen=True):
@@ -136,6 +191,97 @@ class PromotionalCredit(Struct, frozen=True):
     reference: str
     transaction_id: str
     recorded_at: Moment
+
+
+class Payment(Struct, frozen=True):
+    """Money received for invoices, as it is booked; its id is its reference."""
+
+    payment_id: str
+    advertiser_id: str
+    amount_micros: int
+    reference: str
+    transaction_id: str
+    recorded_at: Moment
+
+
+class PaymentPage(Struct, frozen=True):
+    """A page of payments, by reference."""
+
+    items: list[Payment]
+    next_page_token: str | None = None
+
+
+class BillingProfileSet(Struct, frozen=True, tag="billing-set"):
+    """Answer to SetBilling."""
+
+    profile: BillingProfile
+
+
+class ClosedPeriod(Struct, frozen=True, tag="period-closed"):
+    """A month that is closed.
+
+    Attributes:
+        stage: `soft`: its charges may still arrive; `sealed`: nothing of it changes any more.
+        digest: SHA-256 of its report, hexadecimal; None until it is sealed.
+    """
+
+    period: str
+    stage: Stage
+    digest: str | None
+    closed_at: Moment
+
+
+class PeriodList(Struct, frozen=True):
+    """Every month that is closed, the first first."""
+
+    items: list[ClosedPeriod]
+
+
+class Issued(Struct, frozen=True, tag="issued"):
+    """An invoice or a credit note as it is kept; amounts in micros that can be paid.
+
+    Attributes:
+        due_micros: of an invoice, to be paid; of a credit note, given back.
+        transaction_id: what was posted for it; None where nothing was left to post.
+        document: what is handed out, with every field of EN 16931.
+    """
+
+    number: str
+    kind: DocumentKind
+    advertiser_id: str
+    period: str
+    invoice_number: str | None
+    net_micros: int
+    vat_micros: int
+    due_micros: int
+    transaction_id: str | None
+    issued_at: Moment
+    document: Document
+
+
+class DocumentPage(Struct, frozen=True):
+    """A page of invoices or credit notes, by number."""
+
+    items: list[Issued]
+    next_page_token: str | None = None
+
+
+class WriteOff(Struct, frozen=True):
+    """What will not be paid, as it is booked; its id is its reference."""
+
+    write_off_id: str
+    advertiser_id: str
+    amount_micros: int
+    reference: str
+    transaction_id: str
+    recorded_at: Moment
+
+
+class WriteOffPage(Struct, frozen=True):
+    """A page of write-offs, by reference."""
+
+    items: list[WriteOff]
+    next_page_token: str | None = None
 
 
 class TopUpPage(Struct, frozen=True):
@@ -201,4 +347,4 @@ class OrdersRecorded(Struct, frozen=True, tag="orders-recorded"):
     results: list[OrderResult]
 
 
-CommandAnswer = FundsAdded | CreditLineSet | Reversed | OrdersRecorded
+CommandAnswer = FundsAdded | CreditLineSet | Reversed | OrdersRecorded | BillingProfileSet | ClosedPeriod | Issued

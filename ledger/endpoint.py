@@ -9,6 +9,7 @@ Who may call what, and the decoding of bodies other than that of events, is sett
 import asyncio
 import base64
 import binascii
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -20,18 +21,30 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from ledger import reports, sales, store
+from ledger import closing, invoicing, reports, sales, store
 from ledger.beacon import BeaconKeys
 from ledger.command import (
     AddFunds,
+    BillingProfileSet,
+    CloseDraft,
+    ClosePeriod,
     CreditLineDraft,
     CreditLineSet,
+    CreditNoteDraft,
+    DocumentKind,
+    DocumentPage,
     FundingKind,
     FundsAdded,
+    InvoiceDraft,
+    IssueCreditNote,
+    IssueInvoice,
     OrderBatch,
     OrderRecord,
     OrderResults,
     OrdersRecorded,
+    Payment,
+    PaymentPage,
+    PeriodList,
     PromotionalCredit,
     PromotionalCreditPage,
     RecordOrders,
@@ -39,11 +52,15 @@ from ledger.command import (
     ReversalDraft,
     Reverse,
     Reversed,
+    SetBilling,
     SetCreditLine,
     TopUp,
     TopUpDraft,
     TopUpPage,
+    WriteOff,
+    WriteOffPage,
 )
+from ledger.document import BillingProfile
 from ledger.errors import BodyTooLarge, LedgerUnavailable, NotAllowed, NotFound, RequestRefused
 from ledger.event import Client, EventBatch, EventResult, EventResults, EventType, ReportedEvent
 from ledger.funding import to_funds, to_moment
@@ -105,6 +122,23 @@ def routes(books: Books) -> list[Route]:
         ("POST", "/v1/ledger/credit-lines", surface.post_credit_line),
         ("GET", "/v1/ledger/credit-lines", surface.list_credit_lines),
         ("POST", "/v1/ledger/reversals", surface.post_reversal),
+        ("POST", "/v1/ledger/payments", surface.post_payment),
+        ("GET", "/v1/ledger/payments", surface.list_payments),
+        ("POST", "/v1/ledger/write-offs", surface.post_write_off),
+        ("GET", "/v1/ledger/write-offs", surface.list_write_offs),
+        ("PUT", "/v1/ledger/seller", surface.put_seller),
+        ("GET", "/v1/ledger/seller", surface.read_seller),
+        ("PUT", "/v1/ledger/billing-profiles/{advertiser_id}", surface.put_billing_profile),
+        ("GET", "/v1/ledger/billing-profiles/{advertiser_id}", surface.read_billing_profile),
+        ("GET", "/v1/ledger/periods", surface.list_periods),
+        ("POST", "/v1/ledger/periods/{period}/close", surface.close_period),
+        ("GET", "/v1/ledger/periods/{period}/report", surface.report_period),
+        ("POST", "/v1/ledger/invoices", surface.post_invoice),
+        ("GET", "/v1/ledger/invoices", surface.list_invoices),
+        ("GET", "/v1/ledger/invoices/{number}", surface.read_invoice),
+        ("POST", "/v1/ledger/credit-notes", surface.post_credit_note),
+        ("GET", "/v1/ledger/credit-notes", surface.list_credit_notes),
+        ("GET", "/v1/ledger/credit-notes/{number}", surface.read_credit_note),
         ("GET", "/v1/reconciliation", surface.read_reconciliation),
         ("GET", "/v1/sales", surface.read_sales),
     ]
@@ -180,29 +214,11 @@ class _Surface:
 
     async def post_top_up(self, request: Request) -> Response:
         """Book money received; 200 where the reference was booked before, 201 where it is new."""
-        booked = await self._add_funds(request, "top-up")
-        made = TopUp(
-            booked.reference,
-            booked.advertiser_id,
-            booked.amount_micros,
-            booked.reference,
-            booked.transaction_id,
-            booked.recorded_at,
-        )
-        return _json(made, status=201 if booked.is_new else 200)
+        return _funded(await self._add_funds(request, "top-up"), TopUp)
 
     async def post_promotional_credit(self, request: Request) -> Response:
         """Give credit to try with, spent before the advertiser's own money."""
-        booked = await self._add_funds(request, "promotional-credit")
-        made = PromotionalCredit(
-            booked.reference,
-            booked.advertiser_id,
-            booked.amount_micros,
-            booked.reference,
-            booked.transaction_id,
-            booked.recorded_at,
-        )
-        return _json(made, status=201 if booked.is_new else 200)
+        return _funded(await self._add_funds(request, "promotional-credit"), PromotionalCredit)
 
     async def _add_funds(self, request: Request, kind: FundingKind) -> FundsAdded:
         draft = _body(request, TopUpDraft)
@@ -224,6 +240,100 @@ class _Surface:
         done = await self._books.intake.command(Reverse(draft.transaction_id, draft.reason))
         assert isinstance(done, Reversed)
         return _json(done.reversal, status=201)
+
+    async def post_payment(self, request: Request) -> Response:
+        """Book money received for invoices."""
+        return _funded(await self._add_funds(request, "payment"), Payment)
+
+    async def post_write_off(self, request: Request) -> Response:
+        """Give up what will not be paid."""
+        return _funded(await self._add_funds(request, "write-off"), WriteOff)
+
+    # --- months, invoices and credit notes
+
+    async def put_seller(self, request: Request) -> Response:
+        """Say who sells."""
+        return await self._set_billing(request, None)
+
+    async def put_billing_profile(self, request: Request) -> Response:
+        """Say to whom an advertiser's invoices go."""
+        return await self._set_billing(request, request.path_params["advertiser_id"])
+
+    async def _set_billing(self, request: Request, advertiser_id: str | None) -> Response:
+        done = await self._books.intake.command(SetBilling(advertiser_id, _body(request, BillingProfile)))
+        assert isinstance(done, BillingProfileSet)
+        return _json(done.profile)
+
+    async def read_seller(self, request: Request) -> Response:
+        """Return who sells."""
+        return await self._read_billing(None)
+
+    async def read_billing_profile(self, request: Request) -> Response:
+        """Return to whom an advertiser's invoices go."""
+        return await self._read_billing(_whose(request, request.path_params["advertiser_id"]))
+
+    async def _read_billing(self, advertiser_id: str | None) -> Response:
+        found = await self._read(lambda c, r: invoicing.read_billing(c, r, advertiser_id))
+        if found is None:
+            raise NotFound("unknown_billing_profile", "no billing profile was set for it")
+        return _json(found)
+
+    async def close_period(self, request: Request) -> Response:
+        """Close a month softly, or seal it."""
+        period = _period(request)
+        return _json(await self._books.intake.command(ClosePeriod(period, _body(request, CloseDraft).stage)))
+
+    async def list_periods(self, request: Request) -> Response:
+        """List the months that are closed."""
+        return _json(PeriodList(await self._read(closing.list_closed)))
+
+    async def report_period(self, request: Request) -> Response:
+        """Return every account over a month; of a sealed one always the same bytes."""
+        period = _period(request)
+        report = await self._read(lambda c, r: closing.report_period(c, r, period))
+        return Response(closing.report_bytes(report), 200, {"cache-control": "no-store"}, "application/json")
+
+    async def post_invoice(self, request: Request) -> Response:
+        """Invoice an advertiser's sealed month."""
+        draft = _body(request, InvoiceDraft)
+        return _json(await self._books.intake.command(IssueInvoice(draft.advertiser_id, draft.period)), status=201)
+
+    async def post_credit_note(self, request: Request) -> Response:
+        """Give back part or all of an invoice."""
+        draft = _body(request, CreditNoteDraft)
+        command = IssueCreditNote(draft.invoice_number, draft.net_micros, draft.reason)
+        return _json(await self._books.intake.command(command), status=201)
+
+    async def list_invoices(self, request: Request) -> Response:
+        """List invoices by number."""
+        return await self._list_documents(request, "invoice")
+
+    async def list_credit_notes(self, request: Request) -> Response:
+        """List credit notes by number."""
+        return await self._list_documents(request, "credit-note")
+
+    async def read_invoice(self, request: Request) -> Response:
+        """Return an invoice."""
+        return await self._read_document(request, "invoice")
+
+    async def read_credit_note(self, request: Request) -> Response:
+        """Return a credit note."""
+        return await self._read_document(request, "credit-note")
+
+    async def _read_document(self, request: Request, kind: DocumentKind) -> Response:
+        number, whose = request.path_params["number"], _whose(request, None)
+        found = await self._read(lambda c, r: invoicing.read_document(c, r, number))
+        if found.kind != kind or whose not in (None, found.advertiser_id):
+            raise NotFound("unknown_document", f"there is no document {number!r}")
+        return _json(found)
+
+    async def _list_documents(self, request: Request, kind: DocumentKind) -> Response:
+        query = _query(request, reports.FundsQuery)
+        whose, after = _whose(request, query.advertiser_id), _after(query.page_token, str, None)
+        found = await self._read(lambda c, r: store.list_documents(c, r, kind, whose, after, query.page_size + 1))
+        shown = [invoicing.to_issued(row) for row in found[: query.page_size]]
+        token = _page_token(shown[-1].number) if len(found) > query.page_size else None
+        return _json(DocumentPage(shown, token))
 
     # --- reading
 
@@ -276,6 +386,16 @@ class _Surface:
         """List credit given, by reference."""
         rows, token = await self._list_fundings(request, "promotional-credit")
         return _json(PromotionalCreditPage([PromotionalCredit(*row) for row in rows], token))
+
+    async def list_payments(self, request: Request) -> Response:
+        """List payments, by reference."""
+        rows, token = await self._list_fundings(request, "payment")
+        return _json(PaymentPage([Payment(*row) for row in rows], token))
+
+    async def list_write_offs(self, request: Request) -> Response:
+        """List write-offs, by reference."""
+        rows, token = await self._list_fundings(request, "write-off")
+        return _json(WriteOffPage([WriteOff(*row) for row in rows], token))
 
     async def _list_fundings(self, request: Request, kind: FundingKind) -> tuple[list[tuple[Any, ...]], str | None]:
         query = _query(request, reports.FundsQuery)
@@ -411,6 +531,26 @@ def _query(request: Request, kind: type[T]) -> T:
     query = request.scope["query"]
     assert isinstance(query, kind)
     return query
+
+
+def _period(request: Request) -> str:
+    period: str = request.path_params["period"]
+    if re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", period) is None:
+        raise RequestRefused("period_invalid", f"a period is a month such as 2026-11, was {period!r}")
+    return period
+
+
+def _funded(booked: FundsAdded, kind: Callable[..., Any]) -> Response:
+    """Answer with what was booked, as its kind: 200 where the reference was booked before, 201 where it is new."""
+    made = kind(
+        booked.reference,
+        booked.advertiser_id,
+        booked.amount_micros,
+        booked.reference,
+        booked.transaction_id,
+        booked.recorded_at,
+    )
+    return _json(made, status=201 if booked.is_new else 200)
 
 
 def _page_token(after: str | int) -> str:

@@ -149,6 +149,45 @@ fundings = Table(
     _whole("recorded_at_ms"),
     PrimaryKeyConstraint("retailer_id", "kind", "reference"),
 )
+closings = Table(
+    "closings",
+    metadata,
+    _text("retailer_id"),
+    _whole("seq"),
+    _text("period"),
+    _text("stage"),
+    _text("digest", nullable=True),  # of the sealed report
+    _whole("closed_at_ms"),
+    PrimaryKeyConstraint("retailer_id", "period", "stage"),
+)
+documents = Table(
+    "documents",
+    metadata,
+    _text("retailer_id"),
+    _whole("seq"),
+    _text("number"),
+    _text("kind"),  # invoice or credit-note
+    _text("advertiser_id"),
+    _text("period"),
+    _text("invoice_number", nullable=True),  # that a credit note is on
+    _whole("net_micros"),
+    _whole("vat_micros"),
+    _whole("due_micros"),
+    _text("transaction_id", nullable=True),
+    _whole("issued_at_ms"),
+    _text("body"),
+    PrimaryKeyConstraint("retailer_id", "number"),
+    sa.Index("documents_by_advertiser", "retailer_id", "advertiser_id", "period"),
+)
+billing_profiles = Table(
+    "billing_profiles",
+    metadata,
+    _text("retailer_id"),
+    _text("advertiser_id"),  # empty for the seller
+    _text("body"),
+    _whole("updated_at_ms"),
+    PrimaryKeyConstraint("retailer_id", "advertiser_id"),
+)
 chain = Table(
     "chain",
     metadata,
@@ -256,6 +295,33 @@ EVENT_COLUMNS = [
 ]
 CHAIN_COLUMNS = ["batch", "kind", "leaf_count", "first_seq", "last_seq", "root_hex", "prev_hex", "hash_hex"]
 BATCH_ROW_COUNT = 2000  # rows fetched at once when a whole table is read
+
+
+class Closing(Struct, frozen=True):
+    """A row of `closings`."""
+
+    seq: int
+    period: str
+    stage: str
+    digest: str | None
+    closed_at_ms: int
+
+
+class DocumentRow(Struct, frozen=True):
+    """A row of `documents`."""
+
+    seq: int
+    number: str
+    kind: str
+    advertiser_id: str
+    period: str
+    invoice_number: str | None
+    net_micros: int
+    vat_micros: int
+    due_micros: int
+    transaction_id: str | None
+    issued_at_ms: int
+    body: str
 
 
 class BudgetMoved(LedgerBroken):
@@ -490,6 +556,196 @@ def set_credit_line(connection: Connection, retailer_id: str, advertiser_id: str
         .where(funds.c.retailer_id == retailer_id, funds.c.advertiser_id == advertiser_id)
         .values(credit_line_micros=amount_micros)
     )
+
+
+# --- months and documents
+
+
+def read_posted(connection: Connection, retailer_id: str, account: str) -> int:
+    """Return what was posted to an account, debit +."""
+    query = sa.select(sa.func.coalesce(sa.func.sum(balances.c.debit_micros - balances.c.credit_micros), 0)).where(
+        balances.c.retailer_id == retailer_id, balances.c.account == account
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def move_owed(connection: Connection, retailer_id: str, advertiser_id: str, micros: int) -> None:
+    """Add to what an advertiser owes, whatever its credit line is: an invoice or a bounced payment is owed anyhow."""
+    done = connection.execute(
+        funds.update()
+        .where(funds.c.retailer_id == retailer_id, funds.c.advertiser_id == advertiser_id)
+        .values(owed_micros=funds.c.owed_micros + micros)
+    )
+    _expect(done.rowcount, 1, "funds")
+
+
+def list_closings(connection: Connection, retailer_id: str) -> list[Closing]:
+    """Return every closing of a month, in the order they happened."""
+    return [Closing(*row) for row in _read_columns(connection, closings, Closing, retailer_id)]
+
+
+def insert_closing(connection: Connection, retailer_id: str, row: tuple[Any, ...]) -> None:
+    """Keep a closing, its columns in the order of `Closing`."""
+    values = dict(zip(Closing.__struct_fields__, row, strict=True))
+    connection.execute(closings.insert().values(retailer_id=retailer_id, **values))
+
+
+def closing_leaves(connection: Connection, retailer_id: str) -> Iterator[bytes]:
+    """Yield the closings' rows as the chain has them."""
+    for row in _read_columns(connection, closings, Closing, retailer_id):
+        yield msgspec.json.encode(tuple(row))
+
+
+def list_sealed(connection: Connection, retailer_id: str) -> list[tuple[str, str]]:
+    """Return (period, digest) of every sealed month."""
+    query = sa.select(closings.c.period, closings.c.digest).where(
+        closings.c.retailer_id == retailer_id, closings.c.stage == "sealed"
+    )
+    return [(row[0], row[1]) for row in connection.execute(query.order_by(closings.c.period))]
+
+
+def last_sealed(connection: Connection, retailer_id: str) -> str:
+    """Return the last sealed month, empty for none."""
+    query = sa.select(sa.func.max(closings.c.period)).where(
+        closings.c.retailer_id == retailer_id, closings.c.stage == "sealed"
+    )
+    return connection.execute(query).scalar() or ""
+
+
+def list_periods(connection: Connection, retailer_id: str) -> list[str]:
+    """Return every month something was posted in."""
+    query = sa.select(balances.c.period).where(balances.c.retailer_id == retailer_id).distinct()
+    return sorted(connection.execute(query).scalars())
+
+
+def list_consumed(
+    connection: Connection, retailer_id: str, advertiser_id: str, period: str
+) -> list[tuple[str, str, int, int]]:
+    """Return (campaign_id, type, count, micros) of an advertiser's charges booked in a month and not reversed."""
+    first_seq = sa.cast(sa.func.substr(events.c.transaction_id, 5), BigInteger)  # an id names its first entry
+    query = (
+        sa.select(events.c.campaign_id, events.c.type, sa.func.count(), sa.func.sum(events.c.amount_micros))
+        .join(entries, (entries.c.retailer_id == events.c.retailer_id) & (entries.c.seq == first_seq))
+        .where(
+            events.c.retailer_id == retailer_id,
+            events.c.advertiser_id == advertiser_id,
+            events.c.transaction_id.is_not(None),
+            entries.c.period == period,
+            ~_is_reversed(events.c.transaction_id, retailer_id),
+        )
+        .group_by(events.c.campaign_id, events.c.type)
+        .order_by(events.c.campaign_id, events.c.type)
+    )
+    return [(row[0], row[1], int(row[2]), int(row[3])) for row in connection.execute(query)]
+
+
+def sum_charges(connection: Connection, retailer_id: str, accounts: Sequence[str], period: str) -> dict[str, int]:
+    """Return what charges booked in a month and not reversed were charged to each of some accounts."""
+    query = (
+        sa.select(entries.c.account, sa.func.sum(entries.c.amount_micros))
+        .where(
+            entries.c.retailer_id == retailer_id,
+            entries.c.period == period,
+            entries.c.account.in_(accounts),
+            entries.c.reason.like("charge:%"),
+            entries.c.reverses.is_(None),
+            ~_is_reversed(entries.c.transaction_id, retailer_id),
+        )
+        .group_by(entries.c.account)
+    )
+    return {row[0]: int(row[1]) for row in connection.execute(query)}
+
+
+def find_invoice(connection: Connection, retailer_id: str, advertiser_id: str, period: str) -> str | None:
+    """Return the number of the invoice on an advertiser's month."""
+    query = sa.select(documents.c.number).where(
+        documents.c.retailer_id == retailer_id,
+        documents.c.advertiser_id == advertiser_id,
+        documents.c.period == period,
+        documents.c.kind == "invoice",
+    )
+    return connection.execute(query).scalar()
+
+
+def count_documents(connection: Connection, retailer_id: str, prefix: str) -> int:
+    """Count the documents whose number begins so."""
+    query = sa.select(sa.func.count()).where(
+        documents.c.retailer_id == retailer_id, documents.c.number.startswith(prefix, autoescape=True)
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def sum_credited(connection: Connection, retailer_id: str, invoice_number: str) -> tuple[int, int]:
+    """Return net and VAT that credit notes gave back of an invoice, in micros."""
+    query = sa.select(
+        sa.func.coalesce(sa.func.sum(documents.c.net_micros), 0),
+        sa.func.coalesce(sa.func.sum(documents.c.vat_micros), 0),
+    ).where(documents.c.retailer_id == retailer_id, documents.c.invoice_number == invoice_number)
+    row = connection.execute(query).one()
+    return int(row[0]), int(row[1])
+
+
+def insert_document(connection: Connection, retailer_id: str, row: DocumentRow) -> None:
+    """Keep a document."""
+    connection.execute(documents.insert().values(retailer_id=retailer_id, **msgspec.structs.asdict(row)))
+
+
+def read_document(connection: Connection, retailer_id: str, number: str) -> DocumentRow | None:
+    """Return a document."""
+    found = list(_read_columns(connection, documents, DocumentRow, retailer_id, documents.c.number == number))
+    return DocumentRow(*found[0]) if found else None
+
+
+def list_documents(
+    connection: Connection, retailer_id: str, kind: str, advertiser_id: str | None, after: str | None, limit: int
+) -> list[DocumentRow]:
+    """Return documents of a kind by number."""
+    query = sa.select(*(documents.c[name] for name in DocumentRow.__struct_fields__)).where(
+        documents.c.retailer_id == retailer_id, documents.c.kind == kind
+    )
+    if advertiser_id is not None:
+        query = query.where(documents.c.advertiser_id == advertiser_id)
+    if after is not None:
+        query = query.where(documents.c.number > after)
+    return [DocumentRow(*row) for row in connection.execute(query.order_by(documents.c.number).limit(limit))]
+
+
+def document_leaves(connection: Connection, retailer_id: str) -> Iterator[bytes]:
+    """Yield the documents' rows as the chain has them."""
+    for row in _read_columns(connection, documents, DocumentRow, retailer_id):
+        yield msgspec.json.encode(tuple(row))
+
+
+def set_billing_profile(connection: Connection, retailer_id: str, advertiser_id: str, body: str, now_ms: int) -> None:
+    """Set who sells, under the empty id, or to whom an advertiser's invoices go."""
+    key = {"retailer_id": retailer_id, "advertiser_id": advertiser_id}
+    _upsert(connection, billing_profiles, key, {"body": body, "updated_at_ms": now_ms})
+
+
+def read_billing_profile(connection: Connection, retailer_id: str, advertiser_id: str) -> str | None:
+    """Return a profile's body."""
+    query = sa.select(billing_profiles.c.body).where(
+        billing_profiles.c.retailer_id == retailer_id, billing_profiles.c.advertiser_id == advertiser_id
+    )
+    return connection.execute(query).scalar()
+
+
+def _is_reversed(transaction_id: Any, retailer_id: str) -> Any:
+    return (
+        sa.select(reversals.c.reverses)
+        .where(reversals.c.retailer_id == retailer_id, reversals.c.reverses == transaction_id)
+        .exists()
+    )
+
+
+def _read_columns(
+    connection: Connection, table: Table, kind: type[Struct], retailer_id: str, *conditions: Any
+) -> Iterator[Any]:
+    """Yield a table's rows as the fields of a struct, in the order of their sequence numbers."""
+    query = sa.select(*(table.c[name] for name in kind.__struct_fields__)).where(
+        table.c.retailer_id == retailer_id, *conditions
+    )
+    yield from _read_bit_by_bit(connection, query.order_by(table.c.seq))
 
 
 # --- orders and touches

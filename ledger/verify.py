@@ -15,9 +15,12 @@ from sqlalchemy.engine import Connection
 from ledger import chain, store
 from ledger.chart import REVENUE, account_advertiser
 from ledger.checkpoint import Checkpoint
+from ledger.closing import period_digest
 
 READ_COUNT = 4000  # rows fetched at once
 LeafReader = Callable[[Connection, str], Iterator[bytes]]  # canonical bytes of one kind of leaf, in their order
+
+OWN_LEAVES: dict[str, LeafReader] = {"document": store.document_leaves, "closing": store.closing_leaves}
 
 _SEQ, _TRANSACTION, _LINE, _ACCOUNT, _AMOUNT, _CURRENCY, _PERIOD, _REASON, _REVERSES = range(9)
 _EVENT = {name: position for position, name in enumerate(store.EVENT_COLUMNS)}
@@ -123,7 +126,8 @@ class _Walk:
         self._events = self._rows("events", store.read_events_after)
         self._entries = self._rows("entries", store.read_entries_after)
         self._links = self._rows("chain", store.read_chain_after)
-        self._others = {kind: reader(connection, retailer_id) for kind, reader in leaf_readers.items()}
+        readers: Mapping[str, LeafReader] = {**OWN_LEAVES, **leaf_readers}
+        self._others = {kind: reader(connection, retailer_id) for kind, reader in readers.items()}
         self._last_seqs: dict[str, int] = {}
         self._charges: dict[str, int] = {}  # posted and not yet matched with its event
         self._balances: dict[tuple[str, str, str], list[int]] = {}
@@ -286,6 +290,10 @@ class _Walk:
             if micros
         }
         _compare("funds", funds, self._funds())
+        for period, digest in store.list_sealed(connection, retailer_id):
+            derived = period_digest(connection, retailer_id, period)
+            if digest != derived:
+                raise _Found("closings", period, f"the sealed report must have the digest {digest}, has {derived}")
         _compare("reversals", dict(store.list_reversals(connection, retailer_id)), self._reversed)
 
     def _funds(self) -> dict[tuple[str, str], int]:
@@ -293,8 +301,9 @@ class _Walk:
         for (account, _, _), (debit, credit) in self._balances.items():
             who, family = account_advertiser(account), account.partition(":")[0]
             if who is not None:
-                left = debit - credit if family == "unbilled" else credit - debit
-                funds[who, family] = funds.get((who, family), 0) + left
+                is_owed = family in ("unbilled", "receivable")
+                key = (who, "unbilled" if is_owed else family)
+                funds[key] = funds.get(key, 0) + (debit - credit if is_owed else credit - debit)
         return {key: micros for key, micros in funds.items() if micros}
 
 

@@ -15,21 +15,27 @@ from ledger import chain, store
 from ledger.beacon import BeaconKeys
 from ledger.billing import TOTAL, Budget, Budgets, Charge, History, Late, Outcome, Purse, Recorded, charge_group
 from ledger.calendar import Calendar
+from ledger.closing import close_period
 from ledger.command import (
     AddFunds,
+    BillingProfileSet,
+    ClosePeriod,
     Command,
     CommandAnswer,
     CreditLineSet,
+    IssueInvoice,
     OrdersRecorded,
     RecordOrders,
     Reverse,
     Reversed,
+    SetBilling,
     SetCreditLine,
 )
 from ledger.errors import LedgerBroken, LedgerRefused, LedgerUnavailable, StorageFailed
 from ledger.event import EventResult, EventType, ReportedEvent
 from ledger.funding import add_funds, reverse, set_credit_line, to_funds
 from ledger.intake import Received, receive
+from ledger.invoicing import issue_credit_note, issue_invoice, set_billing
 from ledger.journal import post
 from ledger.ordering import keep_orders
 from ledger.settings import Settings
@@ -94,7 +100,13 @@ class LedgerWriter:
         if group:
             outcomes, budgets = self._commit(
                 lambda connection: commit_group(
-                    connection, self._retailer_id, group, self._settings, self._settings.currency, now_ms
+                    connection,
+                    self._retailer_id,
+                    group,
+                    self._settings,
+                    self._settings.currency,
+                    now_ms,
+                    self._calendar.period(now_ms),
                 )
             )
         following = iter(outcomes)
@@ -158,9 +170,16 @@ class LedgerWriter:
         elif isinstance(command, Reverse):
             reversal, moved = reverse(connection, retailer_id, command, currency, calendar, now_ms)
             answer = Reversed(reversal)
-        else:
-            assert isinstance(command, RecordOrders)
+        elif isinstance(command, RecordOrders):
             answer = OrdersRecorded(keep_orders(connection, retailer_id, command.orders, now_ms))
+        elif isinstance(command, SetBilling):
+            answer = BillingProfileSet(set_billing(connection, retailer_id, command, now_ms))
+        elif isinstance(command, ClosePeriod):
+            answer = close_period(connection, retailer_id, command, self._settings.time_zone, now_ms)
+        else:
+            issue = issue_invoice if isinstance(command, IssueInvoice) else issue_credit_note
+            answer = issue(connection, retailer_id, command, currency, self._settings.time_zone, now_ms)  # type: ignore[arg-type]
+            moved = [answer.advertiser_id]
         funds = [to_funds(row) for row in store.read_funds(connection, retailer_id, moved)] if moved else []
         return answer, SpendUpdate(False, [], funds)
 
@@ -188,10 +207,12 @@ def commit_group(
     settings: Settings,
     currency: str,
     now_ms: int,
+    open_period: str,
 ) -> tuple[list[Outcome], Budgets]:
     """Write one group of events: charges within every budget, postings, events and their place in the chain.
 
-    The chain's head is locked first, so that what is read here stays true until the commit.
+    A charge is booked in the month it happened in, or in `open_period`, YYYY-MM, once that month is sealed. The chain's
+    head is locked first, so that what is read here stays true until the commit.
     """
     store.settle(connection)
     head = chain.lock_head(connection, retailer_id)
@@ -201,7 +222,7 @@ def commit_group(
             connection, retailer_id, {r.token_id for r in group}, {r.event_id for r in group}
         )
     )
-    budgets = read_budgets(connection, retailer_id, group)
+    budgets = read_budgets(connection, retailer_id, group, open_period)
     outcomes = charge_group(group, history, budgets, settings)
     charges = [outcome for outcome in outcomes if isinstance(outcome, Charge)]
     store.spend(
@@ -223,8 +244,8 @@ def commit_group(
     return outcomes, budgets
 
 
-def read_budgets(connection: Connection, retailer_id: str, group: Sequence[Received]) -> Budgets:
-    """Return everything that limits what the group may be charged."""
+def read_budgets(connection: Connection, retailer_id: str, group: Sequence[Received], open_period: str) -> Budgets:
+    """Return everything that limits what the group may be charged, and where it is booked."""
     campaign_days = {
         (r.terms.campaign_id, r.day) for r in group if r.terms.is_sponsored and r.terms.campaign_id is not None
     }
@@ -246,7 +267,9 @@ def read_budgets(connection: Connection, retailer_id: str, group: Sequence[Recei
     }
     advertiser_ids = {r.terms.advertiser_id for r in group if r.terms.advertiser_id is not None}
     purses = {row[0]: Purse.of(*row) for row in store.read_funds(connection, retailer_id, advertiser_ids)}
-    return Budgets(campaigns, purses)
+    is_of_now = all(day[:7] == open_period for _, day in campaign_days)
+    sealed_until = "" if is_of_now else store.last_sealed(connection, retailer_id)
+    return Budgets(campaigns, purses, sealed_until, open_period)
 
 
 def sort_failure(failure: DBAPIError) -> LedgerRefused | LedgerBroken:
