@@ -10,12 +10,18 @@ from functools import lru_cache
 ROBOT = "robot"
 CLICK_WITHOUT_IMPRESSION = "click_without_impression"
 
-# `bot` as a word's end or before a version, not in "Cubot" (a maker of telephones); then words crawlers call
-# themselves by, and the fetchers behind previews of shared links.
+# `bot` as a word's end or before a version, not in "Cubot" (a maker of telephones); then what no browser says of itself:
+# where to complain (an address, a domain), that it is compatible with one, and the words of the trade.
 _ROBOT = re.compile(
-    r"(?<!cu)bot(?![a-z])|crawl|spider|slurp|archiver|scrap(?:er|y)|mediapartners|facebookexternalhit|bingpreview|"
-    r"lighthouse|pingdom|uptime|feedfetcher|favicon|google-(?:read|inspection|extended|safety)|whatsapp/|ahrefs|"
-    r"preview\b|monitor(?:ing)?\b|validator",
+    r"(?<!cu)bot(?![a-z])|https?:|www\.|\w@[a-z][\w.-]*\.[a-z]{2}|\w\.(?:com|io|net|org|ai|eu)\b|"
+    r"\(compatible; (?!msie|konqueror)|"
+    r"crawl|spider|slurp|archiv(?:e|ing)|scrap(?:e|y)|harvest|"
+    r"preview|unfurl|favicon|externalhit|whatsapp/|"
+    r"monitor|uptime|pingdom|lighthouse|synthetic|"
+    r"validator|verif(?:y|ication)|check(?:er|link|host)?\b|scan(?:ner)?\b|audit|analy[sz]er|"
+    r"fetch(?:er|or)?\b|retriever|feed(?!back)|\brss|proxy|webhook|index(?:er|ing)|search(?:engine)?\b|\bseo|"
+    r"link ?(?:check|dex|lint)|mediapartners|google-(?:read|inspection|extended|safety|site)|screenshot|dataset|"
+    r"[a-z]-?ai\b",
     re.IGNORECASE,
 )
 
