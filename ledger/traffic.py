@@ -10,7 +10,7 @@ from functools import lru_cache
 ROBOT = "robot"
 CLICK_WITHOUT_IMPRESSION = "click_without_impression"
 
-# `bot` as a word's end or before a version, not in "Cubot" (a maker of telephones); then what no browser says of itself:
+# `bot` ending a word or before a version, not in "Cubot" (a maker of telephones); then what no browser says of itself:
 # where to complain (an address, a domain), that it is compatible with one, and the words of the trade.
 _ROBOT = re.compile(
     r"(?<!cu)bot(?![a-z])|https?:|www\.|\w@[a-z][\w.-]*\.[a-z]{2}|\w\.(?:com|io|net|org|ai|eu)\b|"
