@@ -77,7 +77,8 @@ class ReadsThenWrites(LedgerWriter):
             for event in events
         ]
         group = [one for one in received if isinstance(one, Received)]
-        self.early.budgets = self._read(lambda connection: writer.original_read_budgets(connection, "retailer", group))  # type: ignore[attr-defined]
+        read = writer.original_read_budgets  # type: ignore[attr-defined]
+        self.early.budgets = self._read(lambda connection: read(connection, "retailer", group, ""))
         self.meet()
         return super().record(requests)
 
