@@ -430,11 +430,17 @@ def ledger_verify(checkpoint: Path | None, data_dir: Path | None) -> None:
 
 
 @ledger.command("export")
-@click.option("--format", "kind", type=click.Choice(["csv", "hledger"]), default="csv", show_default=True)
+@click.option("--format", "kind", type=click.Choice(["csv", "hledger", "fec"]), default="csv", show_default=True)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="File [default: standard output].")
 @DATA_DIR
 def ledger_export(kind: str, output: Path | None, data_dir: Path | None) -> None:
-    """Write the journal out, for other programs."""
+    """Write the journal out, for other programs.
+
+    \b
+    csv      the view audit_entry, amounts in whole micros
+    hledger  a journal that `hledger check` proves
+    fec      the French tax office's fichier des écritures comptables (name it <SIREN>FEC<YYYYMMDD>.txt)
+    """  # noqa: D301  # click's own mark: keep these lines as they are
     from bidder_api.tasks import export_ledger
 
     settings = _settings(data_dir=data_dir)

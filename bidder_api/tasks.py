@@ -199,14 +199,17 @@ def verify_ledger(settings: AllSettings, checkpoint: Path | None, show_progress:
 
 
 def export_ledger(settings: AllSettings, kind: str, out: TextIO) -> None:
-    """Write the journal as CSV or in hledger's format."""
-    from ledger.export import export_csv, export_hledger
+    """Write the journal as CSV, in hledger's format, or as the French tax office's file."""
+    from ledger.export import export_csv, export_fec, export_hledger
 
     with opened(settings.server) as (database, deployment):
+        retailer_id, time_zone = deployment.retailer_id, deployment.time_zone
         if kind == "csv":
             database.read(lambda connection: export_csv(connection, out))
+        elif kind == "fec":
+            database.read(lambda connection: export_fec(connection, retailer_id, time_zone, out))
         else:
-            database.read(lambda connection: export_hledger(connection, deployment.retailer_id, out))
+            database.read(lambda connection: export_hledger(connection, retailer_id, out))
 
 
 def make_checkpoint(settings: AllSettings) -> str:

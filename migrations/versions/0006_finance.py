@@ -11,6 +11,7 @@ branch_labels = None
 depends_on = None
 
 APPEND_ONLY = ("closings", "documents")
+BOOKS = (*APPEND_ONLY, "events", "entries", "chain", "reversals", "fundings")
 
 
 def upgrade() -> None:
@@ -60,6 +61,9 @@ def downgrade() -> None:
     """Drop them again; triggers go with their tables."""
     for table in ("billing_profiles", "documents", "closings"):
         op.drop_table(table)
+    if op.get_bind().dialect.name == "postgresql":
+        for table in BOOKS[len(APPEND_ONLY) :]:
+            op.execute(f"GRANT UPDATE, DELETE, TRUNCATE ON {table} TO CURRENT_USER")
 
 
 def sqlite_guards() -> list[str]:
@@ -77,8 +81,11 @@ def postgres_guards() -> list[str]:
     call = "EXECUTE FUNCTION endcap_refuse_change()"
     rows = "BEFORE UPDATE OR DELETE ON {0} FOR EACH ROW"
     whole = "BEFORE TRUNCATE ON {0} FOR EACH STATEMENT"
-    return [
+    triggers = [
         f"CREATE TRIGGER {table}_no_{what} {when.format(table)} {call}"
         for table in APPEND_ONLY
         for what, when in (("change", rows), ("truncate", whole))
     ]
+    # The owner too: it could give itself the right back, but not by mistake.
+    revoked = [f"REVOKE UPDATE, DELETE, TRUNCATE ON {table} FROM PUBLIC, CURRENT_USER" for table in BOOKS]
+    return [*triggers, *revoked]

@@ -80,3 +80,15 @@ def test_an_installed_wheel_migrates_anywhere_and_puts_nothing_called_migrations
     )
     assert done.stderr.startswith(str(tmp_path / "site"))
     assert "The database is current" in done.stdout
+
+
+@pytest.mark.postgres
+def test_on_postgresql_nobody_is_granted_to_change_the_books(postgres_database: Database) -> None:
+    granted = sa.text(
+        "SELECT DISTINCT table_name, privilege_type FROM information_schema.role_table_grants "
+        "WHERE table_name IN ('events', 'entries', 'chain', 'reversals', 'fundings', 'closings', 'documents')"
+    )
+    rights = {tuple(row) for row in postgres_database.read(lambda connection: connection.execute(granted).all())}
+    tables = {table for table, _ in rights}
+    assert len(tables) == 7
+    assert {right for _, right in rights} == {"SELECT", "INSERT", "REFERENCES", "TRIGGER"}

@@ -12,7 +12,7 @@ import pytest
 
 from ledger.audit import VIEWS
 from ledger.command import Reverse
-from ledger.export import export_csv, export_hledger
+from ledger.export import FEC_COLUMNS, export_csv, export_fec, export_hledger
 from tests.ledger.world import RETAILER, World
 
 AWKWARD = "adv; a|b  ünï=(x)"
@@ -61,6 +61,35 @@ def test_the_hledger_journal_balances_and_gives_the_balances_of_the_books(books:
 def test_hledger_itself_finds_nothing_wrong(books: World, tmp_path: Path) -> None:
     (tmp_path / "books.journal").write_text(written(books))
     subprocess.run(["hledger", "-f", tmp_path / "books.journal", "check", "accounts", "commodities"], check=True)
+
+
+def test_the_tax_offices_file_has_its_columns_balances_and_numbers_without_gaps(books: World) -> None:
+    out = io.StringIO()
+    count = books.database.read(lambda c: export_fec(c, RETAILER, "Europe/Paris", out))
+    header, *lines = out.getvalue().splitlines()
+    assert header.split("\t") == list(FEC_COLUMNS)
+    assert len(FEC_COLUMNS) == 18
+    rows = [dict(zip(FEC_COLUMNS, line.split("\t"), strict=True)) for line in lines]
+    assert len(rows) == books.one("SELECT COUNT(*) FROM audit_entry")
+    assert list(dict.fromkeys(int(row["EcritureNum"]) for row in rows)) == list(range(1, count + 1))
+    sums: dict[str, Decimal] = defaultdict(Decimal)
+    for row in rows:
+        debit, credit = (Decimal(row[side].replace(",", ".")) for side in ("Debit", "Credit"))
+        assert min(debit, credit) == 0 < max(debit, credit)
+        sums[row["EcritureNum"]] += debit - credit
+        assert row["EcritureDate"] == "20261124"
+        assert row["CompteNum"].isdigit()
+        assert "|" not in row["EcritureLib"] + row["CompAuxNum"]
+    assert set(sums.values()) == {Decimal(0)}
+    assert {row["JournalCode"] for row in rows} == {"BQ", "VE", "OD"}
+
+
+def test_every_account_of_the_chart_has_a_number_at_the_tax_office() -> None:
+    from ledger import chart, export
+
+    own = {value for value in vars(chart).values() if isinstance(value, str) and ":" in value and "\n" not in value}
+    families = set(chart._KIND_BY_FAMILY) - {"revenue", "expense"}
+    assert {one for one in own if one.startswith(("revenue:", "expense:"))} | families == set(export._FEC_ACCOUNTS)
 
 
 @pytest.mark.parametrize("view", VIEWS)
