@@ -15,7 +15,8 @@ class BookingDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     Attributes:
         starts_at, ends_at: the slot is the product's from the one until just before the other.
-        price_micros: for all of it, whatever is seen or clicked; kept here, charged by no event.
+        price_micros: for all of it, whatever is seen or clicked; charged at once, by no event, and invoiced with the
+            month it starts in.
     """
 
     placement_id: Identifier
@@ -28,7 +29,11 @@ class BookingDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Booking(Struct, frozen=True, kw_only=True):
-    """A booking as it stands; an archived one is withdrawn."""
+    """A booking as it stands; an archived one is withdrawn.
+
+    Attributes:
+        transaction_id: what was posted for it; None where it costs nothing.
+    """
 
     booking_id: str
     placement_id: str
@@ -42,6 +47,7 @@ class Booking(Struct, frozen=True, kw_only=True):
     created_at: Moment
     updated_at: Moment
     change_seq: int
+    transaction_id: str | None = None
 
 
 class BookedSlot(Struct, frozen=True):

@@ -18,6 +18,8 @@ from auction.store import (
 from bidder_api.call import Answer, Call, check_match, etag
 from bidder_api.errors import Conflict, Invalid, NotFound
 from bidder_api.resources import PageQuery, given, make_id, moment, page_of, patch_type, read_page
+from bidder_api.store import Deployment, read_deployment
+from ledger.agreement import charge_agreed, withdraw_agreed
 from ledger.terms import Identifier
 
 BookingPatch = patch_type(BookingDraft, "BookingPatch")
@@ -44,6 +46,7 @@ def create_booking(connection: Connection, call: Call) -> Answer:
         change_seq=next_change_seq(connection, call.retailer_id),
     )
     _check(connection, call.retailer_id, booking)
+    booking = _charged(connection, call, booking)
     insert_booking(connection, call.retailer_id, booking)
     call.log("create", "booking", booking.booking_id, after=booking)
     location = f"/v1/bookings/{booking.booking_id}"
@@ -78,7 +81,7 @@ def change_booking(connection: Connection, call: Call) -> Answer:
 
 
 def archive_booking(connection: Connection, call: Call) -> Answer:
-    """Withdraw a booking; its slot is sold again. Withdrawing it again changes nothing."""
+    """Withdraw a booking; its slot is sold again. One that has not begun costs nothing then; again changes nothing."""
     booking = _find(connection, call)
     check_match(call, booking.change_seq)
     if booking.status != "archived":
@@ -135,6 +138,49 @@ def _store(connection: Connection, call: Call, before: Booking, action: str, cha
     )
     if action == "update":
         _check(connection, call.retailer_id, after)
+        if _terms(after) != _terms(before):
+            after = _charged(connection, call, _uncharged(connection, call, after, "booking changed"))
+    elif moment(call.now_ms) < before.starts_at:
+        after = _uncharged(connection, call, after, "booking withdrawn")
     update_booking(connection, call.retailer_id, after)
     call.log(action, "booking", after.booking_id, before=before, after=after)
     return Answer(body=after, headers={"ETag": etag(after.change_seq)})
+
+
+def _terms(booking: Booking) -> tuple[object, ...]:
+    """Return what its charge depends on."""
+    return booking.advertiser_id, booking.price_micros, booking.starts_at
+
+
+def _charged(connection: Connection, call: Call, booking: Booking) -> Booking:
+    """Return the booking with what is posted for it."""
+    books = _books(connection)
+    transaction_id = charge_agreed(
+        connection,
+        call.retailer_id,
+        booking.booking_id,
+        booking.advertiser_id,
+        booking.price_micros,
+        int(booking.starts_at.timestamp() * 1000),
+        books.currency,
+        books.time_zone,
+        call.now_ms,
+    )
+    return msgspec.structs.replace(booking, transaction_id=transaction_id)
+
+
+def _uncharged(connection: Connection, call: Call, booking: Booking, reason: str) -> Booking:
+    """Return the booking after what was posted for it is undone."""
+    if booking.transaction_id is None:
+        return booking
+    books = _books(connection)
+    withdraw_agreed(
+        connection, call.retailer_id, booking.transaction_id, reason, books.currency, books.time_zone, call.now_ms
+    )
+    return msgspec.structs.replace(booking, transaction_id=None)
+
+
+def _books(connection: Connection) -> Deployment:
+    found = read_deployment(connection)
+    assert found is not None
+    return found

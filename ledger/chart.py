@@ -8,6 +8,7 @@ Posting patterns, debit on the left:
 | promotional credit given | `expense:promotion` | `promo:<advertiser>` |
 | a charge: promotional credit first, then prepaid money, then the credit line | `promo:<advertiser>`, \
 `wallet:<advertiser>`, `unbilled:<advertiser>:<period>` | `revenue:media` |
+| a booking, whole, in the month it starts in | `unbilled:<advertiser>:<period>` | `revenue:media` |
 | reversal of any of them, and of a payment | the credits of the original | its debits |
 | an invoice for a month: what is due, VAT on all of it, what rounding to payable amounts adds | \
 `receivable:<advertiser>`, `expense:rounding` | `unbilled:<advertiser>:<period>`, `vat`, `expense:rounding` |

@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy.engine import Connection
 
 from ledger import chain, store
+from ledger.agreement import REASON as AGREED
 from ledger.chart import CREDIT_NOTES, ROUNDING, VAT, AccountName, promo, receivable, unbilled, wallet
 from ledger.command import DocumentKind, IssueCreditNote, Issued, IssueInvoice, SetBilling
 from ledger.currency import minor_micros
@@ -72,9 +73,13 @@ def issue_invoice(
         Consumed(f"Campaign {campaign_id}, {_NAMES[kind]}", count, micros)
         for campaign_id, kind, count, micros in store.list_consumed(connection, retailer_id, advertiser_id, period)
     ]
+    owed_account = unbilled(advertiser_id, period)
+    consumed += [
+        Consumed(f"Booking {reason.removeprefix(AGREED)}", 1, micros)
+        for reason, micros in store.list_agreed(connection, retailer_id, owed_account, period)
+    ]
     if not consumed:
         raise ConflictRefused("nothing_to_invoice", f"{advertiser_id} was charged nothing in {period}", "/period")
-    owed_account = unbilled(advertiser_id, period)
     accounts = [promo(advertiser_id), wallet(advertiser_id), owed_account]
     charged = store.sum_charges(connection, retailer_id, accounts, period)
     promotion, prepaid, owed = [charged.get(one, 0) for one in accounts]

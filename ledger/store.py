@@ -618,6 +618,19 @@ def list_periods(connection: Connection, retailer_id: str) -> list[str]:
     return sorted(connection.execute(query).scalars())
 
 
+def list_agreed(connection: Connection, retailer_id: str, account: str, period: str) -> list[tuple[str, int]]:
+    """Return (reason, micros) of what was agreed, booked in a month on an account, and not reversed."""
+    query = sa.select(entries.c.reason, entries.c.amount_micros).where(
+        entries.c.retailer_id == retailer_id,
+        entries.c.period == period,
+        entries.c.account == account,
+        entries.c.reason.like("booking:%"),
+        entries.c.reverses.is_(None),
+        ~_is_reversed(entries.c.transaction_id, retailer_id),
+    )
+    return [(row[0], int(row[1])) for row in connection.execute(query.order_by(entries.c.seq))]
+
+
 def list_consumed(
     connection: Connection, retailer_id: str, advertiser_id: str, period: str
 ) -> list[tuple[str, str, int, int]]:
@@ -647,7 +660,7 @@ def sum_charges(connection: Connection, retailer_id: str, accounts: Sequence[str
             entries.c.retailer_id == retailer_id,
             entries.c.period == period,
             entries.c.account.in_(accounts),
-            entries.c.reason.like("charge:%"),
+            entries.c.reason.like("charge:%") | entries.c.reason.like("booking:%"),
             entries.c.reverses.is_(None),
             ~_is_reversed(entries.c.transaction_id, retailer_id),
         )

@@ -108,3 +108,51 @@ def test_a_preview_says_that_a_tile_is_booked_and_which_pin_it_keeps_out(shop: W
     after = shop.call("POST", "/v1/rules/preview", body, role="merchant").json()["after"][0]
     assert (after["tiles"][0]["reason"], after["tiles"][0]["advertiser_id"]) == ("booked", "acme")
     assert after["ignored"] == [{"rule_id": "rules[0]", "words": "slot 1 is booked"}]
+
+
+def balances(shop: World) -> dict[str, int]:
+    items = shop.call("GET", "/v1/ledger/balances", role="finance").json()["items"]
+    return {one["account"]: one["posted_micros"] for one in items if one["posted_micros"]}
+
+
+def test_a_booking_is_owed_from_the_moment_it_is_made_and_changed_terms_are_posted_anew(shop: World) -> None:
+    made = book(shop).json()
+    assert balances(shop) == {"unbilled:acme:2026-11": 900_000_000, "revenue:media": -900_000_000}
+    path, tag = f"/v1/bookings/{made['booking_id']}", {"If-Match": f'"{made["change_seq"]}"'}
+    later = {"price_micros": 7_000_000, "starts_at": "2026-12-02T00:00:00Z"}
+    changed = shop.call("PATCH", path, later, role="merchant", headers=tag).json()
+    assert balances(shop) == {"unbilled:acme:2026-12": 7_000_000, "revenue:media": -7_000_000}
+    assert changed["transaction_id"] != made["transaction_id"]
+    tag = {"If-Match": f'"{changed["change_seq"]}"'}
+    moved = shop.call("PATCH", path, {"slot_position": 2}, role="merchant", headers=tag).json()
+    assert moved["transaction_id"] == changed["transaction_id"], "where it stands changes nothing of what is owed"
+    [line] = shop.call("GET", "/v1/ledger/credit-lines", role="finance").json()["items"]
+    assert (line["advertiser_id"], line["owed_micros"]) == ("acme", 7_000_000)
+    shop.call("DELETE", path, role="merchant")
+    assert balances(shop) == {}, "it had not begun"
+
+
+def test_a_booking_that_has_begun_stays_owed_and_a_free_one_posts_nothing(shop: World) -> None:
+    assert book(shop, price_micros=0).json()["transaction_id"] is None
+    made = book(shop, slot_position=2, product_id="slipper").json()
+    shop.call("DELETE", f"/v1/bookings/{made['booking_id']}", role="merchant")
+    assert balances(shop)["unbilled:acme:2026-11"] == 900_000_000
+
+
+def test_a_booking_is_invoiced_with_the_month_it_starts_in(shop: World) -> None:
+    made = book(shop).json()
+    party = {"party": {"name": "Acme", "address": {"country": "FR"}}, "vat_percent": "20"}
+    for path in ("/seller", "/billing-profiles/acme"):
+        shop.call("PUT", "/v1/ledger" + path, party, role="finance")
+    shop.clock.now_ms += 20 * 86_400_000
+    for stage in ("soft", "sealed"):
+        shop.call("POST", "/v1/ledger/periods/2026-11/close", {"stage": stage}, role="finance")
+    body = {"advertiser_id": "acme", "period": "2026-11"}
+    invoice = shop.call("POST", "/v1/ledger/invoices", body, role="finance").json()
+    assert [one["name"] for one in invoice["document"]["lines"]] == [f"Booking {made['booking_id']}"]
+    assert (invoice["net_micros"], invoice["due_micros"]) == (900_000_000, 1_080_000_000)
+    tag = {"If-Match": f'"{made["change_seq"]}"'}
+    path = f"/v1/bookings/{made['booking_id']}"
+    refused = shop.call("PATCH", path, {"price_micros": 1}, role="merchant", headers=tag)
+    assert (refused.status_code, refused.json()["code"]) == (409, "invoiced")
+    assert balances(shop)["receivable:acme"] == 1_080_000_000
