@@ -15,7 +15,7 @@ from ledger.intake import Received
 from ledger.journal import Posting, Side, Transaction
 from ledger.money import Micros
 from ledger.settings import Settings
-from ledger.traffic import CLICK_WITHOUT_IMPRESSION
+from ledger.traffic import CLICK_AFTER_MS_MIN, CLICK_TOO_FAST, CLICK_WITHOUT_IMPRESSION
 
 TOTAL = ""  # in place of a day: the whole life of a campaign
 
@@ -144,9 +144,22 @@ class History:
     def __init__(self, recorded: Iterable[Recorded]) -> None:
         self._by_token: dict[tuple[str, str], tuple[str | None, int]] = {}
         self._by_event_id: dict[str, tuple[str, str, int | None]] = {}
+        self._seen_ms: dict[str, int | None] = {}  # by token, when it was seen in the reporter's words
         for row in recorded:
             self._by_token[row.token_id, row.type] = row.code, row.amount_micros
             self._by_event_id[row.event_id] = row.token_id, row.type, row.reported_at_ms
+            if row.type != _CLICK:
+                self._see(row.token_id, row.reported_at_ms)
+
+    def see_together(self, group: Iterable[Received]) -> None:
+        """Take what the group says was seen as seen before its clicks: the two may overtake each other."""
+        for received in group:
+            if received.type is not _CLICK and received.invalid is None and not received.is_late:
+                self._see(received.token_id, received.reported_at_ms)
+
+    def _see(self, token_id: str, reported_at_ms: int | None) -> None:
+        known = self._seen_ms.get(token_id)
+        self._seen_ms[token_id] = reported_at_ms if known is None else min(known, reported_at_ms or known)
 
     def add(self, received: Received, charge: Charge) -> None:
         """Take one more event as recorded."""
@@ -161,9 +174,14 @@ class History:
         of = self._by_token.get((received.token_id, received.type))
         return None if of is None else Repeat("duplicate", *of)
 
-    def has_impression(self, token_id: str) -> bool:
-        """Say whether the fill is known to have been on a screen."""
-        return (token_id, _IMPRESSION) in self._by_token or (token_id, _VIEW) in self._by_token
+    def fault_of_click(self, received: Received) -> str | None:
+        """Return what is wrong with a click's fill having been on a screen, None for nothing."""
+        if received.token_id not in self._seen_ms:
+            return CLICK_WITHOUT_IMPRESSION
+        seen_ms, clicked_ms = self._seen_ms[received.token_id], received.reported_at_ms
+        if seen_ms is not None and clicked_ms is not None and clicked_ms - seen_ms < CLICK_AFTER_MS_MIN:
+            return CLICK_TOO_FAST
+        return None
 
 
 def charge_group(group: Sequence[Received], history: History, budgets: Budgets, settings: Settings) -> list[Outcome]:
@@ -172,9 +190,9 @@ def charge_group(group: Sequence[Received], history: History, budgets: Budgets, 
     `budgets` is moved on by what is charged. An impression anywhere in the group counts as seen before its click,
     since the two may overtake each other on the way.
     """
-    seen: set[str] | None = None
-    if settings.invalid_traffic == "on":
-        seen = {r.token_id for r in group if r.type is not _CLICK and r.invalid is None and not r.is_late}
+    is_strict = settings.invalid_traffic == "on"
+    if is_strict:
+        history.see_together(group)
     outcomes: list[Outcome] = []
     for received in group:
         repeat = history.find_repeat(received)
@@ -186,9 +204,8 @@ def charge_group(group: Sequence[Received], history: History, budgets: Budgets, 
             continue
         code = _reason_not_to_charge(received)
         is_due = code is None and received.type.value == received.terms.charge_on
-        is_paid_click = is_due and received.type is _CLICK
-        if is_paid_click and seen is not None and not _was_seen(received.token_id, seen, history):
-            code = CLICK_WITHOUT_IMPRESSION
+        if is_strict and is_due and received.type is _CLICK:
+            code = history.fault_of_click(received)
         if code is not None:
             charge = Charge(received, "unbilled", code)
         elif is_due:
@@ -198,10 +215,6 @@ def charge_group(group: Sequence[Received], history: History, budgets: Budgets, 
         history.add(received, charge)
         outcomes.append(charge)
     return outcomes
-
-
-def _was_seen(token_id: str, seen: set[str], history: History) -> bool:
-    return token_id in seen or history.has_impression(token_id)
 
 
 def _reason_not_to_charge(received: Received) -> str | None:

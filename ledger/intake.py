@@ -11,7 +11,7 @@ from ledger.errors import BeaconRefused
 from ledger.event import EventResult, EventType, ReportedEvent
 from ledger.settings import Settings
 from ledger.terms import ChargeTerms
-from ledger.traffic import ROBOT, declares_robot
+from ledger.traffic import DATA_CENTRE, ROBOT, declares_robot, is_in_ranges
 
 _CLICK = EventType.CLICK
 
@@ -66,6 +66,9 @@ def receive(
 
 def _invalid(event: ReportedEvent, settings: Settings) -> str | None:
     client = event.client
-    if client is None or client.user_agent is None or settings.invalid_traffic == "off":
+    if client is None or settings.invalid_traffic == "off":
         return None
-    return ROBOT if declares_robot(client.user_agent) else None
+    if client.user_agent is not None and declares_robot(client.user_agent):
+        return ROBOT
+    ranges = settings.data_centre_ranges
+    return DATA_CENTRE if ranges and client.ip is not None and is_in_ranges(client.ip, ranges) else None

@@ -4,6 +4,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from ledger.traffic import parse_ranges
+
 InvalidTraffic = Literal["declared", "on", "off"]
 
 
@@ -15,9 +17,13 @@ class Settings(Struct, frozen=True, kw_only=True):
         time_zone: IANA name; days of daily budgets and months of periods are the retailer's.
         impression_life_ms: how long after the fill an impression or a view is still taken.
         click_life_ms: how long after the fill a click is still taken.
-        invalid_traffic: what is recorded but not billed. `declared`: robots that say so in their user agent. `on`: also
-            a click whose impression was not recorded before it or together with it. `off`: nothing. A click whose
+        invalid_traffic: what is recorded but not billed. `declared`: robots that say so in their user agent, and
+            addresses of data centres. `on`: also a click whose impression was not recorded before it or together with
+            it, one sooner than 300 ms after it, and one the same visitor repeats. `off`: nothing. A click whose
             impression is late or was blocked is common, so the default bills it.
+        data_centre_ranges: addresses no shopper has, such as `192.0.2.0/24, 2001:db8::/32`; known only where the
+            retailer says `client.ip`.
+        repeated_click_s: how soon a visitor's click on the same product for the same campaign is a repeated one.
         keeps_views: whether views of paid fills by visitors who consented are kept as touches beside clicks, for models
             that credit them; each costs a row.
         group_event_count_max: most events that wait for one another's commit (one larger request is not split).
@@ -33,6 +39,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     impression_life_ms: int = 30 * 60_000
     click_life_ms: int = 24 * 3_600_000
     invalid_traffic: InvalidTraffic = "declared"
+    data_centre_ranges: str = ""
+    repeated_click_s: int = 30
     keeps_views: bool = False
     group_event_count_max: int = 256
     group_wait_ms: int = 2
@@ -40,3 +48,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     body_bytes_max: int = 2_000_000
     waiting_event_count_max: int = 20_000
     unwritable_s_max: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Refuse ranges that are none.
+
+        Raises:
+            ValueError: one of them.
+        """
+        try:
+            parse_ranges(self.data_centre_ranges)
+        except ValueError as refusal:
+            raise ValueError(f"ENDCAP_DATA_CENTRE_RANGES must be ranges such as 192.0.2.0/24: {refusal}") from None

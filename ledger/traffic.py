@@ -5,10 +5,18 @@ sealed tokens honestly, and so does a headless browser in a shop's test.
 """
 
 import re
+from collections import OrderedDict
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 ROBOT = "robot"
+DATA_CENTRE = "data_centre"
 CLICK_WITHOUT_IMPRESSION = "click_without_impression"
+CLICK_TOO_FAST = "click_too_fast"
+REPEATED_CLICK = "repeated_click"
+
+CLICK_AFTER_MS_MIN = 300  # nobody sees a product, decides and presses any sooner
+KNOWN_CLICK_COUNT_MAX = 200_000
 
 # `bot` ending a word or before a version, not in "Cubot" (a maker of telephones); then what no browser says of itself:
 # where to complain (an address, a domain), that it is compatible with one, and the words of the trade.
@@ -30,3 +38,49 @@ _ROBOT = re.compile(
 def declares_robot(user_agent: str) -> bool:
     """Say whether a user agent calls itself a robot."""
     return _ROBOT.search(user_agent) is not None
+
+
+@lru_cache(maxsize=4)
+def parse_ranges(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Return the address ranges of a text such as `192.0.2.0/24, 2001:db8::/32`.
+
+    Raises:
+        ValueError: one of them is no range.
+    """
+    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+
+
+@lru_cache(maxsize=16_384)
+def is_in_ranges(address: str, ranges: str) -> bool:
+    """Say whether an address is in one of the ranges; what is no address is in none."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in one for one in parse_ranges(ranges))
+
+
+ClickKey = tuple[bytes, str, str]  # visitor, campaign, product
+
+
+class RecentClicks:
+    """When each visitor last clicked each product for each campaign.
+
+    Of bounded size, and forgotten by a restart: then a repeated click may be charged once more.
+    """
+
+    def __init__(self, window_ms: int) -> None:
+        self._window_ms = window_ms
+        self._last_ms: OrderedDict[ClickKey, int] = OrderedDict()
+
+    def repeats(self, key: ClickKey, at_ms: int) -> bool:
+        """Say whether a click follows another charged one too closely."""
+        last_ms = self._last_ms.get(key)
+        return last_ms is not None and 0 <= at_ms - last_ms < self._window_ms
+
+    def note(self, key: ClickKey, at_ms: int) -> None:
+        """Take note of a click that was charged."""
+        self._last_ms[key] = at_ms
+        self._last_ms.move_to_end(key)
+        if len(self._last_ms) > KNOWN_CLICK_COUNT_MAX:
+            self._last_ms.popitem(last=False)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import msgspec
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -41,6 +42,7 @@ from ledger.ordering import keep_orders
 from ledger.settings import Settings
 from ledger.spend import CampaignSpend, SpendUpdate
 from ledger.terms import NO_VISITOR
+from ledger.traffic import REPEATED_CLICK, ClickKey, RecentClicks
 
 T = TypeVar("T")
 Transact = Callable[[Callable[[Connection], Any]], Any]  # runs the work in one transaction and returns its answer
@@ -79,6 +81,7 @@ class LedgerWriter:
         self._settings = settings
         self._now_ms = now_ms
         self._calendar = Calendar(settings.time_zone)
+        self._clicks = RecentClicks(settings.repeated_click_s * 1000) if settings.invalid_traffic == "on" else None
 
     def record(self, requests: Sequence[Sequence[ReportedEvent]]) -> tuple[list[list[EventResult]], SpendUpdate]:
         """Record the events of several requests in one commit; return their results, and what it moved.
@@ -94,6 +97,8 @@ class LedgerWriter:
             [receive(event, self._keys, self._calendar, self._settings, now_ms) for event in events]
             for events in requests
         ]
+        if self._clicks is not None:
+            received = [_mark_repeated(request, self._clicks) for request in received]
         group = [one for request in received for one in request if isinstance(one, Received)]
         outcomes: list[Outcome] = []
         budgets = Budgets({}, {})
@@ -109,6 +114,8 @@ class LedgerWriter:
                     self._calendar.period(now_ms),
                 )
             )
+        if self._clicks is not None:
+            _note_clicks(group, outcomes, self._clicks)
         following = iter(outcomes)
         results = [
             [one if isinstance(one, EventResult) else _result(one, next(following)) for one in request]
@@ -337,6 +344,32 @@ def _touches(charges: Sequence[Charge], with_views: bool) -> list[tuple[str, str
         for r in [charge.received for charge in charges]
         if r.type in kinds and r.invalid is None and r.terms.visitor_pseudonym != NO_VISITOR
     ]
+
+
+def _click_key(received: Received) -> ClickKey | None:
+    """Return what tells a repeated click; None for what is none, or by nobody known."""
+    terms = received.terms
+    if received.type is not _CLICK or terms.campaign_id is None or terms.visitor_pseudonym == NO_VISITOR:
+        return None
+    return terms.visitor_pseudonym, terms.campaign_id, terms.product_id
+
+
+def _mark_repeated(request: Sequence[Received | EventResult], clicks: RecentClicks) -> list[Received | EventResult]:
+    """Return a request's events with the clicks marked that repeat one charged before."""
+    marked: list[Received | EventResult] = []
+    for one in request:
+        key = _click_key(one) if isinstance(one, Received) and one.invalid is None else None
+        if key is not None and isinstance(one, Received) and clicks.repeats(key, one.occurred_at_ms):
+            one = msgspec.structs.replace(one, invalid=REPEATED_CLICK)
+        marked.append(one)
+    return marked
+
+
+def _note_clicks(group: Sequence[Received], outcomes: Sequence[Outcome], clicks: RecentClicks) -> None:
+    for received, outcome in zip(group, outcomes, strict=True):
+        key = _click_key(received)
+        if key is not None and isinstance(outcome, Charge) and outcome.amount_micros:
+            clicks.note(key, received.occurred_at_ms)
 
 
 def _result(received: Received, outcome: Outcome) -> EventResult:

@@ -48,10 +48,12 @@ def test_every_bad_variable_is_named_at_once() -> None:
                 "ENDCAP_TIME_ZONE": "Mars/Olympus",
                 "ENDCAP_CURRENCY": "euro",
                 "ENDCAP_SECRET_KEY": "hunter2",
+                "ENDCAP_DATA_CENTRE_RANGES": "192.0.2.0/24, home",
             }
         )
     said = "\n".join(refusal.value.complaints)
-    assert len(refusal.value.complaints) == 5
+    assert len(refusal.value.complaints) == 6
+    assert "ENDCAP_DATA_CENTRE_RANGES must be ranges" in said
     assert "ENDCAP_PROT is not a setting (did you mean ENDCAP_PORT?)" in said
     assert "ENDCAP_PORT: " in said
     assert "hunter2" not in said

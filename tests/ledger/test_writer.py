@@ -1,10 +1,12 @@
 """What becomes of events: charged once, never over a budget, recorded whatever happens."""
 
+import msgspec
 import pytest
 
 from bidder_api.database import Database
 from ledger.command import AddFunds, OrderLine, OrderRecord, OrdersRecorded, RecordOrders, ReportedOrder
 from ledger.errors import LedgerUnavailable, StorageFailed
+from ledger.event import Client
 from ledger.funding import to_moment
 from ledger.settings import Settings
 from ledger.store import erase_visitor
@@ -229,6 +231,63 @@ def test_a_click_without_an_impression_is_charged_unless_asked_otherwise(sqlite_
     assert codes(results)[0] == ("accepted", None, 7_919)
     strict.record(strict.event(before, "impression"))
     assert codes([strict.click(before)]) == [("accepted", None, 7_919)]
+
+
+def test_a_click_sooner_than_anybody_can_press_is_not_charged_where_asked_for(sqlite_database: Database) -> None:
+    strict = World(sqlite_database, Settings(invalid_traffic="on"))
+    strict.fund("adv-1", 10**9)
+    now = strict.clock()
+    for after_ms, code in ((299, "click_too_fast"), (300, None), (-5, "click_too_fast")):
+        for together in (True, False):
+            token = strict.fill(7_919)
+            strict.clock.pass_ms(1_000)
+            seen = strict.event(token, "impression", occurred_at_ms=now + 500)
+            click = strict.event(token, "click", occurred_at_ms=now + 500 + after_ms)
+            results = strict.record(seen, click) if together else [*strict.record(seen), *strict.record(click)]
+            assert results[1].code == code
+            now = strict.clock()
+    blind = strict.fill(7_919)
+    assert strict.record(strict.event(blind, "impression"), strict.event(blind))[1].code is None, "no moments were told"
+    strict.must_be_sound()
+
+
+def test_a_click_a_visitor_repeats_is_not_charged_where_asked_for(sqlite_database: Database) -> None:
+    strict = World(sqlite_database, Settings(invalid_traffic="on", repeated_click_s=30))
+    strict.fund("adv-1", 10**9)
+    visitor, other = bytes(range(16)), bytes(range(1, 17))
+
+    def clicked(who: bytes = visitor, product_id: str = "p1") -> str | None:
+        token = strict.fill(7_919, visitor=who, product_id=product_id)
+        strict.record(strict.event(token, "impression"))
+        first = strict.click(token, event_id="e" + token[-9:])
+        again = strict.click(token, event_id="e" + token[-9:])
+        assert (again.result, again.code) == ("duplicate", first.code)
+        return first.code
+
+    assert [clicked(), clicked()] == [None, "repeated_click"]
+    assert [clicked(other), clicked(product_id="p2"), clicked(bytes(16)), clicked(bytes(16))] == [None] * 4
+    strict.clock.pass_ms(29_999)
+    assert clicked() == "repeated_click"
+    strict.clock.pass_ms(1)
+    assert clicked() is None, "it is those charged that count"
+    lenient = World(sqlite_database, seed=5)
+    token = lenient.fill(7_919, visitor=visitor)
+    assert lenient.click(token).code is None
+    assert strict.one("SELECT COUNT(*) FROM events WHERE code = 'repeated_click' AND amount_micros > 0") == 0
+    strict.must_be_sound()
+
+
+def test_nobody_shops_from_a_data_centre(sqlite_database: Database) -> None:
+    ranges = Settings(data_centre_ranges="192.0.2.0/24, 2001:db8::/32")
+    world = World(sqlite_database, ranges)
+    world.fund("adv-1", 10**9)
+
+    def clicked(ip: str) -> str | None:
+        event = msgspec.structs.replace(world.event(world.fill(7_919)), client=Client(ip=ip))
+        return world.record(event)[0].code
+
+    assert [clicked(ip) for ip in ("192.0.2.7", "2001:db8::1")] == ["data_centre", "data_centre"]
+    assert [clicked(ip) for ip in ("192.0.3.7", "2001:db9::1", "nonsense", "")] == [None] * 4
 
 
 def test_a_lowered_limit_is_never_charged_past_and_spoils_no_figure(world: World) -> None:
