@@ -64,7 +64,8 @@ def look_at(path: Path, acknowledged: dict[str, int]) -> str | None:
     database = open_database(f"sqlite:///{path}")
     try:
         world = World(database)
-        kept = dict(world.rows("SELECT event_id, amount_micros FROM events"))
+        rows = world.rows("SELECT event_id, amount_micros FROM events")
+        kept = {str(event_id): micros for event_id, micros in rows}
         lost = [event_id for event_id, micros in acknowledged.items() if kept.get(event_id) != micros]
         if lost:
             return f"{len(lost)} of {len(acknowledged)} acknowledged events are lost"
