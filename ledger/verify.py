@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 
 from ledger import chain, store
 from ledger.chart import REVENUE, account_advertiser
@@ -18,6 +19,7 @@ from ledger.checkpoint import Checkpoint
 from ledger.closing import period_digest
 
 READ_COUNT = 4000  # rows fetched at once
+UNREADABLE = (ValueError, TypeError, OverflowError, AttributeError, msgspec.MsgspecError)  # what damaged values lead to
 LeafReader = Callable[[Connection, str], Iterator[bytes]]  # canonical bytes of one kind of leaf, in their order
 
 OWN_LEAVES: dict[str, LeafReader] = {"document": store.document_leaves, "closing": store.closing_leaves}
@@ -89,6 +91,9 @@ def verify(
         walk.check_figures()
     except _Found as found:
         bad = found.bad
+    except (DBAPIError, connection.dialect.loaded_dbapi.Error, *UNREADABLE) as failure:
+        what = str(getattr(failure, "orig", failure))
+        bad = BadRow("database", f"after batch {walk.batch_count}", f"every row must be readable, one is not: {what}")
     return Verdict(bad, walk.batch_count, walk.event_count, walk.entry_count, sorted(walk.unread_kinds))
 
 

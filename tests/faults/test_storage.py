@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from bidder_api.database import Database
+from bidder_api.database import Database, open_database
+from ledger.checkpoint import make_checkpoint
 from ledger.errors import LedgerUnavailable, StorageFailed
 from ledger.pipe import STORAGE_FAILED_EXIT, LocalIntake
 from ledger.spend import SpendUpdate
-from tests.faults.harness import READY_S_MAX, Tally, WriterUnderTest, count, furnish, shopping
-from tests.ledger.world import World
+from ledger.verify import verify
+from tests.faults.harness import IS_FULL, READY_S_MAX, Tally, WriterUnderTest, count, furnish, shopping
+from tests.ledger.world import RETAILER, World
 
 
 def ignore(_update: SpendUpdate) -> None:
@@ -98,3 +100,91 @@ def test_a_full_disk_is_waited_out_and_nothing_is_half_written(sqlite_database: 
     assert asyncio.run(scenario()) > 0
     assert set(refused) == {("storage_full", 503, True)}
     world.must_be_sound()
+
+
+FLIP_COUNT = 400 if IS_FULL else 60
+
+
+def figures(world: World) -> tuple[object, ...]:
+    """Everything an auditor would add up."""
+    return tuple(
+        tuple(world.rows(sql))
+        for sql in (
+            "SELECT event_id, status, amount_micros, campaign_id, advertiser_id, day FROM events ORDER BY seq",
+            "SELECT seq, account, amount_micros, period, reason FROM entries ORDER BY seq",
+            "SELECT * FROM audit_balance ORDER BY account",
+            "SELECT campaign_id, scope, day, spent_micros FROM audit_budget ORDER BY campaign_id, scope, day",
+        )
+    )
+
+
+def look_at_flipped(path: Path) -> tuple[bool, tuple[object, ...] | None]:
+    """Return whether the books still verify, and if so their figures."""
+    database = open_database(f"sqlite:///{path}")
+    try:
+        world = World(database)
+        is_good = world.verify().is_good
+        return is_good, figures(world) if is_good else None
+    except sa.exc.DBAPIError:
+        return False, None  # nothing can be read at all
+    finally:
+        database.close()
+
+
+def test_no_flipped_bit_gives_a_wrong_sum_that_verifies(sqlite_database: Database, tmp_path: Path) -> None:
+    world = World(sqlite_database)
+    world.fund("adv-1", 10**9)
+    world.limit("cmp-1", "adv-1", 10**8, None)
+    for _ in range(60):
+        world.record(*(world.event(world.fill(world.chance.randint(1, 9_973))) for _ in range(5)))
+    right = figures(world)
+    with sqlite_database.engine.connect() as connection:
+        connection.exec_driver_sql("COMMIT")
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.exec_driver_sql("BEGIN")
+    content = (tmp_path / "endcap.db").read_bytes()
+    noticed = harmless = 0
+    for number in range(FLIP_COUNT):
+        flipped = bytearray(content)
+        at = world.chance.randrange(100, len(flipped))
+        flipped[at] ^= 1 << world.chance.randrange(8)
+        copy = tmp_path / f"flipped-{number}.db"
+        copy.write_bytes(flipped)
+        is_good, found = look_at_flipped(copy)
+        if is_good:
+            assert found == right, f"a flipped bit at byte {at} changed a figure and nobody noticed"
+            harmless += 1
+        else:
+            noticed += 1
+        copy.unlink()
+    print(f"{FLIP_COUNT} flipped bits: {noticed} noticed, {harmless} where they change nothing, wrong sums 0")
+    assert noticed > 0
+
+
+def test_a_flipped_bit_in_the_log_ends_the_books_before_it(sqlite_database: Database, tmp_path: Path) -> None:
+    """SQLite's log has its own checksums: what follows the bit is not believed, and a checkpoint tells of it."""
+    world = World(sqlite_database)
+    world.fund("adv-1", 10**9)
+    for _ in range(40):
+        world.record(*(world.event(world.fill(world.chance.randint(1, 9_973))) for _ in range(5)))
+    whole = [event_id for (event_id,) in world.rows("SELECT event_id FROM events ORDER BY seq")]
+    checkpoint = sqlite_database.read(lambda c: make_checkpoint(c, RETAILER, bytes(32), 0))
+    database, log = ((tmp_path / f"endcap.db{end}").read_bytes() for end in ("", "-wal"))
+    missed = 0
+    for number in range(FLIP_COUNT // 4):
+        flipped = bytearray(log)
+        flipped[world.chance.randrange(32, len(flipped))] ^= 1 << world.chance.randrange(8)
+        copy = tmp_path / f"flipped-{number}.db"
+        copy.write_bytes(database)
+        (tmp_path / f"{copy.name}-wal").write_bytes(flipped)
+        opened = open_database(f"sqlite:///{copy}")
+        restored = World(opened)
+        kept = [event_id for (event_id,) in restored.rows("SELECT event_id FROM events ORDER BY seq")]
+        assert kept == whole[: len(kept)]
+        assert restored.verify().is_good
+        if len(kept) < len(whole):
+            missed += 1
+            found = opened.read(lambda c: verify(c, RETAILER, {}, checkpoint)).bad
+            assert found is not None
+        opened.close()
+    assert missed > 0
