@@ -35,7 +35,7 @@ from bidder_api import (
 from bidder_api.access import Role
 from bidder_api.operations import ANYBODY, KIB, Operation
 from bidder_api.resources import PageQuery
-from ledger import reports, sales
+from ledger import performance, reports, sales
 from ledger.closing import PeriodReport
 from ledger.command import (
     AdvertiserFunds,
@@ -306,6 +306,11 @@ LEDGER_OPERATIONS: list[Operation] = [
         method="GET", path="/v1/reconciliation", name="get_reconciliation", tag="ledger", roles=FINANCE_READS,
         summary="Read counts, sums and digests to hold against a log of one's own", answer=reports.Reconciliation,
         query=reports.ReconciliationQuery,
+    ),
+    Operation(
+        method="GET", path="/v1/reports/{report}", name="get_report", tag="reports", roles=OWN_BOOKS,
+        summary="Read what campaigns, products or placements brought", answer=performance.PerformanceReport,
+        query=performance.PerformanceQuery,
     ),
     Operation(
         method="GET", path="/v1/sales", name="get_sales", tag="ledger", roles=OWN_BOOKS,

@@ -60,6 +60,7 @@ class Touch(Struct, frozen=True):
     advertiser_id: str
     campaign_id: str
     bid_id: str | None
+    placement_id: str
 
 
 class Line(Struct, frozen=True):

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from ledger import closing, invoicing, reports, sales, store
+from ledger import closing, invoicing, performance, reports, sales, store
 from ledger.beacon import BeaconKeys
 from ledger.command import (
     AddFunds,
@@ -63,6 +63,7 @@ from ledger.command import (
 from ledger.document import BillingProfile
 from ledger.errors import BodyTooLarge, LedgerUnavailable, NotAllowed, NotFound, RequestRefused
 from ledger.event import Client, EventBatch, EventResult, EventResults, EventType, ReportedEvent
+from ledger.export import rows_as_csv
 from ledger.funding import to_funds, to_moment
 from ledger.metrics import LedgerMetrics
 from ledger.pipe import Intake
@@ -141,6 +142,7 @@ def routes(books: Books) -> list[Route]:
         ("GET", "/v1/ledger/credit-notes/{number}", surface.read_credit_note),
         ("GET", "/v1/reconciliation", surface.read_reconciliation),
         ("GET", "/v1/sales", surface.read_sales),
+        ("GET", "/v1/reports/{report}", surface.read_report),
     ]
     return [Route(path, handler, methods=[method]) for method, path, handler in paths]
 
@@ -442,6 +444,23 @@ class _Surface:
                 )
             )
         )  # fmt: skip
+
+    async def read_report(self, request: Request) -> Response:
+        """Return what campaigns, products or placements brought, as JSON or, where CSV is asked for, as that."""
+        query, books = _query(request, performance.PerformanceQuery), self._books
+        advertiser_id, model = _whose(request, query.advertiser_id), sales.model_named(query.model)
+        report, settings = request.path_params["report"], books.settings
+        from_ms, to_ms = (round(moment.timestamp() * 1000) for moment in (query.from_, query.to))
+        found = await self._read(
+            lambda c, r: performance.report_performance(
+                c, r, report, settings.currency, settings.time_zone, from_ms, to_ms, query.by, model,
+                books.sales_facts, books.now_ms(), advertiser_id,
+            )
+        )  # fmt: skip
+        if "text/csv" not in request.headers.get("accept", ""):
+            return _json(found)
+        text = rows_as_csv(performance.PerformanceLine, found.items)
+        return Response(text, 200, {"cache-control": "no-store"}, "text/csv; charset=utf-8")
 
     async def _read(self, work: Callable[[Connection, str], T]) -> T:
         retailer_id = self._books.retailer_id

@@ -5,13 +5,16 @@ and accounts of the Plan comptable général.
 """
 
 import csv
+import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, TextIO
 from zoneinfo import ZoneInfo
 
+from msgspec import Struct
+from msgspec.structs import astuple
 from sqlalchemy.engine import Connection
 
 from ledger import store
@@ -33,6 +36,15 @@ def export_csv(connection: Connection, out: TextIO, view: str = "audit_entry") -
         writer.writerow([_harmless(value) for value in row])
         count += 1
     return count
+
+
+def rows_as_csv(kind: type[Struct], rows: Sequence[Struct]) -> str:
+    """Return structs of flat values with a line of their fields' names."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(kind.__struct_fields__)
+    writer.writerows([_harmless(value) for value in astuple(row)] for row in rows)
+    return out.getvalue()
 
 
 def export_hledger(connection: Connection, retailer_id: str, out: TextIO) -> int:

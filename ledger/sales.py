@@ -19,12 +19,15 @@ from ledger.terms import Identifier
 SPAN_MS_MAX = 92 * DAY_MS
 
 
+ModelName = Literal["default", "iab-europe-30d", "criteo-like", "amazon-like", "same-sku-7d"]
+
+
 class SalesQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename={"from_": "from"}):
     """From when, until before when; at most 92 days. `model` is one of the models by name."""
 
     from_: Moment
     to: Moment
-    model: Literal["default", "iab-europe-30d", "criteo-like", "amazon-like", "same-sku-7d"] = "default"
+    model: ModelName = "default"
     advertiser_id: Identifier | None = None
 
 
@@ -162,6 +165,7 @@ def find_credits(
             row.advertiser_id,
             row.campaign_id,
             row.bid_id,
+            row.placement_id,
         )
         for row in touched
     ]

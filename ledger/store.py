@@ -975,6 +975,50 @@ def read_charged_between(
     return [(row[0], row[1], int(row[2])) for row in connection.execute(query)]
 
 
+def sum_events(
+    connection: Connection,
+    retailer_id: str,
+    column: str,
+    from_ms: int,
+    to_ms: int,
+    by: str,
+    advertiser_id: str | None,
+) -> list[tuple[str, Any, str, str | None, int, int, int]]:
+    """Return (name, time, type, code, count, charged, given back) of campaigns' events of [from, to).
+
+    Args:
+        column: what they are told apart by: `campaign_id`, `product_id` or `placement_id`.
+        by: `day`, the time is then the day each counts for; `hour`, hours since 1970; or neither, and the time is None.
+    """
+    name = events.c[column]
+    hours = sa.cast(sa.func.floor(events.c.occurred_at_ms / 3_600_000), BigInteger)
+    time = {"day": events.c.day, "hour": hours}.get(by, sa.null())
+    parts = [name, events.c.type, events.c.code, *([] if by == "total" else [time])]
+    query = (
+        sa.select(
+            name,
+            time,
+            events.c.type,
+            events.c.code,
+            sa.func.count(),
+            sa.func.sum(events.c.amount_micros),
+            sa.func.sum(events.c.given_back_micros),
+        )
+        .where(
+            events.c.retailer_id == retailer_id,
+            events.c.occurred_at_ms >= from_ms,
+            events.c.occurred_at_ms < to_ms,
+            events.c.campaign_id.is_not(None),
+        )
+        .group_by(*parts)
+    )
+    if advertiser_id is not None:
+        query = query.where(events.c.advertiser_id == advertiser_id)
+    return [
+        (row[0], row[1], row[2], row[3], int(row[4]), int(row[5]), int(row[6])) for row in connection.execute(query)
+    ]
+
+
 def read_order_lines(connection: Connection, retailer_id: str, from_ms: int, to_ms: int) -> list[Any]:
     """Return the lines of orders and returns of [from, to), each with its order's buyer, moment, channel and source."""
     query = (
@@ -1014,6 +1058,7 @@ def read_touches(connection: Connection, retailer_id: str, from_ms: int, to_ms: 
             events.c.advertiser_id,
             events.c.campaign_id,
             events.c.bid_id,
+            events.c.placement_id,
         )
         .join(
             events,

@@ -15,6 +15,8 @@ CLICK_WITHOUT_IMPRESSION = "click_without_impression"
 CLICK_TOO_FAST = "click_too_fast"
 REPEATED_CLICK = "repeated_click"
 
+INVALID_CODES = frozenset([ROBOT, DATA_CENTRE, CLICK_WITHOUT_IMPRESSION, CLICK_TOO_FAST, REPEATED_CLICK])
+
 CLICK_AFTER_MS_MIN = 300  # nobody sees a product, decides and presses any sooner
 KNOWN_CLICK_COUNT_MAX = 200_000
 

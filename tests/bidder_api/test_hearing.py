@@ -141,3 +141,19 @@ def test_its_sales_are_told_to_whoever_may_know_them(shop: World) -> None:
     assert shop.call("GET", asked + "&advertiser_id=brio").json()["code"] == "unknown_advertiser"
     assert shop.call("GET", asked + "&model=mine", role="finance").status_code == 400
     assert shop.call("GET", asked, role="site").status_code == 403
+
+
+def test_a_report_is_told_as_json_and_as_csv(shop: World) -> None:
+    (shown,) = fill(shop)["placements"][0]["fills"]
+    report(shop, shown["beacon_token"], "click", "e1")
+    asked = "/v1/reports/campaigns?from=2026-11-18T00:00:00Z&to=2026-11-19T00:00:00Z&by=day"
+    answer = shop.call("GET", asked)
+    assert answer.status_code == 200, answer.text
+    (line,) = answer.json()["items"]
+    assert (line["time"], line["clicks"]) == ("2026-11-18", 1)
+    table = shop.call("GET", asked, headers={"Accept": "text/csv"})
+    assert table.headers["content-type"].startswith("text/csv")
+    head, row = table.text.splitlines()
+    assert dict(zip(head.split(","), row.split(","), strict=True))["charged_micros"] == str(line["charged_micros"])
+    assert shop.call("GET", asked.replace("campaigns", "weather")).json()["code"] == "unknown_report"
+    assert shop.call("GET", asked, tenants=("brio",)).json()["items"] == []

@@ -29,6 +29,7 @@ def touch(days_ago: float, product_id: str = "shoe", campaign_id: str = "cmp_1",
         "advertiser_id": "acme",
         "campaign_id": campaign_id,
         "bid_id": "bid_1",
+        "placement_id": "top",
     }
     return Touch(**fields | changes)
 
