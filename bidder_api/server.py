@@ -16,11 +16,13 @@ from starlette.routing import Route, Router
 
 from affinity.audience import Audience
 from affinity.pattern import NavigationPattern
+from auction.settings import Settings as AuctionSettings
 from bidder_api import (
     audiences,
     bids,
     bookings,
     campaigns,
+    disclosure,
     docs,
     history,
     keys,
@@ -98,7 +100,9 @@ def build_app(parts: Parts) -> Guard:
     )
 
 
-def management_routes(desk: Desk, keyring: Keyring, hash_key: bytes, count_visitors: CountVisitors) -> list[Route]:
+def management_routes(
+    desk: Desk, keyring: Keyring, hash_key: bytes, count_visitors: CountVisitors, auction_settings: AuctionSettings
+) -> list[Route]:
     """Return the routes of the management API.
 
     Args:
@@ -106,6 +110,7 @@ def management_routes(desk: Desk, keyring: Keyring, hash_key: bytes, count_visit
         keyring: told when a key changed, so that here it counts at once.
         hash_key: what the secrets of keys are hashed with.
         count_visitors: how many visitors an audience and a pattern match now, None under the least that is shown.
+        auction_settings: what auctions are held with, for whoever asks how.
     """
     own_keys = keys.KeyDesk(hash_key)
     own_audiences = audiences.saved_audiences(lambda audience: count_visitors(audience, None))
@@ -174,4 +179,5 @@ def management_routes(desk: Desk, keyring: Keyring, hash_key: bytes, count_visit
         Route("/v1/keys/{key_id}", read(own_keys.read), methods=["GET"]),
         Route("/v1/keys/{key_id}", change_keys(own_keys.revoke), methods=["DELETE"]),
         Route("/v1/changes", read(history.list_all), methods=["GET"]),
+        Route("/v1/disclosure", read(disclosure.disclosing(auction_settings)), methods=["GET"]),
     ]

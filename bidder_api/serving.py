@@ -494,6 +494,7 @@ def compose(
             keyring,
             hash_key,
             lambda audience, pattern: visitors.count_matching(audience, pattern, clock_ms()),
+            settings.auction,
         ),
         Route("/v1/rules/preview", preview_endpoint(desk, slot_server), methods=["POST"]),
     ]

@@ -207,6 +207,15 @@ def list_changes(connection: Connection, retailer_id: str, after: int, limit: in
     return [ChangeRecord(**row._mapping) for row in connection.execute(query)]
 
 
+def summarize_changes(connection: Connection, retailer_id: str, kind: str, since_ms: int) -> tuple[int, int | None]:
+    """Return how many changes of a kind of thing were made since then, and when the last was."""
+    query = sa.select(sa.func.count(), sa.func.max(change_log.c.recorded_at_ms)).where(
+        change_log.c.retailer_id == retailer_id, change_log.c.kind == kind, change_log.c.recorded_at_ms >= since_ms
+    )
+    row = connection.execute(query).one()
+    return int(row[0]), row[1]
+
+
 def read_changes(connection: Connection, retailer_id: str) -> Iterator[ChangeRecord]:
     """Yield the whole change log in order, a page at a time."""
     after = 0

@@ -23,6 +23,7 @@ from bidder_api import (
     bids,
     bookings,
     campaigns,
+    disclosure,
     history,
     keys,
     patterns,
@@ -413,6 +414,10 @@ MANAGEMENT: list[Operation] = [
     Operation(
         method="GET", path="/v1/changes", name="list_changes", summary="Who changed what, before and after",
         tag="changes", roles=AUDIT, answer=history.ChangePage, query=PageQuery,
+    ),
+    Operation(
+        method="GET", path="/v1/disclosure", name="get_disclosure", summary="How auctions here are decided",
+        tag="auctions", roles=RECEIPTS | {Role.AGENCY}, answer=disclosure.AuctionDisclosure,
     ),
 ]  # fmt: skip
 
