@@ -914,7 +914,7 @@ def _read_staircase(
         order: (S,) slots by attention down.
         at_slot: where it stands.
         threshold: (S,) least bid for at least each slot's attention.
-        stair: (S,) the same for the steps of the vcg price, each of which is at most the critical one.
+        stair: (S,) the same without the later candidates of its advertiser, where that is another page.
     """
     critical, least, step = np.int64(0), np.int64(UNATTAINABLE), np.int64(UNATTAINABLE)
     total = np.int64(0)
@@ -926,7 +926,7 @@ def _read_staircase(
         next_level = attention[order[place + 1]] if place + 1 < order.size else np.int64(0)
         if level <= attention[at_slot] and next_level < level:
             if level == attention[at_slot]:
-                critical = least
+                critical = min(least, step)
             total += (level - next_level) * min(step, critical)
     return critical, (total + attention[at_slot] - 1) // attention[at_slot]
 
@@ -2065,8 +2065,9 @@ def allocate_exactly_nb(
     Worth is the sum of a·(w·b + H) over the slots sold, less the slot's opportunity cost where a paid candidate stands.
     Of pages worth the same it is the one that takes the first pair in the greedy order, then the second, and so on; so
     where the greedy page is worth most, it is the greedy page. A winner's critical price is the least bid of its own
-    with which it would get as much attention, its advertiser's unplaced candidates taken out; its vcg price is the
-    staircase of such bids with its advertiser's later candidates taken out too, never above the critical one.
+    with which it would get as much attention, its advertiser's unplaced candidates taken out, or those that come later
+    in the greedy order too, whichever is less; its vcg price is the staircase of such bids without the later ones, no
+    step above the critical price.
 
     The caller guarantees the bounds named in the arrays' docstrings; nothing is checked here.
 
