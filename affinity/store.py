@@ -215,10 +215,10 @@ def upsert_products(connection: Connection, retailer_id: str, new_products: Sequ
         return
     _fix_product_attribute_types(connection, retailer_id, by_id.values())
     rows = [
-        {"retailer_id": retailer_id, "product_id": one, "body": _encode(product).decode(), "change_seq": change_seq}
+        {"retailer_id": retailer_id, "product_id": one, "body": encode_body(product), "change_seq": change_seq}
         for one, product in by_id.items()
     ]
-    _upsert(connection, products, rows, ["retailer_id", "product_id"], ["body", "change_seq"])
+    upsert(connection, products, rows, ["retailer_id", "product_id"], ["body", "change_seq"])
     for some in _chunks(list(by_id)):
         connection.execute(
             product_advertisers.delete().where(
@@ -254,7 +254,7 @@ def apply_product_changes(
             found[change.product_id] = change_product(known, change)
     if found:
         rows = [
-            {"the_product_id": one, "the_body": _encode(product).decode(), "the_seq": change_seq}
+            {"the_product_id": one, "the_body": encode_body(product), "the_seq": change_seq}
             for one, product in found.items()
         ]
         statement = (
@@ -269,8 +269,7 @@ def apply_product_changes(
 def get_product(connection: Connection, retailer_id: str, product_id: str) -> Product | None:
     """Return the product, or None."""
     query = sa.select(products.c.body).where(products.c.retailer_id == retailer_id, products.c.product_id == product_id)
-    body = connection.execute(query).scalar_one_or_none()
-    return None if body is None else msgspec.json.decode(body, type=Product)
+    return decode_one(connection, query, Product)
 
 
 def get_products(connection: Connection, retailer_id: str, product_ids: Iterable[str]) -> dict[str, Product]:
@@ -278,7 +277,7 @@ def get_products(connection: Connection, retailer_id: str, product_ids: Iterable
     found: dict[str, Product] = {}
     for some in _chunks(sorted(set(product_ids))):
         query = sa.select(products.c.body).where(products.c.retailer_id == retailer_id, products.c.product_id.in_(some))
-        for product in _decode_list(connection.execute(query).scalars().all(), Product):
+        for product in decode_list(connection.execute(query).scalars().all(), Product):
             found[product.product_id] = product
     return found
 
@@ -288,9 +287,7 @@ def list_products(
 ) -> list[Product]:
     """Return up to `limit` products in the order of their ids, from just after the id `after`."""
     query = sa.select(products.c.body).where(products.c.retailer_id == retailer_id)
-    if after is not None:
-        query = query.where(products.c.product_id > after)
-    return _decode_list(connection.execute(query.order_by(products.c.product_id).limit(limit)).scalars().all(), Product)
+    return decode_page(connection, query, products.c.product_id, after, limit, Product)
 
 
 def read_products_changed(connection: Connection, retailer_id: str, since_seq: int = -1) -> list[Product]:
@@ -298,7 +295,7 @@ def read_products_changed(connection: Connection, retailer_id: str, since_seq: i
     query = sa.select(products.c.body).where(products.c.retailer_id == retailer_id)
     if since_seq >= 0:
         query = query.where(products.c.change_seq > since_seq)
-    return _decode_list(connection.execute(query.order_by(products.c.product_id)).scalars().all(), Product)
+    return decode_list(connection.execute(query.order_by(products.c.product_id)).scalars().all(), Product)
 
 
 def count_products(connection: Connection, retailer_id: str) -> int:
@@ -337,9 +334,7 @@ def list_entitled_products(
         )
         .where(product_advertisers.c.retailer_id == retailer_id, product_advertisers.c.advertiser_id == advertiser_id)
     )
-    if after is not None:
-        query = query.where(products.c.product_id > after)
-    return _decode_list(connection.execute(query.order_by(products.c.product_id).limit(limit)).scalars().all(), Product)
+    return decode_page(connection, query, products.c.product_id, after, limit, Product)
 
 
 def known_categories(connection: Connection, retailer_id: str, named: Iterable[str] | None = None) -> set[str]:
@@ -428,21 +423,20 @@ def put_profiles(
         {
             "retailer_id": retailer_id,
             "pseudonym": pseudonym,
-            "body": _encode(profile).decode(),
+            "body": encode_body(profile),
             "updated_at_ms": now_ms,
             "change_seq": change_seq,
         }
         for pseudonym, profile in new_profiles.items()
     ]
-    _upsert(connection, profiles, rows, ["retailer_id", "pseudonym"], ["body", "updated_at_ms", "change_seq"])
+    upsert(connection, profiles, rows, ["retailer_id", "pseudonym"], ["body", "updated_at_ms", "change_seq"])
     return change_seq
 
 
 def get_profile(connection: Connection, retailer_id: str, pseudonym: bytes) -> ProfileDraft | None:
     """Return the visitor's profile, or None."""
     query = sa.select(profiles.c.body).where(profiles.c.retailer_id == retailer_id, profiles.c.pseudonym == pseudonym)
-    body = connection.execute(query).scalar_one_or_none()
-    return None if body is None else msgspec.json.decode(body, type=ProfileDraft)
+    return decode_one(connection, query, ProfileDraft)
 
 
 def read_profiles(connection: Connection, retailer_id: str, since_seq: int = -1) -> list[ProfileRow]:
@@ -453,7 +447,7 @@ def read_profiles(connection: Connection, retailer_id: str, since_seq: int = -1)
         .order_by(profiles.c.change_seq)
     )
     rows = connection.execute(query).all()
-    decoded = _decode_list((row.body for row in rows), ProfileDraft)
+    decoded = decode_list((row.body for row in rows), ProfileDraft)
     return [
         ProfileRow(bytes(row.pseudonym), profile, row.change_seq) for row, profile in zip(rows, decoded, strict=True)
     ]
@@ -474,7 +468,7 @@ def put_link(
         "customer_pseudonym": customer_pseudonym,
         "linked_at_ms": now_ms,
     }
-    _upsert(connection, visitor_links, [row], ["retailer_id", "pseudonym"], ["customer_pseudonym", "linked_at_ms"])
+    upsert(connection, visitor_links, [row], ["retailer_id", "pseudonym"], ["customer_pseudonym", "linked_at_ms"])
     next_change_seq(connection, retailer_id, VISITORS)
 
 
@@ -541,7 +535,7 @@ def insert_audience(connection: Connection, retailer_id: str, audience: SavedAud
 def update_audience(connection: Connection, retailer_id: str, audience: SavedAudience) -> bool:
     """Replace the audience of that id; say whether it was there."""
     is_it = (audiences.c.retailer_id == retailer_id, audiences.c.audience_id == audience.audience_id)
-    return bool(connection.execute(audiences.update().where(*is_it).values(**_audience_row(audience))).rowcount)
+    return replace_row(connection, audiences, is_it, _audience_row(audience))
 
 
 def get_audience(
@@ -594,7 +588,7 @@ def insert_pattern(connection: Connection, retailer_id: str, pattern: SavedPatte
 def update_pattern(connection: Connection, retailer_id: str, pattern: SavedPattern) -> bool:
     """Replace the pattern of that id; say whether it was there."""
     is_it = (patterns.c.retailer_id == retailer_id, patterns.c.pattern_id == pattern.pattern_id)
-    return bool(connection.execute(patterns.update().where(*is_it).values(**_pattern_row(pattern))).rowcount)
+    return replace_row(connection, patterns, is_it, _pattern_row(pattern))
 
 
 def get_pattern(
@@ -629,6 +623,70 @@ def archive_pattern(connection: Connection, retailer_id: str, pattern_id: str, c
     return update_pattern(connection, retailer_id, archived)
 
 
+# --- rows that keep the whole thing as JSON in `body`; the auction's tables are such too ---------------------------
+
+
+def encode_body(thing: Struct) -> str:
+    """Return what `body` keeps of it."""
+    return _encode(thing).decode()
+
+
+def decode_one(connection: Connection, query: sa.Select[Any], kind: type[T]) -> T | None:
+    """Return the thing of the one `body` a query finds, or None."""
+    body = connection.execute(query).scalar_one_or_none()
+    return None if body is None else msgspec.json.decode(body, type=kind)
+
+
+def decode_page(
+    connection: Connection,
+    query: sa.Select[Any],
+    key: sa.ColumnElement[str],
+    after: str | None,
+    limit: int,
+    kind: type[T],
+) -> list[T]:
+    """Return up to `limit` things of a query for `body`, in the order of the key, from just after the key `after`."""
+    if after is not None:
+        query = query.where(key > after)
+    return decode_list(connection.execute(query.order_by(key).limit(limit)).scalars().all(), kind)
+
+
+def decode_list(bodies: Iterable[str], kind: type[T]) -> list[T]:
+    """Return the things; one decoding of one array costs a third of as many small ones."""
+    return msgspec.json.decode("[" + ",".join(bodies) + "]", type=list[kind])  # type: ignore[valid-type]
+
+
+def with_status(query: sa.Select[Any], table: sa.Table, status: str | None, include_archived: bool) -> sa.Select[Any]:
+    """Return a query for what has that status; for None, for all that is not archived, or all there is."""
+    if status is not None:
+        return query.where(table.c.status == status)
+    return query if include_archived else query.where(table.c.status != "archived")
+
+
+def replace_row(
+    connection: Connection,
+    table: sa.Table,
+    is_it: tuple[sa.ColumnElement[bool], ...],
+    row: Mapping[str, Any],
+    expected_change_seq: int | None = None,
+) -> bool:
+    """Replace a row; say whether it was there, and still as of `expected_change_seq` if given."""
+    statement = table.update().where(*is_it).values(**row)
+    if expected_change_seq is not None:
+        statement = statement.where(table.c.change_seq == expected_change_seq)
+    return bool(connection.execute(statement).rowcount)
+
+
+def upsert(
+    connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], key: list[str], changed: list[str]
+) -> None:
+    """Insert rows, or where one of that key is there, change these columns of it."""
+    if rows:
+        insert = _insert(connection, table)
+        set_ = {name: insert.excluded[name] for name in changed}
+        connection.execute(insert.on_conflict_do_update(index_elements=key, set_=set_), rows)
+
+
 # --- rows --------------------------------------------------------------------------------------------------------
 
 
@@ -637,7 +695,7 @@ def _audience_row(audience: SavedAudience) -> dict[str, Any]:
         "audience_id": audience.audience_id,
         "advertiser_id": audience.advertiser_id,
         "status": audience.status,
-        "body": _encode(audience).decode(),
+        "body": encode_body(audience),
         "change_seq": audience.change_seq,
     }
 
@@ -647,7 +705,7 @@ def _pattern_row(pattern: SavedPattern) -> dict[str, Any]:
         "pattern_id": pattern.pattern_id,
         "advertiser_id": pattern.advertiser_id,
         "status": pattern.status,
-        "body": _encode(pattern).decode(),
+        "body": encode_body(pattern),
         "change_seq": pattern.change_seq,
     }
 
@@ -664,8 +722,7 @@ def _get_saved(
     query = sa.select(table.c.body).where(table.c.retailer_id == retailer_id, key == saved_id)
     if advertiser_id is not None:
         query = query.where(table.c.advertiser_id == advertiser_id)
-    body = connection.execute(query).scalar_one_or_none()
-    return None if body is None else msgspec.json.decode(body, type=kind)
+    return decode_one(connection, query, kind)
 
 
 def _list_saved(
@@ -681,11 +738,8 @@ def _list_saved(
 ) -> list[T]:
     if advertiser_id is not None:
         query = query.where(table.c.advertiser_id == advertiser_id)
-    if not include_archived:
-        query = query.where(table.c.status != "archived")
-    if after is not None:
-        query = query.where(key > after)
-    return _decode_list(connection.execute(query.order_by(key).limit(limit)).scalars().all(), kind)
+    query = with_status(query, table, None, include_archived)
+    return decode_page(connection, query, key, after, limit, kind)
 
 
 def _fix_product_attribute_types(connection: Connection, retailer_id: str, new_products: Iterable[Product]) -> None:
@@ -719,19 +773,5 @@ def _insert_new(connection: Connection, table: sa.Table, rows: Sequence[Mapping[
         connection.execute(_insert(connection, table).on_conflict_do_nothing(), rows)
 
 
-def _upsert(
-    connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], key: list[str], changed: list[str]
-) -> None:
-    if rows:
-        insert = _insert(connection, table)
-        set_ = {name: insert.excluded[name] for name in changed}
-        connection.execute(insert.on_conflict_do_update(index_elements=key, set_=set_), rows)
-
-
 def _chunks(ids: list[T]) -> Iterable[list[T]]:
     return (ids[first : first + PARAMETER_COUNT_MAX] for first in range(0, len(ids), PARAMETER_COUNT_MAX))
-
-
-def _decode_list(bodies: Iterable[str], kind: type[T]) -> list[T]:
-    # One decoding of one array costs a third of as many small ones.
-    return msgspec.json.decode("[" + ",".join(bodies) + "]", type=list[kind])  # type: ignore[valid-type]

@@ -2,8 +2,21 @@
 
 Holds every kernel of the package, because numba's cache sees changes in this file only. No objects, no I/O, no clock.
 
+Each section has its constants, records and tuples first, then helpers, then what is called from outside (names that end
+in `_nb`): those are compiled by their signatures when this file is imported, so what they call must stand above them.
+
+    Deciding a page: what goes in and what comes out
+    Greedy allocation, and the prices of its page
+    The page worth most
+    Why lost
+    The gate: which offers take part
+    What a snapshot's offers are made by
+    The page's candidates, read from the request's own bytes
+    From offers to a decided page
+
 Letters in shapes, everywhere in this file: C candidates, S slots of the page (all placements together, at most 64),
-K charge types (rows of the attention table), F caps.
+K charge types (rows of the attention table), F caps; Q candidates in the pool, D blocks of slots, N nodes of the tree
+of caps (node 0 is the root); O offers, P products, G campaigns, B bids, L lists, V products looked at one by one.
 """
 
 from collections.abc import Callable
@@ -19,9 +32,12 @@ from numpy.typing import NDArray
 
 Int = int | np.int64  # the same thing in compiled code
 Int8s = NDArray[np.int8]
+Int16s = NDArray[np.int16]
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
+UInt8s = NDArray[np.uint8]
 UInt64s = NDArray[np.uint64]
+Records = NDArray[np.void]
 
 
 class LateKernel:
@@ -50,16 +66,27 @@ def _compiled_late(signature: Any) -> Callable[[Callable[..., Any]], LateKernel]
     return lambda function: LateKernel(njit(cache=True)(function), signature)
 
 
+def _tuple_of(kind: type[Any], *fields: Any) -> Any:
+    """Return numba's type of a named tuple."""
+    return types.NamedTuple(fields, kind)  # type: ignore[no-untyped-call]
+
+
+def _records(dtype: np.dtype[np.void]) -> types.Array:
+    """Return numba's type of an array of records."""
+    return types.Array(numba.from_dtype(dtype), 1, "C")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
-# Allocation and pricing (DESIGN.md §4, docs/mechanism.md)
+# Deciding a page: what goes in and what comes out
 # ---------------------------------------------------------------------------------------------------------------------
 
+PPM = 1_000_000
 SLOT_COUNT_MAX = 64  # slots are bits of a uint64
 BID_MICROS_MAX = 10**9
 WEIGHT_PPM_MAX = 4_000_000
 VALUE_MICROS_MAX = 10**9
 ATTENTION_PERMILLE_MAX = 1_000
-SCORE_MAX = WEIGHT_PPM_MAX * BID_MICROS_MAX + VALUE_MICROS_MAX * 1_000_000  # 5·10^15
+SCORE_MAX = WEIGHT_PPM_MAX * BID_MICROS_MAX + VALUE_MICROS_MAX * PPM  # 5·10^15
 PAIR_VALUE_MAX = ATTENTION_PERMILLE_MAX * SCORE_MAX  # 5·10^18, inside int64
 
 NO_CANDIDATE = -1  # in winner_row: nobody won the slot
@@ -76,7 +103,6 @@ GROUP_EVERYONE = 1  # bit of group_bits that the kernel sets for everybody
 GROUP_PAID = 2  # bit of group_bits that the kernel sets for candidates with an advertiser
 GROUP_FIRST_FREE = 4  # the caller's own groups (rule quotas) start at this bit
 CAP_OF_VISITOR = 1 << 61  # bit of cap_bits no candidate has: marks the cap of what is left of a visitor's limit
-NO_MAXIMUM = SLOT_COUNT_MAX  # a cap_max that never binds
 
 SHORTLIST_COUNT = 0  # the kernel's own choice, by the number of slots
 
@@ -162,38 +188,38 @@ class OutcomeArrays(NamedTuple):
     pick_order: Int64s
 
 
-_CandidateArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
-    (types.int64[::1],) * 4 + (types.int32[::1],) * 3 + (types.int8[::1],) + (types.uint64[::1],) * 3, CandidateArrays
+_CandidateArrays = _tuple_of(
+    CandidateArrays, *[types.int64[::1]] * 4, *[types.int32[::1]] * 3, types.int8[::1], *[types.uint64[::1]] * 3
 )
-_PageArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
-    (
-        types.int64[:, ::1],
-        types.int64[::1],
-        types.int64[::1],
-        types.uint64[::1],
-        types.int8[::1],
-        types.uint64[::1],
-        types.int64[::1],
-    ),
+_PageArrays = _tuple_of(
     PageArrays,
+    types.int64[:, ::1],
+    types.int64[::1],
+    types.int64[::1],
+    types.uint64[::1],
+    types.int8[::1],
+    types.uint64[::1],
+    types.int64[::1],
 )
-_OutcomeArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
-    (types.int64[::1], types.int64[::1], types.int64[::1], types.int64[:, ::1], types.int64[::1]), OutcomeArrays
-)
+_OutcomeArrays = _tuple_of(OutcomeArrays, *[types.int64[::1]] * 3, types.int64[:, ::1], types.int64[::1])
 
 
-# Helpers take their types from the kernels that call them, which are compiled by their signatures when this file is
-# imported; they must stand above them. In here sets of slots and groups are int64 bit patterns, since numba turns int64
-# mixed with uint64 into float64; and the innermost helpers take plain arrays, since a tuple of arrays costs a count of
-# references at every call.
+# ---------------------------------------------------------------------------------------------------------------------
+# Greedy allocation, and the prices of its page (DESIGN.md §4, docs/mechanism.md)
+#
+# Helpers take their types from the kernels that call them. In here sets of slots and groups are int64 bit patterns,
+# since numba turns int64 mixed with uint64 into float64; and the innermost helpers take plain arrays, since a tuple of
+# arrays costs a count of references for each of them at every call.
+# ---------------------------------------------------------------------------------------------------------------------
 
 _SORT_COUNT_MAX = 16
 _NOBODY = -2  # an advertiser code nobody has
 _SIGN_BIT = np.uint64(1 << 63)
 
-# Rows of a pool (10, P): copies of the candidates a run looks at, best first within each charge type; whether another
-# one has the same product; and whether it stands on the page now.
-_ROW, _SCORE, _TIE, _SLOTS, _GROUPS, _BRAND, _PRODUCT, _ADVERTISER, _HAS_TWIN, _IS_TAKEN = range(10)
+# Rows of a pool (_POOL_ROWS, Q): copies of the candidates a run looks at, best first within each charge type; whether
+# another one has the same product; and whether it stands on the page now.
+_POOL_ROWS = 10
+_ROW, _SCORE, _TIE, _SLOTS, _GROUPS, _BRAND, _PRODUCT, _ADVERTISER, _HAS_TWIN, _IS_TAKEN = range(_POOL_ROWS)
 
 # Columns of `absent` (kinds, 5): candidates that are not in the pool: their charge type, the slots they may take, the
 # groups they are in, and the score and tie that none of them is better than.
@@ -211,9 +237,55 @@ _FILL_AT, _FILL_VALUE, _FILL_BRAND, _FILL_GROUPS = range(4)
 _STEP_AT, _STEP_SLOT, _STEP_CLOSURES = range(3)
 
 
+class _Field(NamedTuple):
+    """Who competes for what; the same for every run of a page.
+
+    Attributes:
+        pool: (_POOL_ROWS, Q) the candidates.
+        first: (K+1,) where each charge type begins in the pool.
+        absent: (kinds, 5) the candidates that are not in it.
+        order: (K, S) slots by attention down.
+        blocks: (D,) sets of slots that nothing but attention tells apart, as bits.
+        least_score: (K, D) least score of a paid candidate there.
+    """
+
+    pool: Int64s
+    first: Int64s
+    absent: Int64s
+    order: Int64s
+    blocks: Int64s
+    least_score: Int64s
+
+
+class _Run(NamedTuple):
+    """What a run writes as it goes.
+
+    Attributes:
+        closed: (closures, 7) who is shut out of what.
+        fill: (4, S) what stands where.
+        next_at: (K, D) best place in the pool open for each block; moved on.
+        top: (K, D) place in `order` before which no slot of the block is free; moved on.
+        step: (3, S) record of the main run, so that it can be resumed before each of its steps.
+        next_before: (S, K, D) record of the main run: `next_at` before each step.
+    """
+
+    closed: Int64s
+    fill: Int64s
+    next_at: Int64s
+    top: Int64s
+    step: Int64s
+    next_before: Int64s
+
+
 @njit(cache=True)
 def _groups_of(group_bits: np.uint64, advertiser_code: Int) -> Int:
     return np.int64(group_bits) | (GROUP_EVERYONE if advertiser_code < 0 else GROUP_EVERYONE | GROUP_PAID)
+
+
+@njit(cache=True)
+def _score_of(weight_ppm: Int, bid_micros: Int, value_micros: Int) -> Int:
+    """Return w·b + H, in micros per million impressions."""
+    return weight_ppm * bid_micros + value_micros * PPM
 
 
 @njit(cache=True)
@@ -296,7 +368,7 @@ def _make_pool(candidates: CandidateArrays, kept: Int64s, count: Int, charge_cou
     place = first.copy()
     for at in range(count):
         row = kept[at]
-        keys[at, 0] = candidates.weight_ppm[row] * candidates.bid_micros[row] + candidates.value_micros[row] * 1_000_000
+        keys[at, 0] = _score_of(candidates.weight_ppm[row], candidates.bid_micros[row], candidates.value_micros[row])
         keys[at, 1] = np.int64(candidates.tie_key[row] ^ _SIGN_BIT)
         keys[at, 2] = row
         charge = candidates.charge_code[row]
@@ -305,7 +377,7 @@ def _make_pool(candidates: CandidateArrays, kept: Int64s, count: Int, charge_cou
     spare = np.empty(count, np.int64)
     for charge in range(charge_count):
         _sort_best_first(order, spare, first[charge], first[charge + 1], keys)
-    pool = np.empty((10, count), np.int64)
+    pool = np.empty((_POOL_ROWS, count), np.int64)
     for at in range(count):
         row = keys[order[at], 2]
         pool[_ROW, at] = row
@@ -388,7 +460,7 @@ def _shortlist(
                 sort_count += 1
             slots_now, groups_now = slots, groups
         kind = sort * charge_count + charge_code[row]
-        score = weight_ppm[row] * bid + value_micros[row] * 1_000_000
+        score = _score_of(weight_ppm[row], bid, value_micros[row])
         if score < least[kind]:
             is_left_out[kind] = True
             continue
@@ -430,6 +502,11 @@ def _shortlist(
 
 
 @njit(cache=True)
+def _shortlist_size(slot_count: Int) -> Int:
+    return 16 + 4 * slot_count
+
+
+@njit(cache=True)
 def _drop_dominated(candidates: CandidateArrays, candidate_count: Int, page: PageArrays) -> tuple[Int64s, Int]:
     """Return the rows that any run of this page could ever pick, and perhaps a few more, and how many.
 
@@ -459,7 +536,7 @@ def _drop_dominated(candidates: CandidateArrays, candidate_count: Int, page: Pag
         slots, bid = np.int64(eligible_slots[row]) & sold_slots, bid_micros[row]
         if slots == 0 or (bid < floor_micros[row] and advertiser_code[row] >= 0):
             continue
-        score = weight_ppm[row] * bid + value_micros[row] * 1_000_000
+        score = _score_of(weight_ppm[row], bid, value_micros[row])
         if score == 0 or (has_pins and _is_pinned(page.pinned_row, product_code, row)):
             continue
         charge, groups, tie = np.int64(charge_code[row]), np.int64(group_bits[row]), tie_key[row]
@@ -726,49 +803,27 @@ def _comes_first(pool: Int64s, at: Int, other: Int) -> bool:
 
 @njit(cache=True)
 def _finish(
-    pool: Int64s,
-    first: Int64s,
-    absent: Int64s,
-    page: PageArrays,
-    order: Int64s,
-    blocks: Int64s,
-    least_score: Int64s,
-    closed: Int64s,
-    closure_count: Int,
-    next_at: Int64s,
-    top: Int64s,
-    fill: Int64s,
-    free: Int,
-    without: Int,
-    step: Int64s,
-    next_before: Int64s,
-    is_main: bool,
+    page: PageArrays, field: _Field, run: _Run, closure_count: Int, free: Int, without: Int, is_main: bool
 ) -> tuple[Int, Int, Int, Int]:
     """Take pairs until no slot is free or no pair is left.
 
     Args:
-        pool: the candidates.
-        first: (K+1,) where each charge type begins in the pool.
-        absent: the candidates that are not in it.
         page: the page.
-        order: (K, S) slots by attention down.
-        blocks: (B,) slots that nothing but attention tells apart.
-        least_score: (K, B) least score of a paid candidate there.
-        closed: who is shut out of what; written on.
+        field: who competes for what; the pool's _IS_TAKEN is written.
+        run: from where it is resumed; written on.
         closure_count: how many closures there are already.
-        next_at: (K, B) best place in the pool open for each block; moved on.
-        top: (K, B) place in `order` before which no slot of the block is free; moved on.
-        fill: what stands where; written on.
         free: slots to fill.
         without: advertiser that takes no part.
-        step: record of the main run, so that it can be resumed before each of its steps.
-        next_before: (S, K, B) record of the main run: `next_at` before each step.
         is_main: write the records.
 
     Returns:
         Which absent kind might have come before one of the picks, or -1; how many picks there were; the slots still
         free; how many closures there are.
     """
+    pool, first, absent, order = field.pool, field.first, field.absent, field.order
+    blocks, least_score = field.blocks, field.least_score
+    closed, fill, next_at, top = run.closed, run.fill, run.next_at, run.top
+    step, next_before = run.step, run.next_before
     charge_count, block_count = next_at.shape
     pick_count = np.int64(0)
     while free != 0:
@@ -849,20 +904,47 @@ def _finish(
 
 
 @njit(cache=True)
+def _read_staircase(
+    attention: Int64s, order: Int64s, at_slot: Int, threshold: Int64s, stair: Int64s
+) -> tuple[Int, Int]:
+    """Return the critical and the vcg price of a winner.
+
+    Args:
+        attention: (S,) of its charge type.
+        order: (S,) slots by attention down.
+        at_slot: where it stands.
+        threshold: (S,) least bid for at least each slot's attention.
+        stair: (S,) the same without the later candidates of its advertiser, where that is another page.
+    """
+    critical, least, step = np.int64(0), np.int64(UNATTAINABLE), np.int64(UNATTAINABLE)
+    total = np.int64(0)
+    for place in range(order.size):  # down the levels of attention
+        slot = order[place]
+        least = min(least, threshold[slot])
+        step = min(step, stair[slot])
+        level = attention[slot]
+        next_level = attention[order[place + 1]] if place + 1 < order.size else np.int64(0)
+        if level <= attention[at_slot] and next_level < level:
+            if level == attention[at_slot]:
+                critical = min(least, step)
+            total += (level - next_level) * min(step, critical)
+    return critical, (total + attention[at_slot] - 1) // attention[at_slot]
+
+
+@njit(cache=True)
 def _price(
     candidates: CandidateArrays,
     page: PageArrays,
-    order: Int64s,
-    pool: Int64s,
-    closed: Int64s,
+    field: _Field,
+    run: _Run,
     closure_count: Int,
-    fill: Int64s,
     free: Int,
     at: Int,
     at_slot: Int,
     outcome: OutcomeArrays,
 ) -> None:
     """Write a winner's thresholds and both its prices, from the run that was finished without it."""
+    pool, closed, fill = field.pool, run.closed, run.fill
     slot_count = page.pinned_row.size
     row = pool[_ROW, at]
     charge = candidates.charge_code[row]
@@ -889,7 +971,7 @@ def _price(
                 wins_tie = slot < since or (slot == since and pool[_TIE, at] < closed[closure, _SINCE_TIE])
                 threshold[slot] = max(threshold[slot], closed[closure, _SINCE_VALUE] + (0 if wins_tie else 1))
 
-    weight, value = candidates.weight_ppm[row], candidates.value_micros[row] * 1_000_000
+    weight, value = candidates.weight_ppm[row], candidates.value_micros[row] * PPM
     floor = max(np.int64(0), candidates.floor_micros[row])
     for slot in range(slot_count):  # then the least bid that reaches it
         if (eligible >> slot) & 1:
@@ -898,17 +980,52 @@ def _price(
         else:
             threshold[slot] = UNATTAINABLE
 
-    least, total = np.int64(UNATTAINABLE), np.int64(0)
-    for place in range(slot_count):  # down the levels of attention
-        slot = order[charge, place]
-        least = min(least, threshold[slot])
-        level = attention[slot]
-        next_level = attention[order[charge, place + 1]] if place + 1 < slot_count else np.int64(0)
-        if level <= attention[at_slot] and next_level < level:
-            if level == attention[at_slot]:
-                outcome.critical_micros[at_slot] = least
-            total += (level - next_level) * least
-    outcome.vcg_micros[at_slot] = (total + attention[at_slot] - 1) // attention[at_slot]
+    outcome.critical_micros[at_slot], outcome.vcg_micros[at_slot] = _read_staircase(
+        attention, field.order[charge], at_slot, threshold, threshold
+    )
+
+
+@njit(cache=True)
+def _begin_outcome(page: PageArrays, outcome: OutcomeArrays) -> None:
+    """Write the outcome of a page on which nothing but the pins stands."""
+    slot_count = page.pinned_row.size
+    for slot in range(slot_count):
+        outcome.winner_row[slot] = page.pinned_row[slot]
+        outcome.critical_micros[slot] = 0
+        outcome.vcg_micros[slot] = 0
+        outcome.pick_order[slot] = -1
+        for other in range(slot_count):
+            outcome.threshold_micros[slot, other] = UNATTAINABLE
+
+
+@njit(cache=True)
+def _make_field(candidates: CandidateArrays, page: PageArrays, kept: Int64s, kept_count: Int, absent: Int64s) -> _Field:
+    charge_count, slot_count = page.attention_permille.shape
+    pool, first = _make_pool(candidates, kept, kept_count, charge_count)
+    blocks, block_count = _find_blocks(pool, page)
+    blocks = blocks[:block_count]
+    least_score = np.zeros((charge_count, block_count), np.int64)
+    for slot in range(slot_count):
+        if page.opportunity_cost[slot] > 0:  # then the slot is a block of its own
+            for block in range(block_count):
+                if blocks[block] == np.int64(1) << slot:
+                    for charge in range(charge_count):
+                        attention = max(np.int64(1), page.attention_permille[charge, slot])
+                        least_score[charge, block] = (page.opportunity_cost[slot] + attention - 1) // attention
+    return _Field(pool, first, absent, _order_slots(page.attention_permille), blocks, least_score)
+
+
+@njit(cache=True)
+def _new_run(page: PageArrays, block_count: Int) -> _Run:
+    charge_count, slot_count = page.attention_permille.shape
+    return _Run(
+        np.empty((slot_count + (2 * slot_count + 1) * page.cap_max.size, 7), np.int64),
+        np.empty((4, slot_count), np.int64),
+        np.empty((charge_count, block_count), np.int64),
+        np.empty((charge_count, block_count), np.int64),
+        np.empty((3, slot_count), np.int64),
+        np.empty((slot_count, charge_count, block_count), np.int64),
+    )
 
 
 @njit(cache=True)
@@ -921,34 +1038,13 @@ def _decide(
     outcome: OutcomeArrays,
 ) -> Int:
     """Fill and price the page from the rows kept; return -1, or an absent kind that might have changed the answer."""
+    field = _make_field(candidates, page, kept, kept_count, absent)
+    run = _new_run(page, field.blocks.size)
+    pool, first, blocks, step, fill = field.pool, field.first, field.blocks, run.step, run.fill
     charge_count, slot_count = page.attention_permille.shape
-    pool, first = _make_pool(candidates, kept, kept_count, charge_count)
-    order = _order_slots(page.attention_permille)
-    blocks, block_count = _find_blocks(pool, page)
-    blocks = blocks[:block_count]
-    closed = np.empty((slot_count + (2 * slot_count + 1) * page.cap_max.size, 7), np.int64)
-    fill = np.empty((4, slot_count), np.int64)
-    step = np.empty((3, slot_count), np.int64)
-    next_at = np.empty((charge_count, block_count), np.int64)
-    top = np.empty((charge_count, block_count), np.int64)
-    next_before = np.empty((slot_count, charge_count, block_count), np.int64)
-    least_score = np.zeros((charge_count, block_count), np.int64)
-    for slot in range(slot_count):
-        outcome.winner_row[slot] = page.pinned_row[slot]
-        outcome.critical_micros[slot] = 0
-        outcome.vcg_micros[slot] = 0
-        outcome.pick_order[slot] = -1
-        for other in range(slot_count):
-            outcome.threshold_micros[slot, other] = UNATTAINABLE
-        if page.opportunity_cost[slot] > 0:  # then the slot is a block of its own
-            for block in range(block_count):
-                if blocks[block] == np.int64(1) << slot:
-                    for charge in range(charge_count):
-                        attention = max(np.int64(1), page.attention_permille[charge, slot])
-                        least_score[charge, block] = (page.opportunity_cost[slot] + attention - 1) // attention
-
+    _begin_outcome(page, outcome)
     free = _sold_slots(page.pinned_row)[0]
-    closure_count = _place_pins(candidates, page, fill, closed)
+    closure_count = _place_pins(candidates, page, fill, run.closed)
     advertiser, at, at_slot = np.int64(_NOBODY), np.int64(-1), np.int64(-1)
     # The main run, then the last winner first: what a resumed run writes over belongs to steps nobody needs any more.
     last: Int = np.int64(slot_count)
@@ -964,42 +1060,33 @@ def _decide(
             closure_count = step[_STEP_CLOSURES, last]
         if is_main or advertiser >= 0:
             for charge in range(charge_count):
-                for block in range(block_count):
+                for block in range(blocks.size):
                     end, slots = first[charge + 1], blocks[block]
-                    place = first[charge] if is_main else next_before[last, charge, block]
+                    place = first[charge] if is_main else run.next_before[last, charge, block]
                     if page.attention_permille[charge, _lowest(slots)] == 0:
                         place = end
                     elif place < end and (is_main or pool[_ADVERTISER, place] == advertiser):
                         place = _seek(
-                            pool, place, end, slots, least_score[charge, block], closed, closure_count, advertiser
+                            pool,
+                            place,
+                            end,
+                            slots,
+                            field.least_score[charge, block],
+                            run.closed,
+                            closure_count,
+                            advertiser,
                         )
-                    next_at[charge, block] = place
-                    top[charge, block] = 0
+                    run.next_at[charge, block] = place
+                    run.top[charge, block] = 0
             doubt, pick_count, unfilled, closure_count = _finish(
-                pool,
-                first,
-                absent,
-                page,
-                order,
-                blocks,
-                least_score,
-                closed,
-                closure_count,
-                next_at,
-                top,
-                fill,
-                free,
-                advertiser,
-                step,
-                next_before,
-                is_main,
+                page, field, run, closure_count, free, advertiser, is_main
             )
             if doubt >= 0:
                 return doubt
             if is_main:
                 free, last = unfilled, pick_count
             else:
-                _price(candidates, page, order, pool, closed, closure_count, fill, unfilled, at, at_slot, outcome)
+                _price(candidates, page, field, run, closure_count, unfilled, at, at_slot, outcome)
                 for slot in range(slot_count):
                     if (free & ~unfilled) >> slot & 1:
                         pool[_IS_TAKEN, fill[_FILL_AT, slot]] = 0
@@ -1025,8 +1112,11 @@ def _allocate_and_price(
     shortlist_count: Int,
     outcome: OutcomeArrays,
 ) -> Int:
-    """Do as the two functions below; `unseen` has the columns of `absent`."""
-    wanted = shortlist_count if shortlist_count > 0 else 16 + 4 * page.pinned_row.size
+    """Do as `allocate_and_price_nb`, or return -1 where an unseen kind might change the answer.
+
+    `unseen` has the columns of `absent`.
+    """
+    wanted = shortlist_count if shortlist_count > 0 else _shortlist_size(page.pinned_row.size)
     rows = np.empty(0, np.int64)
     row_count: Int = np.int64(0)
     for attempt in range(3):  # the best of each kind; the best of each kind of what is not dominated; all of that
@@ -1091,7 +1181,6 @@ def allocate_and_price_nb(
 # The page worth most (docs/mechanism.md, "The page worth most"): a flow of units from a root through the caps to
 # candidates, through them to slots, and from there back to the root, at the greatest gain
 #
-# Further letters: P candidates in the pool, N nodes of the tree of caps (node 0 is the root).
 # Two things keep this in int64: only differences of worth are ever added up, along a path; and a path that loses more
 # than a pair can be worth is no path at all, since nothing that follows could make up for it.
 # Source: successive shortest paths, Ahuja, Magnanti and Orlin, Network Flows (1993), ch. 9.
@@ -1103,8 +1192,8 @@ EXACT_STEPS_MAX = 2**62  # never too large
 
 _UNREACHED = -(2**63 - 1)  # gain where there is no path
 
-# Rows of `tree` (3, N): the node a cap stands under, how many units may pass it, and how many do.
-_PARENT, _ROOM, _USED = range(3)
+# Rows of `tree` (2, N): the node a cap stands under, and how many units may pass it.
+_PARENT, _ROOM = range(2)
 
 # Rows of `node_way` (4, N): the best gain from a unit at the node to the search's goal, and the move that begins it.
 _GAIN, _MOVE, _MOVE_TO, _MOVE_SLOT = range(4)
@@ -1115,44 +1204,126 @@ _UP, _DOWN, _ENTER, _EMPTY = range(4)
 _SLOT_GAIN, _OUT_GAIN, _OUT_TO = range(3)
 
 
+class _Network(NamedTuple):
+    """What units flow through.
+
+    Attributes:
+        open_slots: (Q,) where each candidate may stand, as bits.
+        net: (Q, S) worth of a pair, its opportunity cost taken off; -1 where it may not be.
+        gross: (Q, S) worth of a pair; 0 where it may not be.
+        tie_rank: (Q,) place by tie.
+        leaf: (Q,) innermost cap over each candidate.
+        tree: (2, N) the caps.
+    """
+
+    open_slots: Int64s
+    net: Int64s
+    gross: Int64s
+    tie_rank: Int64s
+    leaf: Int64s
+    tree: Int64s
+
+
+class _Flow(NamedTuple):
+    """One page in the network.
+
+    Attributes:
+        slot_row: (S,) candidate in each slot, -1 where there is none.
+        row_slot: (Q,) the same the other way round.
+        used: (N,) how many units pass each cap.
+        is_out: (Q,) 1: takes no part.
+        frozen: slots whose candidates stay, as bits; pinned ones among them.
+    """
+
+    slot_row: Int64s
+    row_slot: Int64s
+    used: Int64s
+    is_out: Int64s
+    frozen: Int
+
+
+class _Ways(NamedTuple):
+    """What the last search found: the best way to its goal from everywhere.
+
+    Attributes:
+        goal: (2,) node and slot it led to; one of them is -1.
+        node_way: (4, N) from the caps.
+        slot_way: (3, S) from the slots.
+        steps_left: (1,) looks at a pair that may still be taken.
+    """
+
+    goal: Int64s
+    node_way: Int64s
+    slot_way: Int64s
+    steps_left: Int64s
+
+
+class _Entrant(NamedTuple):
+    """A candidate that is priced: what it gets on the page without it, by its bid.
+
+    Attributes:
+        at: its place in the pool.
+        weight: its events per million impressions.
+        value: its H.
+        floor: its floor, at least 0.
+        attention: (S,) of its charge type.
+        opportunity_cost: (S,) of the page.
+    """
+
+    at: Int
+    weight: Int
+    value: Int
+    floor: Int
+    attention: Int64s
+    opportunity_cost: Int64s
+
+
 @njit(cache=True)
 def _is_in(slots: Int, slot: Int) -> bool:
     return bool((slots >> slot) & 1)
 
 
 @njit(cache=True)
-def _search(
-    net: Int64s,
-    leaf: Int64s,
-    is_out: Int64s,
-    tree: Int64s,
-    slot_row: Int64s,
-    row_slot: Int64s,
-    frozen: Int,
-    goal_node: Int,
-    goal_slot: Int,
-    node_way: Int64s,
-    slot_way: Int64s,
-    steps_left: Int64s,
-) -> bool:
-    """Find the best way from everywhere to the goal, a node or a slot; return False where the steps ran out.
+def _empty_flow(network: _Network, frozen: Int) -> _Flow:
+    count, slot_count = network.net.shape
+    return _Flow(
+        np.full(slot_count, -1, np.int64),
+        np.full(count, -1, np.int64),
+        np.zeros(network.tree.shape[1], np.int64),
+        np.zeros(count, np.int64),
+        frozen,
+    )
 
-    Args:
-        net: (P, S) worth of a pair, its opportunity cost taken off; -1 where it may not be.
-        leaf: (P,) innermost cap over each candidate.
-        is_out: (P,) 1: takes no part.
-        tree: caps.
-        slot_row: (S,) candidate in each slot, -1 where there is none.
-        row_slot: (P,) the same the other way round.
-        frozen: slots whose candidates stay.
-        goal_node: or -1.
-        goal_slot: or -1.
-        node_way: out.
-        slot_way: out.
-        steps_left: (1,) counted down.
-    """
+
+@njit(cache=True)
+def _copy_flow(flow: _Flow) -> _Flow:
+    return _Flow(flow.slot_row.copy(), flow.row_slot.copy(), flow.used.copy(), flow.is_out.copy(), flow.frozen)
+
+
+@njit(cache=True)
+def _first_way(net: Int64s, slot_way: Int64s, at: Int, own: Int, gain: Int) -> Int:
+    """Return the first slot but its own in which a candidate gains as much."""
+    slot: Int = np.int64(0)
+    while (
+        net[at, slot] < 0
+        or slot == own
+        or slot_way[_SLOT_GAIN, slot] == _UNREACHED
+        or net[at, slot] + slot_way[_SLOT_GAIN, slot] != gain
+    ):
+        slot += 1
+    return slot
+
+
+@njit(cache=True)
+def _search(network: _Network, flow: _Flow, ways: _Ways, goal_node: Int, goal_slot: Int) -> bool:
+    """Find the best way from everywhere to the goal, a node or a slot (the other -1); False where the steps ran out."""
+    net, leaf, tree = network.net, network.leaf, network.tree
+    slot_row, row_slot, used, is_out, frozen = flow.slot_row, flow.row_slot, flow.used, flow.is_out, flow.frozen
+    node_way, slot_way, steps_left = ways.node_way, ways.slot_way, ways.steps_left
     count, slot_count = net.shape
     node_count = tree.shape[1]
+    ways.goal[0] = goal_node
+    ways.goal[1] = goal_slot
     for node in range(node_count):
         node_way[_GAIN, node] = _UNREACHED
     for slot in range(slot_count):
@@ -1186,25 +1357,22 @@ def _search(
             own = row_slot[at]
             if is_out[at] or (own >= 0 and (_is_in(frozen, own) or own == goal_slot)):
                 continue
-            best, where = np.int64(_UNREACHED), np.int64(-1)
-            for slot in range(slot_count):
-                if net[at, slot] >= 0 and slot != own and slot_way[_SLOT_GAIN, slot] != _UNREACHED:
-                    gain = net[at, slot] + slot_way[_SLOT_GAIN, slot]
-                    if gain > best:
-                        best, where = gain, np.int64(slot)
+            best = np.int64(_UNREACHED)
+            for slot in range(slot_count):  # without branches, so that several slots are looked at in one instruction
+                is_way = (net[at, slot] >= 0) & (slot != own) & (slot_way[_SLOT_GAIN, slot] != _UNREACHED)
+                best = max(best, net[at, slot] + slot_way[_SLOT_GAIN, slot] if is_way else np.int64(_UNREACHED))
             node = leaf[at]
             if own >= 0:
-                if node_way[_GAIN, node] > best:
-                    best, where = node_way[_GAIN, node], np.int64(-1)
-                if best > slot_way[_OUT_GAIN, own]:
-                    slot_way[_OUT_GAIN, own] = best
-                    slot_way[_OUT_TO, own] = where
+                if max(best, node_way[_GAIN, node]) > slot_way[_OUT_GAIN, own]:
+                    is_off = node_way[_GAIN, node] > best
+                    slot_way[_OUT_TO, own] = -1 if is_off else _first_way(net, slot_way, at, own, best)
+                    slot_way[_OUT_GAIN, own] = max(best, node_way[_GAIN, node])
                     is_changed = True
             elif best > node_way[_GAIN, node] and not (ends_at_root and node == 0):
                 node_way[_GAIN, node] = best
                 node_way[_MOVE, node] = _ENTER
                 node_way[_MOVE_TO, node] = at
-                node_way[_MOVE_SLOT, node] = where
+                node_way[_MOVE_SLOT, node] = _first_way(net, slot_way, at, own, best)
                 is_changed = True
         if not ends_at_root:
             for slot in range(slot_count):
@@ -1216,7 +1384,7 @@ def _search(
         for node in range(node_count - 1, 0, -1):
             above = tree[_PARENT, node]
             if (
-                tree[_USED, node] < tree[_ROOM, node]
+                used[node] < tree[_ROOM, node]
                 and node_way[_GAIN, node] > node_way[_GAIN, above]
                 and not (ends_at_root and above == 0)
             ):
@@ -1226,7 +1394,7 @@ def _search(
                 is_changed = True
         for node in range(1, node_count):
             above = tree[_PARENT, node]
-            if tree[_USED, node] > 0 and node_way[_GAIN, above] > node_way[_GAIN, node]:
+            if used[node] > 0 and node_way[_GAIN, above] > node_way[_GAIN, node]:
                 node_way[_GAIN, node] = node_way[_GAIN, above]
                 node_way[_MOVE, node] = _UP
                 is_changed = True
@@ -1234,31 +1402,30 @@ def _search(
 
 
 @njit(cache=True)
-def _follow(
-    leaf: Int64s,
-    tree: Int64s,
-    slot_row: Int64s,
-    row_slot: Int64s,
-    goal_node: Int,
-    goal_slot: Int,
-    node_way: Int64s,
-    slot_way: Int64s,
-    node: Int,
-    slot: Int,
-    coming: Int,
-) -> None:
-    """Move a unit from a node, or the candidate `coming` (-1: nobody) into a slot, and go the way found to the goal."""
+def _follow(network: _Network, flow: _Flow, ways: _Ways, node: Int, slot: Int, coming: Int) -> None:
+    """Move a unit the way that was found to the goal.
+
+    Args:
+        network: as it was searched.
+        flow: as it was searched; changed.
+        ways: what was found.
+        node: where the unit is, or -1: then
+        slot: is where it comes to,
+        coming: as this candidate (-1: as nobody).
+    """
+    slot_row, row_slot, used = flow.slot_row, flow.row_slot, flow.used
+    node_way, goal_node, goal_slot = ways.node_way, ways.goal[0], ways.goal[1]
     while True:
         if node >= 0:
             if node == goal_node:
                 return
             move = node_way[_MOVE, node]
             if move == _UP:
-                tree[_USED, node] -= 1
-                node = tree[_PARENT, node]
+                used[node] -= 1
+                node = network.tree[_PARENT, node]
             elif move == _DOWN:
                 node = node_way[_MOVE_TO, node]
-                tree[_USED, node] += 1
+                used[node] += 1
             else:
                 coming = node_way[_MOVE_TO, node] if move == _ENTER else np.int64(-1)
                 slot = node_way[_MOVE_SLOT, node]
@@ -1273,115 +1440,86 @@ def _follow(
             if before < 0:
                 node = np.int64(0)
             else:
-                where = slot_way[_OUT_TO, slot]
+                where = ways.slot_way[_OUT_TO, slot]
                 if where >= 0:
                     coming, slot = before, where
                 else:
                     row_slot[before] = -1
-                    node = leaf[before]
+                    node = network.leaf[before]
 
 
 @njit(cache=True)
-def _fill_best(
-    net: Int64s,
-    leaf: Int64s,
-    is_out: Int64s,
-    tree: Int64s,
-    slot_row: Int64s,
-    row_slot: Int64s,
-    frozen: Int,
-    node_way: Int64s,
-    slot_way: Int64s,
-    steps_left: Int64s,
-) -> bool:
+def _fill_best(network: _Network, flow: _Flow, ways: _Ways) -> bool:
     """Bring one more unit to a slot, by the way of greatest gain, until none gains; False where the steps ran out."""
+    net, leaf, tree = network.net, network.leaf, network.tree
+    row_slot, used, is_out = flow.row_slot, flow.used, flow.is_out
     root: Int = np.int64(0)
     nowhere: Int = np.int64(-1)
     while True:
-        if not _search(
-            net, leaf, is_out, tree, slot_row, row_slot, frozen, root, nowhere, node_way, slot_way, steps_left
-        ):
+        if not _search(network, flow, ways, root, nowhere):
             return False
         best, node, slot, coming = np.int64(0), nowhere, nowhere, nowhere
         for at in range(net.shape[0]):
             if row_slot[at] < 0 and leaf[at] == 0 and not is_out[at]:
                 for u in range(net.shape[1]):
-                    if net[at, u] >= 0 and slot_way[_SLOT_GAIN, u] != _UNREACHED:
-                        gain = net[at, u] + slot_way[_SLOT_GAIN, u]
+                    if net[at, u] >= 0 and ways.slot_way[_SLOT_GAIN, u] != _UNREACHED:
+                        gain = net[at, u] + ways.slot_way[_SLOT_GAIN, u]
                         if gain > best:
                             best, slot, coming = gain, np.int64(u), np.int64(at)
         for cap in range(1, tree.shape[1]):
-            if tree[_PARENT, cap] == 0 and tree[_USED, cap] < tree[_ROOM, cap] and node_way[_GAIN, cap] > best:
-                best, node = node_way[_GAIN, cap], np.int64(cap)
+            if tree[_PARENT, cap] == 0 and used[cap] < tree[_ROOM, cap] and ways.node_way[_GAIN, cap] > best:
+                best, node = ways.node_way[_GAIN, cap], np.int64(cap)
         if best == 0:
             return True
         if node >= 0:
-            tree[_USED, node] += 1
-        _follow(leaf, tree, slot_row, row_slot, root, nowhere, node_way, slot_way, node, slot, coming)
+            used[node] += 1
+        _follow(network, flow, ways, node, slot, coming)
 
 
 @njit(cache=True)
-def _take_out(
-    net: Int64s,
-    leaf: Int64s,
-    is_out: Int64s,
-    tree: Int64s,
-    slot_row: Int64s,
-    row_slot: Int64s,
-    frozen: Int,
-    node_way: Int64s,
-    slot_way: Int64s,
-    steps_left: Int64s,
-    at: Int,
-) -> bool:
+def _take_out(network: _Network, flow: _Flow, ways: _Ways, at: Int) -> bool:
     """Turn the best page into the best one without a candidate; False where the steps ran out.
 
     It need not stand on the page: who was taken out before it may have been what held its place.
     """
-    slot = row_slot[at]
+    slot = flow.row_slot[at]
     if slot < 0:
-        is_out[at] = 1
+        flow.is_out[at] = 1
         return True
     nowhere: Int = np.int64(-1)
-    if not _search(net, leaf, is_out, tree, slot_row, row_slot, frozen, nowhere, slot, node_way, slot_way, steps_left):
+    if not _search(network, flow, ways, nowhere, slot):
         return False
-    is_out[at] = 1
-    row_slot[at] = -1
-    _follow(leaf, tree, slot_row, row_slot, nowhere, slot, node_way, slot_way, leaf[at], nowhere, nowhere)
+    flow.is_out[at] = 1
+    flow.row_slot[at] = -1
+    _follow(network, flow, ways, network.leaf[at], nowhere, nowhere)
     return True
 
 
 @njit(cache=True)
-def _settle_ties(
-    net: Int64s,
-    gross: Int64s,
-    tie_rank: Int64s,
-    leaf: Int64s,
-    is_out: Int64s,
-    tree: Int64s,
-    slot_row: Int64s,
-    row_slot: Int64s,
-    frozen: Int,
-    node_way: Int64s,
-    slot_way: Int64s,
-    steps_left: Int64s,
-) -> bool:
+def _settle_ties(network: _Network, flow: _Flow, ways: _Ways) -> bool:
     """Turn a best page into the one of them that the greedy order takes first; False where the steps ran out.
 
     Pairs are gone through in that order, and one is fixed if a page worth as much holds it and those fixed before. Only
     pairs without slack can be: those which the duals of the best page (the gains to the root) leave no loss.
     """
+    net, leaf, row_slot = network.net, network.leaf, flow.row_slot
+    node_way, slot_way = ways.node_way, ways.slot_way
     count, slot_count = net.shape
     root: Int = np.int64(0)
     nowhere: Int = np.int64(-1)
-    if not _search(net, leaf, is_out, tree, slot_row, row_slot, frozen, root, nowhere, node_way, slot_way, steps_left):
+    if not _search(network, flow, ways, root, nowhere):
         return False
     tight = np.empty(count * slot_count, np.int64)
     tight_count = 0
     for at in range(count):
         own = row_slot[at]
         for slot in range(slot_count):
-            if is_out[at] or net[at, slot] < 0 or _is_in(frozen, slot) or slot_way[_SLOT_GAIN, slot] == _UNREACHED:
+            if (
+                flow.is_out[at]
+                or net[at, slot] < 0
+                or _is_in(flow.frozen, slot)
+                or slot_way[_SLOT_GAIN, slot] == _UNREACHED
+            ):
                 continue
             best = slot_way[_OUT_GAIN, own] if own >= 0 else node_way[_GAIN, leaf[at]]
             if slot == own or net[at, slot] + slot_way[_SLOT_GAIN, slot] == best:
@@ -1391,27 +1529,25 @@ def _settle_ties(
     order, spare = np.empty(tight_count, np.int64), np.empty(tight_count, np.int64)
     for number in range(tight_count):
         at, slot = tight[number] // slot_count, tight[number] % slot_count
-        keys[number, 0] = gross[at, slot]
+        keys[number, 0] = network.gross[at, slot]
         keys[number, 1] = slot
-        keys[number, 2] = tie_rank[at]
+        keys[number, 2] = network.tie_rank[at]
         order[number] = number
     _sort_best_first(order, spare, 0, tight_count, keys)
     for place in range(tight_count):
         at, slot = tight[order[place]] // slot_count, tight[order[place]] % slot_count
         own = row_slot[at]
-        if _is_in(frozen, slot) or (own >= 0 and _is_in(frozen, own)):
+        if _is_in(flow.frozen, slot) or (own >= 0 and _is_in(flow.frozen, own)):
             continue
         if own != slot:
-            goal = leaf[at] if own < 0 else nowhere
-            if not _search(
-                net, leaf, is_out, tree, slot_row, row_slot, frozen, goal, own, node_way, slot_way, steps_left
-            ):
+            goal_node = leaf[at] if own < 0 else nowhere
+            if not _search(network, flow, ways, goal_node, own):
                 return False
             lost = net[at, slot] - (net[at, own] if own >= 0 else 0)
             if slot_way[_SLOT_GAIN, slot] == _UNREACHED or slot_way[_SLOT_GAIN, slot] != -lost:
                 continue
-            _follow(leaf, tree, slot_row, row_slot, goal, own, node_way, slot_way, nowhere, slot, at)
-        frozen |= np.int64(1) << slot
+            _follow(network, flow, ways, nowhere, slot, at)
+        flow = _Flow(flow.slot_row, row_slot, flow.used, flow.is_out, flow.frozen | (np.int64(1) << slot))
     return True
 
 
@@ -1447,7 +1583,7 @@ def _drop_hopeless(
     Args:
         pool: best first within each charge type.
         first: where those begin.
-        open_slots: (P,) where each may stand.
+        open_slots: (Q,) where each may stand.
         sold_count: slots to fill.
         absent: what is not in the pool, as in `_shortlist`; how many is -1 where some of that could be needed too.
         seen_slots: (K,) slots with attention for each charge type.
@@ -1493,7 +1629,7 @@ def _drop_hopeless(
 
 @njit(cache=True)
 def _close_caps(candidates: CandidateArrays, page: PageArrays, pool: Int64s, open_slots: Int64s) -> Int64s:
-    """Take out of `open_slots` what the pins left no room for; return (F, P) how many each cap still lets in."""
+    """Take out of `open_slots` what the pins left no room for; return (F, Q) how many each cap still lets in."""
     count = pool.shape[1]
     room = np.empty((page.cap_max.size, count), np.int64)
     for cap in range(page.cap_max.size):
@@ -1548,7 +1684,7 @@ def _grow_tree(page: PageArrays, pool: Int64s, open_slots: Int64s, room: Int64s,
                 number = first_of_brand[at] if page.cap_per_brand[cap] else np.int64(0)
                 belongs[cap, at] = number
                 size[cap, number] += 1
-    tree = np.zeros((3, 1 + (cap_count + 1) * count), np.int64)
+    tree = np.zeros((2, 1 + (cap_count + 1) * count), np.int64)
     node_count: Int = np.int64(1)
     for at in range(count):
         leaf[at] = 0
@@ -1577,19 +1713,19 @@ def _grow_tree(page: PageArrays, pool: Int64s, open_slots: Int64s, room: Int64s,
                         if wanted <= left or most <= left:
                             break
                         if open_slots[at] & ~where:
-                            return tree[:, :1].copy(), False
+                            return tree, False
                     if above < 0:
                         above = leaf[at]
                     elif leaf[at] != above:
-                        return tree[:, :1].copy(), False
+                        return tree, False
                     leaf[at] = node_count
                 if above >= 0:
                     tree[_PARENT, node_count] = above
                     tree[_ROOM, node_count] = left
                     node_count += 1
-    grown = np.empty((3, node_count), np.int64)
+    grown = np.empty((2, node_count), np.int64)
     for node in range(node_count):
-        for part in range(3):
+        for part in range(2):
             grown[part, node] = tree[part, node]
     return grown, True
 
@@ -1624,142 +1760,79 @@ def _reaches(attention: Int64s, offset: Int64s, wins: Int, score: Int, level: In
 
 @njit(cache=True)
 def _attention_at(
-    net: Int64s,
-    gross: Int64s,
-    tie_rank: Int64s,
-    leaf: Int64s,
-    is_out: Int64s,
-    tree: Int64s,
-    slot_row: Int64s,
-    row_slot: Int64s,
-    frozen: Int,
-    node_way: Int64s,
-    slot_way: Int64s,
-    steps_left: Int64s,
-    at: Int,
-    score: Int,
-    attention: Int64s,
-    offset: Int64s,
-    wins: Int,
-    open_slots: Int,
-    opportunity_cost: Int64s,
+    network: _Network, without: _Flow, ways: _Ways, entrant: _Entrant, offset: Int64s, wins: Int, score: Int
 ) -> Int:
     """Return what attention a candidate gets with this score, or -1 where the steps ran out; changes no page.
 
-    Args: as in `_find_steps`, after it took the candidate out; `offset` and `wins` are what it found there.
+    Args:
+        network: as it is at its own bid.
+        without: the best page without it.
+        ways: written on.
+        entrant: the candidate.
+        offset: (S,) what the others lose where it stands in a slot, as in `_find_steps`.
+        wins: slots it can have, as bits.
+        score: w·b + H.
     """
+    net, gross, at, attention = network.net, network.gross, entrant.at, entrant.attention
     nowhere: Int = np.int64(-1)
     own_net, own_gross = np.empty(attention.size, np.int64), np.empty(attention.size, np.int64)
-    own_tree, own_slot_row, own_row_slot = tree.copy(), slot_row.copy(), row_slot.copy()
     best, where = np.int64(0), nowhere
     for slot in range(attention.size):
         own_net[slot] = net[at, slot]
         own_gross[slot] = gross[at, slot]
         net[at, slot] = -1
-        if not _is_in(open_slots, slot):
+        if not _is_in(network.open_slots[at], slot):
             continue
         gross[at, slot] = attention[slot] * score
-        if gross[at, slot] > 0 and gross[at, slot] >= opportunity_cost[slot]:
-            net[at, slot] = gross[at, slot] - opportunity_cost[slot]
+        if gross[at, slot] > 0 and gross[at, slot] >= entrant.opportunity_cost[slot]:
+            net[at, slot] = gross[at, slot] - entrant.opportunity_cost[slot]
             if _is_in(wins, slot) and offset[slot] + gross[at, slot] > best:
                 best, where = offset[slot] + gross[at, slot], np.int64(slot)
+    flow = _copy_flow(without)
     is_done = True
     if where >= 0:
-        goal = leaf[at]
-        is_done = _search(
-            net,
-            leaf,
-            is_out,
-            own_tree,
-            own_slot_row,
-            own_row_slot,
-            frozen,
-            goal,
-            nowhere,
-            node_way,
-            slot_way,
-            steps_left,
-        )
+        is_done = _search(network, flow, ways, network.leaf[at], nowhere)
         if is_done:
-            _follow(leaf, own_tree, own_slot_row, own_row_slot, goal, nowhere, node_way, slot_way, nowhere, where, at)
-    is_out[at] = 0
-    is_done = is_done and _settle_ties(
-        net,
-        gross,
-        tie_rank,
-        leaf,
-        is_out,
-        own_tree,
-        own_slot_row,
-        own_row_slot,
-        frozen,
-        node_way,
-        slot_way,
-        steps_left,
-    )
-    is_out[at] = 1
+            _follow(network, flow, ways, nowhere, where, at)
+    flow.is_out[at] = 0
+    is_done = is_done and _settle_ties(network, flow, ways)
     for slot in range(attention.size):
         net[at, slot] = own_net[slot]
         gross[at, slot] = own_gross[slot]
     if not is_done:
         return nowhere
-    slot = own_row_slot[at]
+    slot = flow.row_slot[at]
     return attention[slot] if slot >= 0 else np.int64(0)
 
 
 @njit(cache=True)
-def _find_steps(
-    net: Int64s,
-    gross: Int64s,
-    tie_rank: Int64s,
-    leaf: Int64s,
-    is_out: Int64s,
-    tree: Int64s,
-    slot_row: Int64s,
-    row_slot: Int64s,
-    frozen: Int,
-    node_way: Int64s,
-    slot_way: Int64s,
-    steps_left: Int64s,
-    at: Int,
-    weight: Int,
-    value: Int,
-    floor: Int,
-    attention: Int64s,
-    open_slots: Int,
-    opportunity_cost: Int64s,
-    least_bid: Int64s,
-) -> bool:
+def _find_steps(network: _Network, flow: _Flow, ways: _Ways, entrant: _Entrant, least_bid: Int64s) -> bool:
     """Write the least bid with which a candidate gets at least each slot's attention; False where the steps ran out.
 
     Begins with the best page with it, and ends with the best one without; what is given up for it in each slot is one
     search on that.
 
     Args:
-        weight: its events per million impressions.
-        value: its H.
-        floor: its floor.
-        attention: (S,) of its charge type.
-        open_slots: where it may stand.
-        opportunity_cost: (S,) of the page.
+        network: as it is at its own bid.
+        flow: the best page with it; then the best one without it.
+        ways: written on.
+        entrant: the candidate.
         least_bid: (S,) out; UNATTAINABLE where no bid does.
     """
+    at, attention = entrant.at, entrant.attention
     slot_count = attention.size
     nowhere: Int = np.int64(-1)
-    if not _take_out(net, leaf, is_out, tree, slot_row, row_slot, frozen, node_way, slot_way, steps_left, at):
+    if not _take_out(network, flow, ways, at):
         return False
-    if not _search(
-        net, leaf, is_out, tree, slot_row, row_slot, frozen, leaf[at], nowhere, node_way, slot_way, steps_left
-    ):
+    if not _search(network, flow, ways, network.leaf[at], nowhere):
         return False
     offset = np.zeros(slot_count, np.int64)
     wins = np.int64(0)  # slots it can have
     for slot in range(slot_count):
-        given_up = slot_way[_SLOT_GAIN, slot]
-        if _is_in(open_slots, slot) and given_up != _UNREACHED:
-            if given_up >= opportunity_cost[slot] - PAIR_VALUE_MAX:
-                offset[slot] = given_up - opportunity_cost[slot]
-                wins |= np.int64(1) << slot
+        given_up, cost = ways.slot_way[_SLOT_GAIN, slot], entrant.opportunity_cost[slot]
+        if _is_in(network.open_slots[at], slot) and given_up != _UNREACHED and given_up >= cost - PAIR_VALUE_MAX:
+            offset[slot] = given_up - cost
+            wins |= np.int64(1) << slot
     tied_bid: Int = np.int64(-1)
     tied_attention: Int = np.int64(0)
     for slot in range(slot_count):
@@ -1767,41 +1840,21 @@ def _find_steps(
         level = attention[slot]
         if not _is_in(wins, slot):
             continue
-        low: Int = floor
+        low: Int = entrant.floor
         high: Int = np.int64(BID_MICROS_MAX)
-        if floor > high or not _reaches(attention, offset, wins, weight * high + value, level, True):
+        if low > high or not _reaches(attention, offset, wins, entrant.weight * high + entrant.value, level, True):
             continue
         while low < high:
             middle = (low + high) // 2
-            if _reaches(attention, offset, wins, weight * middle + value, level, True):
+            if _reaches(attention, offset, wins, entrant.weight * middle + entrant.value, level, True):
                 high = middle
             else:
                 low = middle + 1
-        score = weight * low + value
+        score = entrant.weight * low + entrant.value
         if not _reaches(attention, offset, wins, score, level, False):
             if tied_bid != low:  # the greedy order says which of the pages worth the same it is
                 tied_bid = low
-                tied_attention = _attention_at(
-                    net,
-                    gross,
-                    tie_rank,
-                    leaf,
-                    is_out,
-                    tree,
-                    slot_row,
-                    row_slot,
-                    frozen,
-                    node_way,
-                    slot_way,
-                    steps_left,
-                    at,
-                    score,
-                    attention,
-                    offset,
-                    wins,
-                    open_slots,
-                    opportunity_cost,
-                )
+                tied_attention = _attention_at(network, flow, ways, entrant, offset, wins, score)
                 if tied_attention < 0:
                     return False
             if tied_attention < level:
@@ -1815,119 +1868,62 @@ def _price_exactly(
     candidates: CandidateArrays,
     page: PageArrays,
     pool: Int64s,
-    order: Int64s,
-    net: Int64s,
-    gross: Int64s,
-    tie_rank: Int64s,
-    leaf: Int64s,
-    tree: Int64s,
-    slot_row: Int64s,
-    row_slot: Int64s,
-    open_slots: Int64s,
+    network: _Network,
+    best: _Flow,
+    ways: _Ways,
     picked: Int64s,
-    fill_count: Int,
-    steps_left: Int64s,
-    made: Int64s,
+    outcome: OutcomeArrays,
 ) -> bool:
-    """Price every paid fill of the best page; False where the steps ran out.
+    """Write thresholds and both prices of every paid fill of the best page; False where the steps ran out.
 
     Args:
         candidates: as there.
         page: as there.
-        pool: as there.
-        order: (K, S) slots by attention down.
-        net: as in `_search`, as all up to `row_slot`.
-        gross: (P, S) worth of a pair.
-        tie_rank: (P,) place by tie.
-        leaf: as there.
-        tree: as there.
-        slot_row: the best page.
-        row_slot: the best page.
-        open_slots: (P,) where each may stand.
-        picked: the slots filled, in the greedy order.
-        fill_count: how many.
-        steps_left: as there.
-        made: (2+S, S) out: critical and vcg price of each slot, 0 where none; then a row of thresholds for each.
+        pool: the candidates in the network.
+        network: what units flow through.
+        best: the best page.
+        ways: written on.
+        picked: (fills,) the slots filled, in the greedy order.
+        outcome: out, of these slots.
     """
-    slot_count = slot_row.size
-    frozen = ~_sold_slots(page.pinned_row)[0]
-    node_way = np.empty((4, tree.shape[1]), np.int64)
-    slot_way = np.empty((3, slot_count), np.int64)
-    least_bid = np.empty((2, slot_count), np.int64)
-    for part in range(2 + slot_count):
-        for slot in range(slot_count):
-            made[part, slot] = 0 if part < 2 else UNATTAINABLE
-    for number in range(fill_count):
+    order = _order_slots(page.attention_permille)
+    least_bid = np.empty((2, page.pinned_row.size), np.int64)
+    for number in range(picked.size):
         at_slot = picked[number]
-        at = slot_row[at_slot]
+        at = best.slot_row[at_slot]
         advertiser = pool[_ADVERTISER, at]
         if advertiser < 0:
             continue
         row = pool[_ROW, at]
         charge = candidates.charge_code[row]
-        attention = page.attention_permille[charge]
-        floor = max(np.int64(0), candidates.floor_micros[row])
+        entrant = _Entrant(
+            at,
+            candidates.weight_ppm[row],
+            candidates.value_micros[row] * PPM,
+            max(np.int64(0), candidates.floor_micros[row]),
+            page.attention_permille[charge],
+            page.opportunity_cost,
+        )
         later = np.int64(0)  # siblings that come after it in the greedy order
-        for other in range(number + 1, fill_count):
-            later += pool[_ADVERTISER, slot_row[picked[other]]] == advertiser
+        for other in range(number + 1, picked.size):
+            later += pool[_ADVERTISER, best.slot_row[picked[other]]] == advertiser
         for side in range(2 if later else 1):  # with all its siblings on the page; without the later ones
-            own_tree, own_slot_row, own_row_slot = tree.copy(), slot_row.copy(), row_slot.copy()
-            is_out = np.zeros(pool.shape[1], np.int64)
+            flow = _copy_flow(best)
             for other in range(pool.shape[1]):
-                is_out[other] = pool[_ADVERTISER, other] == advertiser and row_slot[other] < 0
+                flow.is_out[other] = pool[_ADVERTISER, other] == advertiser and flow.row_slot[other] < 0
             if side == 1:
-                for other in range(number + 1, fill_count):
-                    sibling = slot_row[picked[other]]
-                    if pool[_ADVERTISER, sibling] == advertiser and not _take_out(
-                        net,
-                        leaf,
-                        is_out,
-                        own_tree,
-                        own_slot_row,
-                        own_row_slot,
-                        frozen,
-                        node_way,
-                        slot_way,
-                        steps_left,
-                        sibling,
-                    ):
+                for other in range(number + 1, picked.size):
+                    sibling = best.slot_row[picked[other]]
+                    if pool[_ADVERTISER, sibling] == advertiser and not _take_out(network, flow, ways, sibling):
                         return False
-            if not _find_steps(
-                net,
-                gross,
-                tie_rank,
-                leaf,
-                is_out,
-                own_tree,
-                own_slot_row,
-                own_row_slot,
-                frozen,
-                node_way,
-                slot_way,
-                steps_left,
-                at,
-                candidates.weight_ppm[row],
-                candidates.value_micros[row] * 1_000_000,
-                floor,
-                attention,
-                open_slots[at],
-                page.opportunity_cost,
-                least_bid[side],
-            ):
+            if not _find_steps(network, flow, ways, entrant, least_bid[side]):
                 return False
-        least, stair, total = np.int64(UNATTAINABLE), np.int64(UNATTAINABLE), np.int64(0)
-        for place in range(slot_count):  # down the levels of attention
-            slot = order[charge, place]
-            made[2 + at_slot, slot] = least_bid[0, slot]
-            least = min(least, least_bid[0, slot])
-            stair = min(stair, least_bid[1 if later else 0, slot])
-            level = attention[slot]
-            next_level = attention[order[charge, place + 1]] if place + 1 < slot_count else np.int64(0)
-            if level <= attention[at_slot] and next_level < level:
-                if level == attention[at_slot]:
-                    made[0, at_slot] = least
-                total += (level - next_level) * min(stair, made[0, at_slot])
-        made[1, at_slot] = (total + attention[at_slot] - 1) // attention[at_slot]
+        threshold = outcome.threshold_micros[at_slot]
+        for slot in range(threshold.size):
+            threshold[slot] = least_bid[0, slot]
+        outcome.critical_micros[at_slot], outcome.vcg_micros[at_slot] = _read_staircase(
+            entrant.attention, order[charge], at_slot, threshold, least_bid[1 if later else 0]
+        )
     return True
 
 
@@ -1941,10 +1937,71 @@ def _take_columns(pool: Int64s, kept: Int64s, count: Int) -> Int64s:
 
 
 @njit(cache=True)
+def _gather(
+    candidates: CandidateArrays, candidate_count: Int, page: PageArrays, steps_left: Int64s
+) -> tuple[Int64s, Int64s, bool]:
+    """Return the pool of all that a best page could need, where each may stand, and whether the steps sufficed."""
+    charge_count, slot_count = page.attention_permille.shape
+    sold, sold_count = _sold_slots(page.pinned_row)
+    pool, opened = np.empty((_POOL_ROWS, 0), np.int64), np.empty(0, np.int64)
+    steps_left[0] -= candidate_count
+    if steps_left[0] < 0:
+        return pool, opened, False
+    seen_slots = np.zeros(charge_count, np.int64)
+    for charge in range(charge_count):
+        for slot in range(slot_count):
+            if page.attention_permille[charge, slot] > 0:
+                seen_slots[charge] |= np.int64(1) << slot
+    # First among the best of each kind; where those are not enough, among all that is not dominated.
+    rows, row_count, absent = _shortlist(candidates, None, candidate_count, _shortlist_size(slot_count), page)
+    kept = np.empty(0, np.int64)
+    count: Int = np.int64(-1)
+    for attempt in range(2):
+        if attempt == 1:
+            steps_left[0] -= 100 * candidate_count
+            if steps_left[0] < 0:
+                return pool, opened, False
+            rows, row_count = _drop_dominated(candidates, candidate_count, page)
+            absent = np.empty((0, 5), np.int64)
+        elif row_count < 0:
+            continue
+        pool, first = _make_pool(candidates, rows, row_count, charge_count)
+        opened = np.empty(row_count, np.int64)
+        for at in range(row_count):
+            opened[at] = pool[_SLOTS, at] & sold & seen_slots[candidates.charge_code[pool[_ROW, at]]]
+        _close_caps(candidates, page, pool, opened)
+        kept, count = _drop_hopeless(pool, first, opened, sold_count, absent, seen_slots)
+        if count >= 0:
+            break
+    steps_left[0] -= count * count
+    open_slots = np.empty(count, np.int64)
+    for at in range(count):
+        open_slots[at] = opened[kept[at]]
+    return _take_columns(pool, kept, count), open_slots, bool(steps_left[0] >= 0)
+
+
+@njit(cache=True)
+def _rank_by_tie(pool: Int64s) -> Int64s:
+    """Return (Q,): each candidate's place by tie, then row."""
+    count = pool.shape[1]
+    keys = np.empty((count, 3), np.int64)
+    by_tie, tie_rank = np.empty(count, np.int64), np.empty(count, np.int64)
+    for at in range(count):
+        keys[at, 0] = 0
+        keys[at, 1] = pool[_TIE, at]
+        keys[at, 2] = pool[_ROW, at]
+        by_tie[at] = at
+    _sort_best_first(by_tie, tie_rank, 0, count, keys)
+    for place in range(count):
+        tie_rank[by_tie[place]] = place
+    return tie_rank
+
+
+@njit(cache=True)
 def _find_worth(
     candidates: CandidateArrays, page: PageArrays, pool: Int64s, open_slots: Int64s
 ) -> tuple[Int64s, Int64s]:
-    """Return net and gross worth of every pair (P, S): -1 and 0 where it may not be."""
+    """Return net and gross worth of every pair (Q, S): -1 and 0 where it may not be."""
     count, slot_count = pool.shape[1], page.pinned_row.size
     net = np.full((count, slot_count), -1, np.int64)
     gross = np.zeros((count, slot_count), np.int64)
@@ -1961,29 +2018,38 @@ def _find_worth(
 
 
 @njit(cache=True)
-def _load_page(
-    pool: Int64s, leaf: Int64s, tree: Int64s, winner_row: Int64s, frozen: Int, slot_row: Int64s, row_slot: Int64s
-) -> bool:
-    """Write a page given by rows as one given by places in the pool; False where one is not in it."""
-    for at in range(row_slot.size):
-        row_slot[at] = -1
-    for node in range(tree.shape[1]):
-        tree[_USED, node] = 0
-    for slot in range(slot_row.size):
-        slot_row[slot] = -1
-        if winner_row[slot] < 0 or _is_in(frozen, slot):
+def _load_page(pool: Int64s, network: _Network, winner_row: Int64s, flow: _Flow) -> bool:
+    """Write a page given by rows into an empty flow; False where one of them is not in the pool."""
+    for slot in range(winner_row.size):
+        if winner_row[slot] < 0 or _is_in(flow.frozen, slot):
             continue
         for at in range(pool.shape[1]):
             if pool[_ROW, at] == winner_row[slot]:
-                slot_row[slot] = at
-                row_slot[at] = slot
-                node = leaf[at]
+                flow.slot_row[slot] = at
+                flow.row_slot[at] = slot
+                node = network.leaf[at]
                 while node > 0:
-                    tree[_USED, node] += 1
-                    node = tree[_PARENT, node]
-        if slot_row[slot] < 0:
+                    flow.used[node] += 1
+                    node = network.tree[_PARENT, node]
+        if flow.slot_row[slot] < 0:
             return False
     return True
+
+
+@njit(cache=True)
+def _order_fills(gross: Int64s, slot_row: Int64s) -> Int64s:
+    """Return the slots filled, in the greedy order."""
+    keys = np.zeros((slot_row.size, 3), np.int64)
+    picked, spare = np.empty(slot_row.size, np.int64), np.empty(slot_row.size, np.int64)
+    fill_count: Int = np.int64(0)
+    for slot in range(slot_row.size):
+        if slot_row[slot] >= 0:
+            keys[slot, 0] = gross[slot_row[slot], slot]
+            keys[slot, 1] = slot
+            picked[fill_count] = slot
+            fill_count += 1
+    _sort_best_first(picked, spare, 0, fill_count, keys)
+    return picked[:fill_count]
 
 
 @_compiled_late(types.int64(_CandidateArrays, types.int64, _PageArrays, types.int64, _OutcomeArrays))
@@ -1999,8 +2065,9 @@ def allocate_exactly_nb(
     Worth is the sum of a·(w·b + H) over the slots sold, less the slot's opportunity cost where a paid candidate stands.
     Of pages worth the same it is the one that takes the first pair in the greedy order, then the second, and so on; so
     where the greedy page is worth most, it is the greedy page. A winner's critical price is the least bid of its own
-    with which it would get as much attention, its advertiser's unplaced candidates taken out; its vcg price is the
-    staircase of such bids with its advertiser's later candidates taken out too, never above the critical one.
+    with which it would get as much attention, its advertiser's unplaced candidates taken out, or those that come later
+    in the greedy order too, whichever is less; its vcg price is the staircase of such bids without the later ones, no
+    step above the critical price.
 
     The caller guarantees the bounds named in the arrays' docstrings; nothing is checked here.
 
@@ -2014,122 +2081,63 @@ def allocate_exactly_nb(
     Returns:
         EXACT_DONE, EXACT_NOT_EXPRESSIBLE or EXACT_TOO_LARGE.
     """
-    charge_count, slot_count = page.attention_permille.shape
+    slot_count = page.pinned_row.size
     steps_left = np.array([np.int64(steps_max)])
-    sold, sold_count = _sold_slots(page.pinned_row)
-    steps_left[0] -= candidate_count
-    if steps_left[0] < 0:
+    pool, open_slots, is_done = _gather(candidates, candidate_count, page, steps_left)
+    if not is_done:
         return EXACT_TOO_LARGE
-    seen_slots = np.zeros(charge_count, np.int64)
-    for charge in range(charge_count):
-        for slot in range(slot_count):
-            if page.attention_permille[charge, slot] > 0:
-                seen_slots[charge] |= np.int64(1) << slot
-    # First among the best of each kind; where those are not enough, among all that is not dominated.
-    rows, row_count, absent = _shortlist(candidates, None, candidate_count, 16 + 4 * slot_count, page)
-    pool, first = np.empty((10, 0), np.int64), np.empty(0, np.int64)
-    open_slots, kept = np.empty(0, np.int64), np.empty(0, np.int64)
-    count: Int = np.int64(-1)
-    for attempt in range(2):
-        if attempt == 1:
-            steps_left[0] -= 100 * candidate_count
-            if steps_left[0] < 0:
-                return EXACT_TOO_LARGE
-            rows, row_count = _drop_dominated(candidates, candidate_count, page)
-            absent = np.empty((0, 5), np.int64)
-        elif row_count < 0:
-            continue
-        pool, first = _make_pool(candidates, rows, row_count, charge_count)
-        open_slots = np.empty(row_count, np.int64)
-        for at in range(row_count):
-            open_slots[at] = pool[_SLOTS, at] & sold & seen_slots[candidates.charge_code[pool[_ROW, at]]]
-        _close_caps(candidates, page, pool, open_slots)
-        kept, count = _drop_hopeless(pool, first, open_slots, sold_count, absent, seen_slots)
-        if count >= 0:
-            break
-    steps_left[0] -= count * count
-    if steps_left[0] < 0:
-        return EXACT_TOO_LARGE
-    pool = _take_columns(pool, kept, count)
-    opened = np.empty(count, np.int64)
-    for at in range(count):
-        opened[at] = open_slots[kept[at]]
-    room = _close_caps(candidates, page, pool, opened)
-    leaf = np.zeros(count, np.int64)
-    tree, is_tree = _grow_tree(page, pool, opened, room, leaf)
+    room = _close_caps(candidates, page, pool, open_slots)
+    leaf = np.zeros(open_slots.size, np.int64)
+    tree, is_tree = _grow_tree(page, pool, open_slots, room, leaf)
     if not is_tree:
         return EXACT_NOT_EXPRESSIBLE
-
-    keys = np.empty((count, 3), np.int64)
-    by_tie, tie_rank = np.empty(count, np.int64), np.empty(count, np.int64)
-    for at in range(count):
-        keys[at, 0] = 0
-        keys[at, 1] = pool[_TIE, at]
-        keys[at, 2] = pool[_ROW, at]
-        by_tie[at] = at
-    _sort_best_first(by_tie, tie_rank, 0, count, keys)
-    for place in range(count):
-        tie_rank[by_tie[place]] = place
-    net, gross = _find_worth(candidates, page, pool, opened)
-    frozen = ~sold
-    is_out = np.zeros(count, np.int64)
-    slot_row, row_slot = np.full(slot_count, -1, np.int64), np.full(count, -1, np.int64)
-    node_way = np.empty((4, tree.shape[1]), np.int64)
-    slot_way = np.empty((3, slot_count), np.int64)
-    if not _fill_best(net, leaf, is_out, tree, slot_row, row_slot, frozen, node_way, slot_way, steps_left):
-        return EXACT_TOO_LARGE
-    best_tree, best_slot_row, best_row_slot = tree.copy(), slot_row.copy(), row_slot.copy()
-    if not _load_page(pool, leaf, tree, outcome.winner_row, frozen, slot_row, row_slot) or _is_worth_more(
-        net, best_slot_row, slot_row
-    ):
-        tree, slot_row, row_slot = best_tree, best_slot_row, best_row_slot
-        if not _settle_ties(
-            net, gross, tie_rank, leaf, is_out, tree, slot_row, row_slot, frozen, node_way, slot_way, steps_left
-        ):
-            return EXACT_TOO_LARGE
-
-    keys = np.zeros((slot_count, 3), np.int64)
-    picked, spare = np.empty(slot_count, np.int64), np.empty(slot_count, np.int64)
-    fill_count: Int = np.int64(0)
-    for slot in range(slot_count):
-        if slot_row[slot] >= 0:
-            keys[slot, 0] = gross[slot_row[slot], slot]
-            keys[slot, 1] = slot
-            picked[fill_count] = slot
-            fill_count += 1
-    _sort_best_first(picked, spare, 0, fill_count, keys)
-    made = np.empty((2 + slot_count, slot_count), np.int64)  # both prices and thresholds, as in `outcome`
-    order = _order_slots(page.attention_permille)
-    if not _price_exactly(
-        candidates,
-        page,
-        pool,
-        order,
-        net,
-        gross,
-        tie_rank,
-        leaf,
-        tree,
-        slot_row,
-        row_slot,
-        opened,
-        picked,
-        fill_count,
+    net, gross = _find_worth(candidates, page, pool, open_slots)
+    network = _Network(open_slots, net, gross, _rank_by_tie(pool), leaf, tree)
+    ways = _Ways(
+        np.empty(2, np.int64),
+        np.empty((4, tree.shape[1]), np.int64),
+        np.empty((3, slot_count), np.int64),
         steps_left,
-        made,
+    )
+
+    pinned = ~_sold_slots(page.pinned_row)[0]
+    best, greedy = _empty_flow(network, pinned), _empty_flow(network, pinned)
+    if not _fill_best(network, best, ways):
+        return EXACT_TOO_LARGE
+    if _load_page(pool, network, outcome.winner_row, greedy) and not _is_worth_more(
+        net, best.slot_row, greedy.slot_row
     ):
+        best = greedy
+    elif not _settle_ties(network, best, ways):
+        return EXACT_TOO_LARGE
+
+    picked = _order_fills(gross, best.slot_row)
+    made = OutcomeArrays(
+        np.empty(slot_count, np.int64),
+        np.empty(slot_count, np.int64),
+        np.empty(slot_count, np.int64),
+        np.empty((slot_count, slot_count), np.int64),
+        np.empty(slot_count, np.int64),
+    )
+    _begin_outcome(page, made)
+    for number in range(picked.size):
+        made.winner_row[picked[number]] = pool[_ROW, best.slot_row[picked[number]]]
+        made.pick_order[picked[number]] = number
+    if not _price_exactly(candidates, page, pool, network, best, ways, picked, made):
         return EXACT_TOO_LARGE
     for slot in range(slot_count):
-        standing = slot_row[slot]
-        outcome.winner_row[slot] = pool[_ROW, standing] if standing >= 0 else page.pinned_row[slot]
-        outcome.pick_order[slot] = -1
-        outcome.critical_micros[slot] = made[0, slot]
-        outcome.vcg_micros[slot] = made[1, slot]
+        outcome.winner_row[slot] = made.winner_row[slot]
+        outcome.critical_micros[slot] = made.critical_micros[slot]
+        outcome.vcg_micros[slot] = made.vcg_micros[slot]
+        outcome.pick_order[slot] = made.pick_order[slot]
         for other in range(slot_count):
-            outcome.threshold_micros[slot, other] = made[2 + slot, other]
-    for number in range(fill_count):
-        outcome.pick_order[picked[number]] = number
+            outcome.threshold_micros[slot, other] = made.threshold_micros[slot, other]
     return EXACT_DONE
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Why lost (docs/mechanism.md, "Why lost"); not on the slot path
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @njit(cache=True)
@@ -2188,8 +2196,8 @@ def say_why_lost_nb(
         if row >= 0:
             standing_brand[slot] = candidates.brand_code[row]
             standing_groups[slot] = _groups_of(candidates.group_bits[row], candidates.advertiser_code[row])
-            standing_value[slot] = page.attention_permille[candidates.charge_code[row], slot] * (
-                candidates.weight_ppm[row] * candidates.bid_micros[row] + candidates.value_micros[row] * 1_000_000
+            standing_value[slot] = page.attention_permille[candidates.charge_code[row], slot] * _score_of(
+                candidates.weight_ppm[row], candidates.bid_micros[row], candidates.value_micros[row]
             )
     for row in range(candidate_count):
         reason[row] = LOST_TO_BETTER
@@ -2206,7 +2214,7 @@ def say_why_lost_nb(
         if is_paid and candidates.bid_micros[row] < candidates.floor_micros[row]:
             reason[row] = LOST_BELOW_FLOOR
             continue
-        score = candidates.weight_ppm[row] * candidates.bid_micros[row] + candidates.value_micros[row] * 1_000_000
+        score = _score_of(candidates.weight_ppm[row], candidates.bid_micros[row], candidates.value_micros[row])
         groups = _groups_of(candidates.group_bits[row], candidates.advertiser_code[row])
         reason[row] = LOST_NOT_ELIGIBLE
         for slot in range(slot_count):
@@ -2246,15 +2254,12 @@ def say_why_lost_nb(
 # ---------------------------------------------------------------------------------------------------------------------
 # The gate (DESIGN.md §3): which offers take part, and with what bid, weight, value and floor
 #
-# Further letters: O offers, P products, G campaigns, B bids, L lists, V products looked at one by one.
 # What belongs to one offer or product is one record, not columns: the gate reads most of it and then jumps elsewhere,
 # so that one place in memory is what makes it fast; and each array handed to compiled code costs a part of a
 # microsecond.
 # ---------------------------------------------------------------------------------------------------------------------
 
-# One offer is one promoted product of one bid. A record, not columns: the gate reads nearly all of it for one offer
-# and then jumps to another, so a row in one cache line is what makes it fast.
-OFFER = np.dtype(
+OFFER = np.dtype(  # one promoted product of one bid
     [
         ("bid_micros", "i8"),  # most for one billed event: a click, or one impression
         ("product_row", "i4"),
@@ -2355,7 +2360,6 @@ ENTRY = np.dtype(  # beside each candidate
 LOST = np.dtype([("offer_row", "i4"), ("reason", "i2"), ("place", "i2")], align=True)
 
 CLICK, IMPRESSION = 0, 1
-PPM = 1_000_000
 NO_ROW = 2**31 - 1
 CONTEXT_DIMENSION_COUNT = 4
 
@@ -2365,11 +2369,6 @@ _NEGATIVE_KEYWORD, _EXCLUDED_BY_RULE, _FILTERED_OUT, _BELOW_RELEVANCE = 511, 513
 _BID_PAUSED, _OUT_OF_STOCK, _NOT_ENTITLED = 501, 507, 521
 _NO_CONSENT, _AUDIENCE_MISSED, _PATTERN_MISSED, _FREQUENCY_CAPPED = 517, 518, 519, 520
 _BELOW_SCORE_FLOOR, _MULTIPLIER_ZERO, _PACED_OUT = 522, 527, 529
-
-
-UInt8s = NDArray[np.uint8]
-Int16s = NDArray[np.int16]
-Records = NDArray[np.void]
 
 
 class MarketArrays(NamedTuple):
@@ -2486,42 +2485,26 @@ class FoundArrays(NamedTuple):
     counts: Int64s
 
 
-def _records(dtype: np.dtype[np.void]) -> types.Array:
-    return types.Array(numba.from_dtype(dtype), 1, "C")
-
-
-_MarketArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
-    (
-        _records(OFFER),
-        _records(OFFER),
-        types.int64[:, ::1],
-        _records(PRODUCT),
-        types.int32[::1],
-        types.int64[::1],
-        types.int64[::1],
-        types.int64[::1],
-    ),
+_MarketArrays = _tuple_of(
     MarketArrays,
+    _records(OFFER),
+    _records(OFFER),
+    types.int64[:, ::1],
+    _records(PRODUCT),
+    types.int32[::1],
+    *[types.int64[::1]] * 3,
 )
-_AskerArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
-    (
-        types.int16[::1],
-        types.int64[::1],
-        _records(MARK),
-        types.uint8[::1],
-        types.uint8[::1],
-        types.uint8[::1],
-        types.uint64[::1],
-        types.int64[::1],
-    ),
+_AskerArrays = _tuple_of(
     AskerArrays,
+    types.int16[::1],
+    types.int64[::1],
+    _records(MARK),
+    *[types.uint8[::1]] * 3,
+    types.uint64[::1],
+    types.int64[::1],
 )
-_PlaceArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
-    (_records(EFFECT), types.int64[::1], types.int64[:, ::1], _records(LISTED)), PlaceArrays
-)
-_FoundArrays = types.NamedTuple(  # type: ignore[no-untyped-call]
-    (_CandidateArrays, _records(ENTRY), _records(LOST), types.int64[::1]), FoundArrays
-)
+_PlaceArrays = _tuple_of(PlaceArrays, _records(EFFECT), types.int64[::1], types.int64[:, ::1], _records(LISTED))
+_FoundArrays = _tuple_of(FoundArrays, _CandidateArrays, _records(ENTRY), _records(LOST), types.int64[::1])
 
 # Helpers take plain arrays, not tuples of them: a tuple costs a count of references for each array at every call.
 
@@ -2991,86 +2974,6 @@ def _find_candidates(
 
 @njit(
     types.void(
-        _records(BID),
-        types.int64[::1],
-        types.int32[::1],
-        types.int32[:, ::1],
-        types.int32[::1],
-        types.int32[::1],
-        types.uint8[::1],
-        types.int64[::1],
-        types.int32[::1],
-        _records(OFFER),
-    ),
-    cache=True,
-)
-def write_offers_nb(
-    bid: Records,
-    product_start: Int64s,
-    product_row: Int32s,
-    rows: Int32s,
-    campaign_advertiser: Int32s,
-    product_brand: Int32s,
-    product_is_available: UInt8s,
-    entitled_start: Int64s,
-    entitled: Int32s,
-    offer: Records,
-) -> None:
-    """Write one offer for each bid and product, in their order; `offer_row` is left to whoever sorts them.
-
-    Args:
-        bid: (B,) BID.
-        product_start: (B+1,) where each bid's products begin in `product_row`.
-        product_row: the products, -1 for one nobody knows, which gets no offer.
-        rows: (B, 6) of each bid: campaign, audience, pattern, condition, negative keywords, multipliers.
-        campaign_advertiser: advertiser of each campaign.
-        product_brand: (P,) brand of each product.
-        product_is_available: (P,) 1 where a slot may show it.
-        entitled_start: (P+1,) where each product's advertisers begin in `entitled`.
-        entitled: advertisers that may bid on a product.
-        offer: out; as many as there are known products in `product_row`.
-    """
-    at = 0
-    for row in range(bid.size):
-        one = bid[row]
-        advertiser = campaign_advertiser[rows[row, 0]]
-        is_restricted = one.categories >= 0 or one.keywords >= 0
-        for place in range(product_start[row], product_start[row + 1]):
-            product = product_row[place]
-            if product < 0:
-                continue
-            is_entitled = False
-            for number in range(entitled_start[product], entitled_start[product + 1]):
-                is_entitled |= entitled[number] == advertiser
-            reason = 0
-            if not is_entitled:
-                reason = _NOT_ENTITLED
-            elif one.is_paused == 1:
-                reason = _BID_PAUSED
-            elif product_is_available[product] == 0:
-                reason = _OUT_OF_STOCK
-            written = offer[at]
-            written.bid_micros = one.bid_micros
-            written.product_row = product
-            written.bid_row = row
-            written.campaign_row = rows[row, 0]
-            written.advertiser_row = advertiser
-            written.brand_row = product_brand[product]
-            written.audience_row = rows[row, 1]
-            written.pattern_row = rows[row, 2]
-            written.condition_row = rows[row, 3]
-            written.negative_row = rows[row, 4]
-            written.multiplier_row = rows[row, 5]
-            written.page_mask = one.page_mask
-            written.never_reason = reason
-            written.charge = one.charge
-            written.is_restricted = is_restricted
-            written.has_frequency_cap = one.has_frequency_cap
-            at += 1
-
-
-@njit(
-    types.void(
         _records(MARK),
         types.Array(types.int32, 1, "C", readonly=True),
         types.Array(types.int64, 1, "C", readonly=True),
@@ -3087,35 +2990,6 @@ def mark_quality_nb(mark: Records, rows: Int32s, quality_ppm: Int64s) -> None:
     """
     for at in range(rows.size):
         mark[rows[at]].own_quality_ppm = quality_ppm[at] if quality_ppm.size > 0 else np.int64(0)
-
-
-@njit(types.void(_records(OFFER), types.int64[::1], types.int64[:, ::1]), cache=True)
-def find_best_left_nb(offer_by_product: Records, multiplier_max_ppm: Int64s, best_left: Int64s) -> None:
-    """Write the most an offer, or one of its product behind it, can bid; and where the next restricted one stands.
-
-    Args:
-        offer_by_product: (O,) OFFER, those of one product side by side; `next_restricted` is written.
-        multiplier_max_ppm: greatest factor of each row of placement multipliers.
-        best_left: (O, 2) out: micros for a click; micros for an impression, times a million.
-    """
-    upcoming = np.int64(offer_by_product.size)
-    for at in range(offer_by_product.size - 1, -1, -1):
-        offer = offer_by_product[at]
-        if at + 1 == offer_by_product.size or offer_by_product[at + 1].product_row != offer.product_row:
-            upcoming = np.int64(at + 1)
-        offer.next_restricted = upcoming
-        if offer.is_restricted == 1:
-            upcoming = np.int64(at)
-        bid = np.int64(offer.bid_micros)
-        if offer.multiplier_row >= 0:
-            bid = min(bid * multiplier_max_ppm[offer.multiplier_row] // PPM, np.int64(BID_MICROS_MAX))
-        if offer.never_reason != 0:
-            bid = np.int64(0)
-        best_left[at, 0] = bid if offer.charge == CLICK else np.int64(0)
-        best_left[at, 1] = np.int64(0) if offer.charge == CLICK else bid * PPM
-        if at + 1 < offer_by_product.size and offer_by_product[at + 1].product_row == offer.product_row:
-            best_left[at, 0] = max(best_left[at, 0], best_left[at + 1, 0])
-            best_left[at, 1] = max(best_left[at, 1], best_left[at + 1, 1])
 
 
 @njit(
@@ -3199,6 +3073,120 @@ def add_organic_nb(
         found.counts[0] = at + 1
     term[TERM_AT_PRODUCT] = listed_at
     return int(listed.size - listed_at)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a snapshot's offers are made by; not on the slot path
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@njit(
+    types.void(
+        _records(BID),
+        types.int64[::1],
+        types.int32[::1],
+        types.int32[:, ::1],
+        types.int32[::1],
+        types.int32[::1],
+        types.uint8[::1],
+        types.int64[::1],
+        types.int32[::1],
+        _records(OFFER),
+    ),
+    cache=True,
+)
+def write_offers_nb(
+    bid: Records,
+    product_start: Int64s,
+    product_row: Int32s,
+    rows: Int32s,
+    campaign_advertiser: Int32s,
+    product_brand: Int32s,
+    product_is_available: UInt8s,
+    entitled_start: Int64s,
+    entitled: Int32s,
+    offer: Records,
+) -> None:
+    """Write one offer for each bid and product, in their order; `offer_row` is left to whoever sorts them.
+
+    Args:
+        bid: (B,) BID.
+        product_start: (B+1,) where each bid's products begin in `product_row`.
+        product_row: the products, -1 for one nobody knows, which gets no offer.
+        rows: (B, 6) of each bid: campaign, audience, pattern, condition, negative keywords, multipliers.
+        campaign_advertiser: advertiser of each campaign.
+        product_brand: (P,) brand of each product.
+        product_is_available: (P,) 1 where a slot may show it.
+        entitled_start: (P+1,) where each product's advertisers begin in `entitled`.
+        entitled: advertisers that may bid on a product.
+        offer: out; as many as there are known products in `product_row`.
+    """
+    at = 0
+    for row in range(bid.size):
+        one = bid[row]
+        advertiser = campaign_advertiser[rows[row, 0]]
+        is_restricted = one.categories >= 0 or one.keywords >= 0
+        for place in range(product_start[row], product_start[row + 1]):
+            product = product_row[place]
+            if product < 0:
+                continue
+            is_entitled = False
+            for number in range(entitled_start[product], entitled_start[product + 1]):
+                is_entitled |= entitled[number] == advertiser
+            reason = 0
+            if not is_entitled:
+                reason = _NOT_ENTITLED
+            elif one.is_paused == 1:
+                reason = _BID_PAUSED
+            elif product_is_available[product] == 0:
+                reason = _OUT_OF_STOCK
+            written = offer[at]
+            written.bid_micros = one.bid_micros
+            written.product_row = product
+            written.bid_row = row
+            written.campaign_row = rows[row, 0]
+            written.advertiser_row = advertiser
+            written.brand_row = product_brand[product]
+            written.audience_row = rows[row, 1]
+            written.pattern_row = rows[row, 2]
+            written.condition_row = rows[row, 3]
+            written.negative_row = rows[row, 4]
+            written.multiplier_row = rows[row, 5]
+            written.page_mask = one.page_mask
+            written.never_reason = reason
+            written.charge = one.charge
+            written.is_restricted = is_restricted
+            written.has_frequency_cap = one.has_frequency_cap
+            at += 1
+
+
+@njit(types.void(_records(OFFER), types.int64[::1], types.int64[:, ::1]), cache=True)
+def find_best_left_nb(offer_by_product: Records, multiplier_max_ppm: Int64s, best_left: Int64s) -> None:
+    """Write the most an offer, or one of its product behind it, can bid; and where the next restricted one stands.
+
+    Args:
+        offer_by_product: (O,) OFFER, those of one product side by side; `next_restricted` is written.
+        multiplier_max_ppm: greatest factor of each row of placement multipliers.
+        best_left: (O, 2) out: micros for a click; micros for an impression, times a million.
+    """
+    upcoming = np.int64(offer_by_product.size)
+    for at in range(offer_by_product.size - 1, -1, -1):
+        offer = offer_by_product[at]
+        if at + 1 == offer_by_product.size or offer_by_product[at + 1].product_row != offer.product_row:
+            upcoming = np.int64(at + 1)
+        offer.next_restricted = upcoming
+        if offer.is_restricted == 1:
+            upcoming = np.int64(at)
+        bid = np.int64(offer.bid_micros)
+        if offer.multiplier_row >= 0:
+            bid = min(bid * multiplier_max_ppm[offer.multiplier_row] // PPM, np.int64(BID_MICROS_MAX))
+        if offer.never_reason != 0:
+            bid = np.int64(0)
+        best_left[at, 0] = bid if offer.charge == CLICK else np.int64(0)
+        best_left[at, 1] = np.int64(0) if offer.charge == CLICK else bid * PPM
+        if at + 1 < offer_by_product.size and offer_by_product[at + 1].product_row == offer.product_row:
+            best_left[at, 0] = max(best_left[at, 0], best_left[at + 1, 0])
+            best_left[at, 1] = max(best_left[at, 1], best_left[at + 1, 1])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -3489,6 +3477,11 @@ def read_candidates_nb(
         if raw[at] != 44:
             return unusual
         at = _skip_space(raw, at + 1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From offers to a decided page
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @njit(

@@ -6,13 +6,14 @@ decoding. Nothing is deleted: what is archived stays, so that every change can b
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from affinity import store as affinity_store
+from affinity.store import decode_list, decode_one, decode_page, encode_body, replace_row, upsert, with_status
 from auction.booking import Booking
 from auction.builder import SnapshotSource
 from auction.campaign import Bid, Campaign
@@ -121,8 +122,6 @@ BIDS_AT_ONCE = 20_000  # read and decoded together
 Kept = TypeVar("Kept")
 Row = dict[str, str | int]
 
-_encode = msgspec.json.Encoder().encode
-
 # --- campaigns ---------------------------------------------------------------------------------------------------
 
 
@@ -135,7 +134,7 @@ def update_campaign(
     connection: Connection, retailer_id: str, campaign: Campaign, expected_change_seq: int | None = None
 ) -> bool:
     """Replace the campaign of that id; say whether it was there, and still as of `expected_change_seq` if given."""
-    return _replace(
+    return replace_row(
         connection,
         campaigns,
         (campaigns.c.retailer_id == retailer_id, campaigns.c.campaign_id == campaign.campaign_id),
@@ -153,7 +152,7 @@ def get_campaign(
     )
     if advertiser_id is not None:
         query = query.where(campaigns.c.advertiser_id == advertiser_id)
-    return _decode_one(connection, query, Campaign)
+    return decode_one(connection, query, Campaign)
 
 
 def list_campaigns(
@@ -170,8 +169,8 @@ def list_campaigns(
     query = sa.select(campaigns.c.body).where(campaigns.c.retailer_id == retailer_id)
     if advertiser_id is not None:
         query = query.where(campaigns.c.advertiser_id == advertiser_id)
-    query = _by_status(query, campaigns, status, include_archived)
-    return _decode_page(connection, query, campaigns.c.campaign_id, after, limit, Campaign)
+    query = with_status(query, campaigns, status, include_archived)
+    return decode_page(connection, query, campaigns.c.campaign_id, after, limit, Campaign)
 
 
 # --- bids --------------------------------------------------------------------------------------------------------
@@ -190,7 +189,7 @@ def insert_bids(connection: Connection, retailer_id: str, new_bids: Sequence[Bid
 
 def update_bid(connection: Connection, retailer_id: str, bid: Bid, expected_change_seq: int | None = None) -> bool:
     """Replace the bid of that id; say whether it was there, and still as of `expected_change_seq` if given."""
-    return _replace(
+    return replace_row(
         connection,
         bids,
         (bids.c.retailer_id == retailer_id, bids.c.bid_id == bid.bid_id),
@@ -204,7 +203,7 @@ def get_bid(connection: Connection, retailer_id: str, bid_id: str, advertiser_id
     query = sa.select(bids.c.body).where(bids.c.retailer_id == retailer_id, bids.c.bid_id == bid_id)
     if advertiser_id is not None:
         query = query.where(bids.c.advertiser_id == advertiser_id)
-    return _decode_one(connection, query, Bid)
+    return decode_one(connection, query, Bid)
 
 
 def list_bids(
@@ -224,8 +223,8 @@ def list_bids(
         query = query.where(bids.c.advertiser_id == advertiser_id)
     if campaign_id is not None:
         query = query.where(bids.c.campaign_id == campaign_id)
-    query = _by_status(query, bids, status, include_archived)
-    return _decode_page(connection, query, bids.c.bid_id, after, limit, Bid)
+    query = with_status(query, bids, status, include_archived)
+    return decode_page(connection, query, bids.c.bid_id, after, limit, Bid)
 
 
 # --- placements and the caps of pages ----------------------------------------------------------------------------
@@ -233,7 +232,7 @@ def list_bids(
 
 def put_placement(connection: Connection, retailer_id: str, placement: Placement) -> bool:
     """Keep the placement, replacing one of the same id; say whether it is new."""
-    row: Row = {"body": _encode(placement).decode(), "change_seq": placement.change_seq}
+    row: Row = {"body": encode_body(placement), "change_seq": placement.change_seq}
     key = {"retailer_id": retailer_id, "placement_id": placement.placement_id}
     return _put(connection, placements, key, row)
 
@@ -243,7 +242,7 @@ def get_placement(connection: Connection, retailer_id: str, placement_id: str) -
     query = sa.select(placements.c.body).where(
         placements.c.retailer_id == retailer_id, placements.c.placement_id == placement_id
     )
-    return _decode_one(connection, query, Placement)
+    return decode_one(connection, query, Placement)
 
 
 def list_placements(
@@ -251,12 +250,12 @@ def list_placements(
 ) -> list[Placement]:
     """Return up to `limit` placements in the order of their ids, from just after the id `after`."""
     query = sa.select(placements.c.body).where(placements.c.retailer_id == retailer_id)
-    return _decode_page(connection, query, placements.c.placement_id, after, limit, Placement)
+    return decode_page(connection, query, placements.c.placement_id, after, limit, Placement)
 
 
 def put_page_caps(connection: Connection, retailer_id: str, page_type: str, caps: PageCaps, change_seq: int) -> bool:
     """Keep the caps of a type of page, replacing the earlier ones; say whether they are new."""
-    row: Row = {"body": _encode(caps).decode(), "change_seq": change_seq}
+    row: Row = {"body": encode_body(caps), "change_seq": change_seq}
     return _put(connection, page_caps, {"retailer_id": retailer_id, "page_type": page_type}, row)
 
 
@@ -279,7 +278,7 @@ def update_rule(
     connection: Connection, retailer_id: str, rule: RetailerRule, expected_change_seq: int | None = None
 ) -> bool:
     """Replace the rule of that id; say whether it was there, and still as of `expected_change_seq` if given."""
-    return _replace(
+    return replace_row(
         connection,
         rules,
         (rules.c.retailer_id == retailer_id, rules.c.rule_id == rule.rule_id),
@@ -291,7 +290,7 @@ def update_rule(
 def get_rule(connection: Connection, retailer_id: str, rule_id: str) -> RetailerRule | None:
     """Return the rule, or None."""
     query = sa.select(rules.c.body).where(rules.c.retailer_id == retailer_id, rules.c.rule_id == rule_id)
-    return _decode_one(connection, query, RetailerRule)
+    return decode_one(connection, query, RetailerRule)
 
 
 def list_rules(
@@ -309,7 +308,7 @@ def list_rules(
         query = query.where(rules.c.stage == stage)
     elif not include_archived:
         query = query.where(rules.c.stage != "archived")
-    return _decode_page(connection, query, rules.c.rule_id, after, limit, RetailerRule)
+    return decode_page(connection, query, rules.c.rule_id, after, limit, RetailerRule)
 
 
 # --- bookings ----------------------------------------------------------------------------------------------------
@@ -323,13 +322,13 @@ def insert_booking(connection: Connection, retailer_id: str, booking: Booking) -
 def update_booking(connection: Connection, retailer_id: str, booking: Booking) -> bool:
     """Replace the booking of that id; say whether it was there."""
     is_it = bookings.c.retailer_id == retailer_id, bookings.c.booking_id == booking.booking_id
-    return _replace(connection, bookings, is_it, _booking_row(booking), None)
+    return replace_row(connection, bookings, is_it, _booking_row(booking))
 
 
 def get_booking(connection: Connection, retailer_id: str, booking_id: str) -> Booking | None:
     """Return the booking, or None."""
     query = sa.select(bookings.c.body).where(bookings.c.retailer_id == retailer_id, bookings.c.booking_id == booking_id)
-    return _decode_one(connection, query, Booking)
+    return decode_one(connection, query, Booking)
 
 
 def list_bookings(
@@ -342,11 +341,11 @@ def list_bookings(
     status: str | None = None,
 ) -> list[Booking]:
     """Return up to `limit` bookings in the order of their ids, from just after the id `after`."""
-    query = _by_status(sa.select(bookings.c.body), bookings, status, False)
+    query = with_status(sa.select(bookings.c.body), bookings, status, False)
     query = query.where(bookings.c.retailer_id == retailer_id)
     if placement_id is not None:
         query = query.where(bookings.c.placement_id == placement_id)
-    return _decode_page(connection, query, bookings.c.booking_id, after, limit, Booking)
+    return decode_page(connection, query, bookings.c.booking_id, after, limit, Booking)
 
 
 def bookings_between(
@@ -380,7 +379,7 @@ def update_virtual_attribute(connection: Connection, retailer_id: str, attribute
         table.c.retailer_id == retailer_id,
         table.c.virtual_attribute_id == attribute.virtual_attribute_id,
     )
-    return _replace(connection, table, is_it, _attribute_row(attribute), None)
+    return replace_row(connection, table, is_it, _attribute_row(attribute))
 
 
 def get_virtual_attribute(
@@ -391,7 +390,7 @@ def get_virtual_attribute(
         virtual_attributes.c.retailer_id == retailer_id,
         virtual_attributes.c.virtual_attribute_id == virtual_attribute_id,
     )
-    return _decode_one(connection, query, VirtualAttribute)
+    return decode_one(connection, query, VirtualAttribute)
 
 
 def list_virtual_attributes(
@@ -403,9 +402,9 @@ def list_virtual_attributes(
     status: str | None = None,
 ) -> list[VirtualAttribute]:
     """Return up to `limit` virtual attributes in the order of their ids, from just after the id `after`."""
-    query = _by_status(sa.select(virtual_attributes.c.body), virtual_attributes, status, False)
+    query = with_status(sa.select(virtual_attributes.c.body), virtual_attributes, status, False)
     query = query.where(virtual_attributes.c.retailer_id == retailer_id)
-    return _decode_page(connection, query, virtual_attributes.c.virtual_attribute_id, after, limit, VirtualAttribute)
+    return decode_page(connection, query, virtual_attributes.c.virtual_attribute_id, after, limit, VirtualAttribute)
 
 
 def virtual_attribute_types(connection: Connection, retailer_id: str) -> dict[str, str]:
@@ -432,21 +431,12 @@ def put_weather(connection: Connection, retailer_id: str, hours: Sequence[Weathe
             "retailer_id": retailer_id,
             "region": hour.region,
             "from_ms": hour.from_ms,
-            "body": _encode(hour).decode(),
+            "body": encode_body(hour),
             "change_seq": change_seq,
         }
         for hour in hours
     }
-    for region, from_ms in rows:
-        connection.execute(
-            weather_hours.delete().where(
-                weather_hours.c.retailer_id == retailer_id,
-                weather_hours.c.region == region,
-                weather_hours.c.from_ms == from_ms,
-            )
-        )
-    if rows:
-        connection.execute(weather_hours.insert(), list(rows.values()))
+    upsert(connection, weather_hours, list(rows.values()), ["retailer_id", "region", "from_ms"], ["body", "change_seq"])
 
 
 def forget_weather(connection: Connection, retailer_id: str, before_ms: int) -> None:
@@ -493,7 +483,7 @@ def read_bids(
         return
     query = sa.select(bids.c.body).where(bids.c.retailer_id == retailer_id, _since(bids, since))
     after: str | None = None
-    while some := _decode_page(connection, query, bids.c.bid_id, after, count_max, Bid):
+    while some := decode_page(connection, query, bids.c.bid_id, after, count_max, Bid):
         yield some
         after = some[-1].bid_id
 
@@ -513,7 +503,7 @@ def _campaign_row(campaign: Campaign) -> Row:
         "campaign_id": campaign.campaign_id,
         "advertiser_id": campaign.advertiser_id,
         "status": campaign.status,
-        "body": _encode(campaign).decode(),
+        "body": encode_body(campaign),
         "change_seq": campaign.change_seq,
     }
 
@@ -524,7 +514,7 @@ def _bid_row(bid: Bid) -> Row:
         "campaign_id": bid.campaign_id,
         "advertiser_id": bid.advertiser_id,
         "status": bid.status,
-        "body": _encode(bid).decode(),
+        "body": encode_body(bid),
         "change_seq": bid.change_seq,
     }
 
@@ -533,7 +523,7 @@ def _rule_row(rule: RetailerRule) -> Row:
     return {
         "rule_id": rule.rule_id,
         "stage": rule.stage,
-        "body": _encode(rule).decode(),
+        "body": encode_body(rule),
         "change_seq": rule.change_seq,
     }
 
@@ -544,7 +534,7 @@ def _attribute_row(attribute: VirtualAttribute) -> Row:
         "name": attribute.name,
         "type": attribute.type,
         "status": attribute.status,
-        "body": _encode(attribute).decode(),
+        "body": encode_body(attribute),
         "change_seq": attribute.change_seq,
     }
 
@@ -556,22 +546,9 @@ def _booking_row(booking: Booking) -> Row:
         "starts_ms": int(booking.starts_at.timestamp() * 1000),
         "ends_ms": int(booking.ends_at.timestamp() * 1000),
         "status": booking.status,
-        "body": _encode(booking).decode(),
+        "body": encode_body(booking),
         "change_seq": booking.change_seq,
     }
-
-
-def _replace(
-    connection: Connection,
-    table: sa.Table,
-    is_it: tuple[sa.ColumnElement[bool], ...],
-    row: Row,
-    expected_change_seq: int | None,
-) -> bool:
-    statement = table.update().where(*is_it).values(**row)
-    if expected_change_seq is not None:
-        statement = statement.where(table.c.change_seq == expected_change_seq)
-    return bool(connection.execute(statement).rowcount)
 
 
 def _put(connection: Connection, table: sa.Table, key: dict[str, str], row: Row) -> bool:
@@ -582,30 +559,6 @@ def _put(connection: Connection, table: sa.Table, key: dict[str, str], row: Row)
     return True
 
 
-def _by_status(query: sa.Select[Any], table: sa.Table, status: str | None, include_archived: bool) -> sa.Select[Any]:
-    if status is not None:
-        return query.where(table.c.status == status)
-    return query if include_archived else query.where(table.c.status != "archived")
-
-
-def _decode_one(connection: Connection, query: sa.Select[Any], kind: type[Kept]) -> Kept | None:
-    body = connection.execute(query).scalar_one_or_none()
-    return None if body is None else msgspec.json.Decoder(kind).decode(body)
-
-
-def _decode_page(
-    connection: Connection,
-    query: sa.Select[Any],
-    key: sa.ColumnElement[str],
-    after: str | None,
-    limit: int,
-    kind: type[Kept],
-) -> list[Kept]:
-    if after is not None:
-        query = query.where(key > after)
-    return _decode_list(connection.execute(query.order_by(key).limit(limit)).scalars().all(), kind)
-
-
 def _decode_all(
     connection: Connection,
     retailer_id: str,
@@ -614,9 +567,4 @@ def _decode_all(
     *conditions: sa.ColumnElement[bool],
 ) -> list[Kept]:
     query = sa.select(table.c.body).where(table.c.retailer_id == retailer_id, *conditions)
-    return _decode_list(connection.execute(query).scalars().all(), kind)
-
-
-def _decode_list(bodies: Sequence[str], kind: type[Kept]) -> list[Kept]:
-    # One decoding of one array costs a third of as many small ones.
-    return msgspec.json.decode("[" + ",".join(bodies) + "]", type=list[kind])  # type: ignore[valid-type]
+    return decode_list(connection.execute(query).scalars().all(), kind)

@@ -205,9 +205,9 @@ def price(page: Page, fills: Fills, slot: int) -> naive.Price:
         return min((bid for u, bid in least.items() if attention[u] >= level), default=math.inf)
 
     thresholds = least_bids(page, ads, ad)
-    critical = to_reach(attention[slot], thresholds)
-    assert isinstance(critical, int)
     stair = least_bids(page, [other for other in ads if other.name not in later], ad) if later else thresholds
+    critical = min(to_reach(attention[slot], thresholds), to_reach(attention[slot], stair))
+    assert isinstance(critical, int)
     lower = harm = Fraction(0)
     for level in sorted({level for level in attention if 0 < level <= attention[slot]}):
         harm += (level - lower) * int(min(critical, to_reach(level, stair)))

@@ -16,6 +16,7 @@ from auction.kernel import (
     NO_ADVERTISER,
     NO_CANDIDATE,
     NO_PIN,
+    SHORTLIST_COUNT,
     UNATTAINABLE,
     CandidateArrays,
     OutcomeArrays,
@@ -102,7 +103,18 @@ def new_outcome(slot_count: int) -> OutcomeArrays:
     )
 
 
-def decide(page: naive.Page, shortlist_count: int = 0) -> Decision:
+def fill_greedily(candidates: CandidateArrays, count: int, arrays: PageArrays, outcome: OutcomeArrays) -> int:
+    """Fill the page greedily; return how many slots were filled."""
+    return int(allocate_and_price_nb(candidates, count, arrays, SHORTLIST_COUNT, outcome))
+
+
+def fill_exactly(candidates: CandidateArrays, count: int, arrays: PageArrays, outcome: OutcomeArrays) -> int:
+    """Fill the page for the most worth, from the greedy one; return what the kernel says of it."""
+    fill_greedily(candidates, count, arrays, outcome)
+    return int(allocate_exactly_nb(candidates, count, arrays, EXACT_STEPS_MAX, outcome))
+
+
+def decide(page: naive.Page, shortlist_count: int = SHORTLIST_COUNT) -> Decision:
     """Decide the page with the kernel."""
     candidates, count, arrays, outcome = to_arrays(page)
     filled = allocate_and_price_nb(candidates, count, arrays, shortlist_count, outcome)
@@ -113,8 +125,7 @@ def decide(page: naive.Page, shortlist_count: int = 0) -> Decision:
 def decide_exactly(page: naive.Page) -> Decision | None:
     """Decide the page with the kernel for the most worth; None where its caps cannot be expressed."""
     candidates, count, arrays, outcome = to_arrays(page)
-    allocate_and_price_nb(candidates, count, arrays, 0, outcome)
-    made = allocate_exactly_nb(candidates, count, arrays, EXACT_STEPS_MAX, outcome)
+    made = fill_exactly(candidates, count, arrays, outcome)
     decision = read_decision(page, outcome)
     if made != EXACT_DONE:
         assert decision == decide(page), "what cannot be made better stays as it was"
@@ -164,7 +175,30 @@ def decide_exactly_and_naively(page: naive.Page) -> Decision:
     )
 
 
+def ad_of(page: naive.Page, name: str) -> naive.Ad:
+    return next(ad for ad in [*page.ads, *page.pins.values()] if ad.name == name)
+
+
+def slot_of(decision: Decision, name: str) -> int | None:
+    return decision.fills.index(name) if name in decision.fills else None
+
+
+def attention_of(page: naive.Page, decision: Decision, name: str) -> Fraction:
+    slot = slot_of(decision, name)
+    return Fraction(0) if slot is None else page.attention[ad_of(page, name).charge][slot]
+
+
+def sold(page: naive.Page, decision: Decision) -> dict[int, naive.Ad]:
+    """Return what stands in the slots that are not pinned."""
+    return {
+        slot: ad_of(page, name)
+        for slot, name in enumerate(decision.fills)
+        if name is not None and slot not in page.pins
+    }
+
+
 # Small numbers make ties, which is where exactness shows; a few large ones make every digit matter.
+seeds = st.integers(0, 2**32 - 1)
 bids = st.one_of(st.integers(0, 12), st.integers(0, 5_000_000))
 weights = st.one_of(
     st.sampled_from([Fraction(1), Fraction(1, 2), Fraction(2)]), st.integers(1, 4 * PPM).map(lambda w: Fraction(w, PPM))
@@ -281,7 +315,7 @@ def random_page(chance: random.Random, ads_max: int = 12, slots_max: int = 6) ->
     )
 
 
-crowded_pages = st.integers(0, 2**32 - 1).map(lambda seed: random_page(random.Random(seed)))
+crowded_pages = seeds.map(lambda seed: random_page(random.Random(seed)))
 
 
 def separable_page(chance: random.Random, *, with_floors: bool) -> naive.Page:
