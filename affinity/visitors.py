@@ -12,21 +12,23 @@ from msgspec import Struct
 
 from affinity.audience import Audience
 from affinity.computed import CustomerScale, measure_customers
+from affinity.consent import ConsentReader
 from affinity.errors import EventInFuture, EventTooOld, LinkRefused
 from affinity.matching import Happening, PatternProgress
 from affinity.model import BoundModel
-from affinity.navigation import Action, Consent, NavigationBatch, NavigationEvent
-from affinity.navigation_log import CLICKED, RENDERED, SERVED, LogLine, NavigationLog
+from affinity.navigation import Action, ConsentSignal, NavigationBatch, NavigationEvent
+from affinity.navigation_log import CLICKED, FILL_ACTIONS, RENDERED, SERVED, WITHDRAWN, LogLine, NavigationLog
 from affinity.pattern import NavigationPattern
 from affinity.profile import ProfileDraft
 from affinity.pseudonym import Pseudonymizer
 from affinity.record import ProductFacts, VisitorRecord
+from affinity.retention import DAY_MS, forget_before
 from affinity.settings import Settings
 from affinity.targets import Targets, compile_targets, has_bit
 from affinity.view import VisitorView, anonymous_view, view_visitor
 
 _ACTIONS = {action.value: action for action in Action}
-_FILL_ACTIONS = frozenset({SERVED, RENDERED, CLICKED})
+DROP_COUNT = 500  # records looked at between two requests
 
 
 class Recorded(Struct, frozen=True):
@@ -42,6 +44,7 @@ class VisitorStore:
     Attributes:
         given_back_count: fills taken back from frequency caps and visitors' limits because they never rendered.
         also_forget: who else keeps something under pseudonyms, told which are forgotten.
+        withdrawn: who withdrew consent and is not out of the log and the database yet.
 
     Args:
         settings: this package's.
@@ -74,6 +77,8 @@ class VisitorStore:
         self.also_forget: list[Callable[[set[bytes]], None]] = []
         self._read_segments: set[str] = set()
         self._reading: Iterator[LogLine] | None = None
+        self.withdrawn: set[bytes] = set()
+        self._consents = ConsentReader(settings)
         self._forgotten: set[bytes] = set()  # while a file is read that may still hold them
 
     def __len__(self) -> int:
@@ -82,12 +87,19 @@ class VisitorStore:
 
     # --- events --------------------------------------------------------------------------------------------------
 
-    def post(self, batch: NavigationBatch, now_ms: int) -> Recorded:
+    def post(self, batch: NavigationBatch, now_ms: int, *, is_trusted: bool = True) -> Recorded:
         """Take a batch of events in: all of it is in the log when this returns, or nothing is.
 
-        Without consent nothing is kept. Events are checked in their order, each for its time.
+        Where consent is refused nothing is kept, and what was known of these visitors is dropped. Events are checked
+        in their order, each for its time.
+
+        Args:
+            batch: consent left out is given.
+            now_ms: UTC, milliseconds since 1970.
+            is_trusted: whether who sends it may speak for customers; see `withdraw`.
 
         Raises:
+            ConsentUnreadable: the consent cannot be read.
             EventInFuture: an event lies further in the future than clocks differ.
             EventTooOld: an event is later than late events may be.
             LogUnwritable: the log cannot be written.
@@ -104,7 +116,8 @@ class VisitorStore:
                     f"/events/{index}/occurred_at",
                 )
             times.append(at_ms)
-        if not batch.consent.personalised:
+        if batch.consent is not None and not self._consents.allows(batch.consent):
+            self._hear_refusal({event.visitor_id for event in batch.events}, now_ms, is_trusted)
             return Recorded(0, 0)
         lines: list[LogLine] = []
         fresh: set[int] = set()
@@ -198,7 +211,7 @@ class VisitorStore:
     def view(
         self,
         visitor_id: str | None,
-        consent: Consent,
+        consent: ConsentSignal | None,
         targets: Targets,
         model: BoundModel,
         now_ms: int,
@@ -208,18 +221,19 @@ class VisitorStore:
 
         Args:
             visitor_id: as the request names them; without one, or without consent, the view is anonymous.
-            consent: the request's.
+            consent: the request's; None where it says nothing.
             targets: those of the snapshot the auction reads.
             model: bound to the products of that snapshot.
             now_ms: moment of the auction.
             navigation: events the caller keeps itself and sends along: known for this auction only.
 
         Raises:
+            ConsentUnreadable: the consent cannot be read.
             EventInFuture: one of them lies further in the future than clocks differ.
         """
         for index, event in enumerate(navigation):
             self._check_not_ahead(event, now_ms, f"/navigation/{index}/occurred_at")
-        if not consent.personalised or (visitor_id is None and not navigation):
+        if not self._consents.allows(consent) or (visitor_id is None and not navigation):
             return anonymous_view(targets)
         pseudonym = bytes(16) if visitor_id is None else self.pseudonymizer.of(visitor_id)
         record = None if visitor_id is None else self.record(pseudonym)
@@ -333,6 +347,38 @@ class VisitorStore:
         person = self._customer_of.get(pseudonym, pseudonym)
         return list(dict.fromkeys([pseudonym, person, *self._devices.get(person, ())]))
 
+    def withdraw(self, pseudonym: bytes, now_ms: int, *, is_trusted: bool = True) -> bool:
+        """Forget a visitor who refuses consent, at once; say whether anything was known.
+
+        The refusal is logged with the next events or by `flush`, so that a start finds it; see `take_withdrawn`. A
+        device that withdraws leaves its customer; a customer who does takes all devices along.
+
+        Args:
+            pseudonym: whose refusal it is.
+            now_ms: UTC, milliseconds since 1970.
+            is_trusted: False where anybody could have said it: then profiles and customers, whose ids can be guessed,
+                stay.
+        """
+        is_customer = pseudonym in self._devices
+        is_known = is_customer or any(
+            pseudonym in known for known in (self._records, self._profiles, self._customer_of)
+        )
+        if not is_known or (not is_trusted and (is_customer or pseudonym in self._profiles)):
+            return False
+        gone = set(self.devices(pseudonym)) if is_customer else {pseudonym}
+        self.forget(gone)
+        self.withdrawn |= gone
+        if self.log is not None:
+            self._served_lines += [LogLine(one, now_ms, WITHDRAWN) for one in sorted(gone)]
+        return True
+
+    def take_withdrawn(self) -> set[bytes]:
+        """Return who withdrew consent since this was last asked, their refusals being in the log."""
+        waiting = {line.pseudonym for line in self._served_lines}
+        taken = self.withdrawn - waiting
+        self.withdrawn -= taken
+        return taken
+
     def forget(self, pseudonyms: Iterable[bytes]) -> None:
         """Drop everything kept in memory under the pseudonyms. The log's and the database's part is not done here."""
         gone = set(pseudonyms)
@@ -348,6 +394,24 @@ class VisitorStore:
             self._forgotten |= gone
         for forget in self.also_forget:
             forget(gone)
+
+    def drop_before(self, cutoff_ms: int) -> Iterator[None]:
+        """Forget navigation from before a moment, visitor by visitor; yields now and then, so that others get a turn.
+
+        The log's part is not done here.
+        """
+        for number, pseudonym in enumerate(list(self._records), 1):
+            record = self._records.get(pseudonym)
+            if record is not None and forget_before(record, cutoff_ms, self.settings):
+                del self._records[pseudonym]
+            if number % DROP_COUNT == 0:
+                yield
+        self._customers.clear()  # sums of records: made anew when they are asked for
+
+    def oldest_kept_ms(self, now_ms: int) -> int:
+        """Return from when on navigation is kept; what happened before is not taken in."""
+        days = self.settings.retention_days
+        return now_ms - days * DAY_MS if days else 0
 
     # --- start-up, and what other processes imported -------------------------------------------------------------
 
@@ -366,7 +430,7 @@ class VisitorStore:
         """
         if self.log is None:
             return 0
-        count = 0
+        count, oldest_kept_ms = 0, self.oldest_kept_ms(now_ms)
         while count < count_max:
             if self._reading is None:
                 name = next((one for one in self.log.segments() if self._is_unread(one)), None)
@@ -380,13 +444,17 @@ class VisitorStore:
                 self._forgotten.clear()
                 continue
             count += 1
-            if line.pseudonym in self._forgotten:
+            if line.pseudonym in self._forgotten or line.at_ms < oldest_kept_ms:
                 continue
             if line.event:
                 if self._has_seen(line.event):
                     continue
                 self._remember(line.event)
-            if line.action in _FILL_ACTIONS or line.action in _ACTIONS:
+            if line.action == WITHDRAWN:
+                self.forget({line.pseudonym})
+                self._forgotten.discard(line.pseudonym)  # what follows came after they agreed again
+                self.withdrawn.add(line.pseudonym)
+            elif line.action in FILL_ACTIONS or line.action in _ACTIONS:
                 self._apply(line, now_ms)
         return count
 
@@ -402,7 +470,7 @@ class VisitorStore:
         records = [record]
         if person in self._customers:
             records.append(self._customers[person])
-        if line.action in _FILL_ACTIONS:
+        if line.action in FILL_ACTIONS:
             _apply_fill(line, records)
             return
         facts = self.facts.get(line.product_id) if line.product_id is not None else None
@@ -497,6 +565,11 @@ class VisitorStore:
         progress.advance(targets.pattern_index, events)
         ends_ms = events[-1].at_ms + self.settings.session_gap_s * 1000 if events else -1
         return bool(progress.holding(targets.pattern_index, record.session_began_ms, ends_ms, now_ms)[0])
+
+    def _hear_refusal(self, visitor_ids: Iterable[str], now_ms: int, is_trusted: bool) -> None:
+        were_known = [self.withdraw(self.pseudonym(one), now_ms, is_trusted=is_trusted) for one in visitor_ids]
+        if any(were_known):
+            self.flush(now_ms)
 
     def _has_seen(self, number: int) -> bool:
         return number in self._events_seen[0] or number in self._events_seen[1]

@@ -6,7 +6,8 @@ spend, funds and balances are running figures that can be rebuilt from them. No 
 
 # ruff: noqa: S608  # statements are put together from our own names; every value is a parameter
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -183,6 +184,14 @@ touches = Table(  # who saw what, for attribution: erasable, and no part of the 
     _whole("occurred_at_ms"),
     PrimaryKeyConstraint("retailer_id", "token_id", "type"),  # by time, as tokens are; an index by visitor would
     sqlite_with_rowid=False,  # cost every click two dirty pages, and attribution reads whole windows anyway
+)
+erasures = Table(  # who was erased while tokens that name them may still come back
+    "erasures",
+    metadata,
+    _text("retailer_id"),
+    Column("digest", LargeBinary, nullable=False),  # of the keyed hash, which is itself nowhere any more
+    _whole("erased_at_ms"),
+    PrimaryKeyConstraint("retailer_id", "digest"),
 )
 orders = Table(
     "orders",
@@ -512,13 +521,69 @@ def insert_order(connection: Connection, order: Mapping[str, Any], lines: Sequen
     connection.execute(order_lines.insert(), list(lines))
 
 
-def erase_visitor(connection: Connection, retailer_id: str, visitor: bytes) -> None:
-    """Forget whose orders and touches these were. The books hold nothing of it and stay as they are."""
-    connection.execute(touches.delete().where(touches.c.retailer_id == retailer_id, touches.c.visitor == visitor))
+def erase_visitors(
+    connection: Connection, retailer_id: str, visitors: Collection[bytes], now_ms: int, kept_ms: int
+) -> None:
+    """Forget whose orders and touches these were. The books hold nothing of it and stay as they are.
+
+    Clicks on what they were shown before may still come, and are billed; that they were theirs is not kept.
+
+    Args:
+        now_ms: UTC, milliseconds since 1970.
+        kept_ms: how long a token issued before now may come back; older erasures are forgotten.
+    """
+    lock_chain_head(connection, retailer_id)  # no group of events is half way through
+    named = list(visitors)
+    connection.execute(touches.delete().where(touches.c.retailer_id == retailer_id, touches.c.visitor.in_(named)))
     for column in (orders.c.visitor, orders.c.customer):
         connection.execute(
-            orders.update().where(orders.c.retailer_id == retailer_id, column == visitor).values({column: None})
+            orders.update().where(orders.c.retailer_id == retailer_id, column.in_(named)).values({column: None})
         )
+    connection.execute(
+        erasures.delete().where(erasures.c.retailer_id == retailer_id, erasures.c.erased_at_ms < now_ms - kept_ms)
+    )
+    for visitor in named:
+        _upsert(
+            connection, erasures, {"retailer_id": retailer_id, "digest": _digest(visitor)}, {"erased_at_ms": now_ms}
+        )
+
+
+def read_erasures(connection: Connection, retailer_id: str, visitors: Collection[bytes]) -> dict[bytes, int]:
+    """Return when those of the visitors were erased who were."""
+    by_digest = {_digest(visitor): visitor for visitor in visitors}
+    found = connection.execute(
+        sa.select(erasures.c.digest, erasures.c.erased_at_ms).where(
+            erasures.c.retailer_id == retailer_id, erasures.c.digest.in_(list(by_digest))
+        )
+    )
+    return {by_digest[bytes(digest)]: erased_at_ms for digest, erased_at_ms in found}
+
+
+def _digest(visitor: bytes) -> bytes:
+    return hashlib.sha256(visitor).digest()
+
+
+def read_orders_of(connection: Connection, retailer_id: str, visitors: Collection[bytes]) -> list[Any]:
+    """Return the lines of every order of the visitors, with their orders' columns, by time."""
+    named = list(visitors)
+    is_line = sa.and_(*(orders.c[name] == order_lines.c[name] for name in ("retailer_id", "order_id", "part")))
+    query = (
+        sa.select(orders, order_lines.c.product_id, order_lines.c.quantity, order_lines.c.unit_price_micros)
+        .join(order_lines, is_line)
+        .where(orders.c.retailer_id == retailer_id, orders.c.visitor.in_(named) | orders.c.customer.in_(named))
+        .order_by(orders.c.occurred_at_ms, orders.c.order_id, orders.c.part, order_lines.c.line)
+    )
+    return list(connection.execute(query))
+
+
+def read_touches_of(connection: Connection, retailer_id: str, visitors: Collection[bytes]) -> list[Any]:
+    """Return (type, visitor, occurred_at_ms) of what the visitors clicked, by time."""
+    query = (
+        sa.select(touches.c.type, touches.c.visitor, touches.c.occurred_at_ms)
+        .where(touches.c.retailer_id == retailer_id, touches.c.visitor.in_(list(visitors)))
+        .order_by(touches.c.occurred_at_ms)
+    )
+    return list(connection.execute(query))
 
 
 # --- reading

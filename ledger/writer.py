@@ -219,7 +219,7 @@ def commit_group(
     chain.extend(connection, retailer_id, head, CHAIN_KIND, leaf_hashes)
     if charges:
         chain.save_head(connection, retailer_id, head)
-    store.insert_touches(connection, retailer_id, _touches(charges))
+    store.insert_touches(connection, retailer_id, _touches(connection, retailer_id, charges))
     return outcomes, budgets
 
 
@@ -306,12 +306,20 @@ def _event_row(seq: int, charge: Charge, currency: str, now_ms: int, transaction
     )
 
 
-def _touches(charges: Sequence[Charge]) -> list[tuple[str, str, bytes, int]]:
-    """Return what an order may be credited to: clicks of visitors who consented."""
+def _touches(connection: Connection, retailer_id: str, charges: Sequence[Charge]) -> list[tuple[str, str, bytes, int]]:
+    """Return what an order may be credited to: clicks of visitors who consented and were not erased since."""
+    clicks = [
+        one
+        for one in [charge.received for charge in charges]
+        if one.type is _CLICK and one.invalid is None and one.terms.visitor_pseudonym != NO_VISITOR
+    ]
+    if not clicks:
+        return []
+    erased = store.read_erasures(connection, retailer_id, {click.terms.visitor_pseudonym for click in clicks})
     return [
-        (r.token_id, r.type, r.terms.visitor_pseudonym, r.occurred_at_ms)
-        for r in [charge.received for charge in charges]
-        if r.type is _CLICK and r.invalid is None and r.terms.visitor_pseudonym != NO_VISITOR
+        (click.token_id, click.type, click.terms.visitor_pseudonym, click.occurred_at_ms)
+        for click in clicks
+        if click.terms.issued_at_ms > erased.get(click.terms.visitor_pseudonym, -1)
     ]
 
 
