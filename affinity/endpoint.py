@@ -17,9 +17,10 @@ from affinity.catalog import Attribute
 from affinity.computed import lifecycle, price_tier, promophile_score, rfm_class
 from affinity.erasure import Elsewhere, Eraser, Transact
 from affinity.errors import BodyTooLarge, LinkUnknown, ProfileUnknown, VisitorUnknown
+from affinity.ga4 import read_batch
 from affinity.held import HeldEvent, HeldLink, HeldOrder, HeldState, HeldTouch, describe_line, describe_state
 from affinity.metrics import AffinityMetrics
-from affinity.navigation import NavigationBatch, VisitorId
+from affinity.navigation import VisitorId
 from affinity.profile import ProfileDraft
 from affinity.record import VisitorRecord
 from affinity.visitors import Recorded, VisitorStore
@@ -28,7 +29,6 @@ T = TypeVar("T")
 
 PUBLISHABLE = "site"  # the role of keys that are in the pages themselves, so that anybody may use them
 
-_decode_batch = msgspec.json.Decoder(NavigationBatch).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -90,6 +90,7 @@ def routes(
     metrics: AffinityMetrics,
     elsewhere: Elsewhere | None = None,
     eraser: Eraser | None = None,
+    currency: str | None = None,
 ) -> list[Route]:
     """Return the routes of this package.
 
@@ -101,10 +102,11 @@ def routes(
         metrics: where what happens is counted.
         elsewhere: what other packages keep under pseudonyms; None for nothing.
         eraser: whoever erases, where somebody else uses it too.
+        currency: of the deployment; prices of GA4's events in another are not known.
     """
     elsewhere = elsewhere or Elsewhere()
     eraser = eraser or Eraser(visitors, transact, retailer_id, elsewhere)
-    return _Surface(visitors, transact, retailer_id, clock_ms, metrics, elsewhere, eraser).routes()
+    return _Surface(visitors, transact, retailer_id, clock_ms, metrics, elsewhere, eraser, currency).routes()
 
 
 class _Surface:
@@ -117,7 +119,9 @@ class _Surface:
         metrics: AffinityMetrics,
         elsewhere: Elsewhere,
         eraser: Eraser,
+        currency: str | None,
     ) -> None:
+        self._currency = currency
         self._visitors = visitors
         self._transact = transact
         self._retailer_id = retailer_id
@@ -142,7 +146,9 @@ class _Surface:
         raw = await _read_body(request, self._visitors.settings.navigation_body_bytes_max)
         caller = request.scope.get("caller")
         is_trusted = caller is None or caller.role != PUBLISHABLE
-        recorded = self._visitors.post(_decode_batch(raw), self._clock_ms(), is_trusted=is_trusted)
+        read = read_batch(raw, self._currency)
+        done = self._visitors.post(read.batch, self._clock_ms(), is_trusted=is_trusted, places=read.places)
+        recorded = msgspec.structs.replace(done, ignored=read.ignored_count)
         self._metrics.count_events(recorded)
         return _json(recorded, 202)
 

@@ -5,6 +5,7 @@ AffinityRefused
 ├── EventInFuture             422  occurred_at_in_future
 ├── EventTooOld               422  occurred_at_too_old
 ├── BodyTooLarge              413  body_too_large
+├── EventRefused              422  event_incomplete, too_many_items
 ├── ConsentUnreadable         422  consent_unreadable: no TC string of version 2
 ├── ErasureUnfinished         503  erasure_unfinished (retryable)
 ├── LogUnwritable             503  navigation_unwritable (retryable)
@@ -52,6 +53,12 @@ class EventTooOld(AffinityRefused):
     """The event comes later than late events may; history is imported instead."""
 
     code = "occurred_at_too_old"
+
+
+class EventRefused(AffinityRefused):
+    """An event under GA4's names does not say what it must, or a batch of them becomes too many."""
+
+    code = "event_incomplete"
 
 
 class BodyTooLarge(AffinityRefused):

@@ -20,8 +20,10 @@ class AffinityMetrics:
         self.erasures = Counter("endcap_erasures_total", "Visitors erased on request", registry=registry)
         self._recorded = self.events.labels("recorded")
         self._duplicates = self.events.labels("duplicate")
+        self._ignored = self.events.labels("ignored")
 
     def count_events(self, recorded: Recorded) -> None:
         """Count a batch."""
         self._recorded.inc(recorded.recorded)
         self._duplicates.inc(recorded.duplicates)
+        self._ignored.inc(recorded.ignored)

@@ -31,11 +31,12 @@ _ACTIONS = {action.value: action for action in Action}
 DROP_COUNT = 500  # records looked at between two requests
 
 
-class Recorded(Struct, frozen=True):
-    """What became of a batch of events."""
+class Recorded(Struct, frozen=True, omit_defaults=True):
+    """What became of a batch of events; `ignored` are those of GA4's that tell of nothing we keep."""
 
     recorded: int
     duplicates: int
+    ignored: int = 0
 
 
 class VisitorStore:
@@ -87,7 +88,9 @@ class VisitorStore:
 
     # --- events --------------------------------------------------------------------------------------------------
 
-    def post(self, batch: NavigationBatch, now_ms: int, *, is_trusted: bool = True) -> Recorded:
+    def post(
+        self, batch: NavigationBatch, now_ms: int, *, is_trusted: bool = True, places: Sequence[int] | None = None
+    ) -> Recorded:
         """Take a batch of events in: all of it is in the log when this returns, or nothing is.
 
         Where consent is refused nothing is kept, and what was known of these visitors is dropped. Events are checked
@@ -97,6 +100,7 @@ class VisitorStore:
             batch: consent left out is given.
             now_ms: UTC, milliseconds since 1970.
             is_trusted: whether who sends it may speak for customers; see `withdraw`.
+            places: of each event, its place among those that were sent, for refusals; None where they are the same.
 
         Raises:
             ConsentUnreadable: the consent cannot be read.
@@ -108,12 +112,13 @@ class VisitorStore:
         times: list[int] = []
         for index, event in enumerate(batch.events):
             at_ms = int(event.occurred_at.timestamp() * 1000)
-            self._check_not_ahead(event, now_ms, f"/events/{index}/occurred_at")
+            place = index if places is None else places[index]
+            self._check_not_ahead(event, now_ms, f"/events/{place}/occurred_at")
             if at_ms < now_ms - lateness_ms:
                 raise EventTooOld(
                     f"occurred_at may be at most {self.settings.event_lateness_s} s ago, "
                     f"was {(now_ms - at_ms) // 1000} s; import what is older",
-                    f"/events/{index}/occurred_at",
+                    f"/events/{place}/occurred_at",
                 )
             times.append(at_ms)
         if batch.consent is not None and not self._consents.allows(batch.consent):

@@ -506,6 +506,7 @@ def compose(
             affinity_metrics,
             elsewhere,
             serving.eraser,
+            deployment.currency,
         ),
         *management_routes(
             desk,
