@@ -157,8 +157,12 @@ class _Surface:
         draft: ProfileDraft = request.scope["body"]
         pseudonym = self._visitors.pseudonym(request.path_params["visitor_id"])
         person, now_ms = self._visitors.person(pseudonym), self._clock_ms()
+        was_known = self._visitors.is_known(person)
+        await self._finish_withdrawal_of(person)
         await self._commit(lambda connection: store.put_profile(connection, self._retailer_id, person, draft, now_ms))
         self._visitors.put_profile(person, draft)
+        if not was_known:
+            await self._take_in_orders(person)
         return await self.get_profile(request)
 
     async def get_profile(self, request: Request) -> Response:
@@ -185,10 +189,14 @@ class _Surface:
         pseudonym = self._visitors.pseudonym(visitor_id)
         customer, now_ms = self._visitors.pseudonym(draft.customer_id), self._clock_ms()
         self._visitors.check_link(pseudonym, customer)
+        await self._finish_withdrawal_of(pseudonym, customer)
         await self._commit(
             lambda connection: store.put_link(connection, self._retailer_id, pseudonym, customer, now_ms)
         )
+        was_known = self._visitors.is_known(customer)
         self._visitors.link(pseudonym, customer)
+        if not was_known:
+            await self._take_in_orders(customer)
         return _json(Link(visitor_id, draft.customer_id))
 
     async def unlink(self, request: Request) -> Response:
@@ -218,7 +226,11 @@ class _Surface:
         return _json(
             HeldVisitor(
                 visitor_id=visitor_id,
-                links=[HeldLink(pseudonym=one.hex(), is_customer=one == person) for one in devices if len(devices) > 1],
+                links=[
+                    HeldLink(pseudonym=one.hex(), is_customer=one == person)
+                    for one in sorted(devices)
+                    if len(devices) > 1
+                ],
                 segments=profile.segments,
                 attributes=profile.attributes,
                 computed=None if record is None else self._compute(record),
@@ -234,6 +246,18 @@ class _Surface:
         await self._eraser.erase_person(self._visitors.pseudonym(request.path_params["visitor_id"]))
         self._metrics.erasures.inc()
         return Response(status_code=204)
+
+    async def _finish_withdrawal_of(self, *pseudonyms: bytes) -> None:
+        """See to it that what is kept from now on is not taken for what somebody withdrew a moment ago."""
+        if not self._visitors.withdrawn.isdisjoint(pseudonyms):
+            self._visitors.flush(self._clock_ms())
+            await self._eraser.finish_withdrawals(at_once=True)
+
+    async def _take_in_orders(self, pseudonym: bytes) -> None:
+        """Take in what somebody ordered before anything was known of them."""
+        held = await self._commit(lambda connection: self._elsewhere.read(connection, [pseudonym]))
+        for order in held.orders:
+            self._visitors.note_order(order, None, pseudonym, self._clock_ms())
 
     def _compute(self, record: VisitorRecord) -> ComputedProfile:
         purchases, scale = record.purchases, self._visitors.scale

@@ -51,6 +51,10 @@ class Elsewhere(Struct, frozen=True, kw_only=True):
 class Eraser:
     """Erases visitors of a serving process; used on its event loop.
 
+    Attributes:
+        busy: held while somebody is erased; who takes profiles over from the database holds it too, so that none comes
+            back that is being deleted.
+
     Args:
         visitors: whose memory and log it is.
         transact: runs a function in one transaction; called in a thread of its own.
@@ -63,6 +67,7 @@ class Eraser:
         self._transact = transact
         self._retailer_id = retailer_id
         self._elsewhere = elsewhere
+        self.busy = asyncio.Lock()
         self._unscrubbed: set[bytes] = set()
         self._rests_until = 0.0
 
@@ -78,29 +83,33 @@ class Eraser:
         linked: set[bytes] = await self._in_transaction(
             lambda connection: store.read_person(connection, self._retailer_id, pseudonym)
         )
-        gone = {*linked, *self._visitors.devices(pseudonym)}
-        self._visitors.forget(gone)
-        await self._erase(gone)
+        async with self.busy:
+            gone = {*linked, *self._visitors.devices(pseudonym)}
+            self._visitors.forget(gone)
+            await self._erase(gone)
         self._unscrubbed |= gone
         traces = frozenset(self._unscrubbed)
         await asyncio.to_thread(self._elsewhere.scrub, traces)
         self._unscrubbed -= traces
 
-    async def finish_withdrawals(self) -> int:
+    async def finish_withdrawals(self, *, at_once: bool = False) -> int:
         """Take those who withdrew consent out of log and database; return how many they were.
 
-        To be called every second or so. After one that took long it rests, so that withdrawals gather.
+        To be called every second or so. After one that took long it rests, so that withdrawals gather; `at_once` does
+        not wait for that, as for somebody who agreed again and is told something new of.
         """
-        began = time.monotonic()
-        gone = self._visitors.take_withdrawn() if began >= self._rests_until else set()
-        if not gone:
+        if not self._visitors.withdrawn or (time.monotonic() < self._rests_until and not at_once):
             return 0
-        try:
-            await self._erase(gone, is_withdrawal=True)
-        except BaseException:
-            self._visitors.withdrawn |= gone
-            raise
-        finally:
+        async with self.busy:
+            began = time.monotonic()
+            gone = self._visitors.take_withdrawn()
+            try:
+                if gone:
+                    await self._erase(gone, is_withdrawal=True)
+                    self._visitors.drop_profiles(gone)
+            except BaseException:
+                self._visitors.withdrawn |= gone
+                raise
             self._rests_until = time.monotonic() + WITHDRAWAL_REST * (time.monotonic() - began)
         return len(gone)
 

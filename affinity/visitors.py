@@ -5,7 +5,7 @@ their sum: so a link can be undone, and erasing a customer finds every device.
 """
 
 import random
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
@@ -14,13 +14,16 @@ from affinity.audience import Audience
 from affinity.computed import CustomerScale, measure_customers
 from affinity.consent import ConsentReader
 from affinity.errors import EventInFuture, EventTooOld, LinkRefused
+from affinity.ga4 import name_purchase
+from affinity.held import HeldOrder
 from affinity.matching import Happening, PatternProgress
 from affinity.model import BoundModel
 from affinity.navigation import Action, ConsentSignal, NavigationBatch, NavigationEvent
 from affinity.navigation_log import CLICKED, FILL_ACTIONS, RENDERED, SERVED, WITHDRAWN, LogLine, NavigationLog
+from affinity.orders import Source, ToldPurchases
 from affinity.pattern import NavigationPattern
 from affinity.profile import ProfileDraft
-from affinity.pseudonym import Pseudonymizer
+from affinity.pseudonym import NO_VISITOR, Pseudonymizer
 from affinity.record import ProductFacts, VisitorRecord
 from affinity.retention import DAY_MS, forget_before
 from affinity.settings import Settings
@@ -79,6 +82,7 @@ class VisitorStore:
         self._read_segments: set[str] = set()
         self._reading: Iterator[LogLine] | None = None
         self.withdrawn: set[bytes] = set()
+        self._told = ToldPurchases()
         self._consents = ConsentReader(settings)
         self._forgotten: set[bytes] = set()  # while a file is read that may still hold them
 
@@ -132,6 +136,8 @@ class VisitorStore:
                 if line.event in fresh or self._has_seen(line.event):
                     continue
                 fresh.add(line.event)
+            if event.action is Action.PURCHASE and not self._is_news(Source.NAVIGATION, line):
+                continue
             lines.append(line)
         if self.log is not None:
             self.log.append([*self._served_lines, *lines], now_ms)
@@ -157,6 +163,48 @@ class VisitorStore:
             event.query,
             event.traffic_source,
         )
+
+    def note_order(self, order: HeldOrder, visitor: bytes | None, customer: bytes | None, now_ms: int) -> int:
+        """Take what an order bought into the profile of its customer, or else of its visitor, if they are known.
+
+        Somebody nothing is known of has not agreed to be: their orders follow when they do, see `is_known`. A line
+        counts once, however often its order is told of; one that the page reported as well does too. What came back
+        is not taken out.
+
+        Returns: how many lines were news; they are in the log.
+
+        Raises:
+            LogUnwritable: the log cannot be written; nothing was taken in.
+        """
+        pseudonym = next((one for one in (customer, visitor) if one is not None and self.is_known(one)), None)
+        at_ms = min(int(order.occurred_at.timestamp() * 1000), now_ms)
+        if pseudonym is None or at_ms < self.oldest_kept_ms(now_ms):
+            return 0
+        lines: list[LogLine] = []
+        occurrences: Counter[str] = Counter()
+        for bought in order.lines:
+            if bought.quantity <= 0:
+                continue
+            occurrences[bought.product_id] += 1
+            name = name_purchase(order.order_id, bought.product_id, occurrences[bought.product_id])
+            line = LogLine(
+                pseudonym,
+                at_ms,
+                Action.PURCHASE.value,
+                self.pseudonymizer.of_event(name, NO_VISITOR),
+                bought.product_id,
+                None,
+                bought.unit_price_micros,
+                bought.quantity,
+            )
+            if not self._has_seen(line.event) and (order.channel == "store" or self._is_news(Source.ORDER, line)):
+                lines.append(line)
+        if self.log is not None:
+            self.log.append(lines, now_ms)
+        for line in lines:
+            self._remember(line.event)
+            self._apply(line, now_ms)
+        return len(lines)
 
     def note_served(
         self, pseudonym: bytes, bid_id: str, now_ms: int, placement_id: str = "", slot_position: int = 0
@@ -197,11 +245,21 @@ class VisitorStore:
             self.log.append(self._served_lines, now_ms)
             self._served_lines.clear()
 
+    def _is_news(self, source: Source, line: LogLine) -> bool:
+        """Say whether a purchase was not told of already by the other one who tells of them."""
+        return line.product_id is None or self._told.is_news(
+            source, self.person(line.pseudonym), line.product_id, line.at_ms
+        )
+
     # --- what is known of a visitor ------------------------------------------------------------------------------
 
     def pseudonym(self, visitor_id: str) -> bytes:
         """Return what a visitor is kept under."""
         return self.pseudonymizer.of(visitor_id)
+
+    def is_known(self, pseudonym: bytes) -> bool:
+        """Say whether anything is known of a visitor or customer: what they did, a profile, or a link."""
+        return any(pseudonym in known for known in (self._records, self._profiles, self._customer_of, self._devices))
 
     def record(self, pseudonym: bytes) -> VisitorRecord | None:
         """Return what is known of the visitor, or of the customer they are linked to; None where nothing is."""
@@ -293,10 +351,18 @@ class VisitorStore:
         self._show_profile(person)
 
     def put_profiles(self, profiles: Iterable[tuple[bytes, ProfileDraft]]) -> None:
-        """Set profiles as the database keeps them."""
+        """Set profiles as the database keeps them, but for those who withdrew consent and are not out of it yet."""
         for pseudonym, profile in profiles:
+            if pseudonym in self.withdrawn:
+                continue
             self._profiles[pseudonym] = profile
             self._show_profile(pseudonym)
+
+    def drop_profiles(self, pseudonyms: Iterable[bytes]) -> None:
+        """Take back profiles that are not in the database any more."""
+        for pseudonym in pseudonyms:
+            if self._profiles.pop(pseudonym, None) is not None:
+                self._show_profile(pseudonym)
 
     def link(self, pseudonym: bytes, customer_pseudonym: bytes) -> None:
         """Join a visitor to a customer: from now on they are known together.
@@ -365,10 +431,7 @@ class VisitorStore:
                 stay.
         """
         is_customer = pseudonym in self._devices
-        is_known = is_customer or any(
-            pseudonym in known for known in (self._records, self._profiles, self._customer_of)
-        )
-        if not is_known or (not is_trusted and (is_customer or pseudonym in self._profiles)):
+        if not self.is_known(pseudonym) or (not is_trusted and (is_customer or pseudonym in self._profiles)):
             return False
         gone = set(self.devices(pseudonym)) if is_customer else {pseudonym}
         self.forget(gone)
@@ -394,6 +457,7 @@ class VisitorStore:
             self._records.pop(pseudonym, None)
             self._customers.pop(pseudonym, None)
             self._profiles.pop(pseudonym, None)
+            self._told.forget(pseudonym)
         self._served_lines = [line for line in self._served_lines if line.pseudonym not in gone]
         if self._reading is not None:
             self._forgotten |= gone

@@ -333,6 +333,10 @@ class Serving(Struct, kw_only=True):
 
     async def _follow_visitors(self) -> None:
         """Take over profiles and links that another process wrote."""
+        async with self.eraser.busy:
+            await self._take_over_visitors()
+
+    async def _take_over_visitors(self) -> None:
         profile_seq = self.visitors.profile_seq
 
         def read(connection: Connection) -> tuple[int, Any, Any]:

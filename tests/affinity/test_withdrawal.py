@@ -236,3 +236,21 @@ def test_a_start_does_not_take_in_what_may_no_longer_be_kept(tmp_path: Path) -> 
     record = again.record(again.pseudonym("v"))
     assert record is not None
     assert len(record.events) == 1
+
+
+def test_a_profile_of_somebody_who_withdrew_does_not_come_back_from_the_database(
+    tmp_path: Path, sqlite_database: Database
+) -> None:
+    visitors = make(tmp_path / "log")
+    me = visitors.pseudonym("v")
+    sqlite_database.transact(lambda c: tables.put_profile(c, R, me, ProfileDraft(segments=["vip"]), 1))
+    kept = [(row.pseudonym, row.profile) for row in sqlite_database.read(lambda c: tables.read_profiles(c, R))]
+    visitors.put_profiles(kept)
+    post(visitors, "v", consent=NO)
+    visitors.put_profiles(kept)  # as a look at the database finds it until it is deleted there
+    assert not knows(visitors, "v")
+    visitors.withdrawn.clear()
+    visitors.put_profiles(kept)
+    visitors.withdrawn.add(me)
+    assert erase(visitors, sqlite_database) == 1
+    assert not knows(visitors, "v")
