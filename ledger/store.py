@@ -189,7 +189,7 @@ erasures = Table(  # who was erased while tokens that name them may still come b
     "erasures",
     metadata,
     _text("retailer_id"),
-    Column("digest", LargeBinary, nullable=False),  # of the keyed hash, which is itself nowhere any more
+    _text("digest"),  # of the keyed hash, which is itself nowhere any more
     _whole("erased_at_ms"),
     PrimaryKeyConstraint("retailer_id", "digest"),
 )
@@ -550,17 +550,14 @@ def erase_visitors(
 
 def read_erasures(connection: Connection, retailer_id: str, visitors: Collection[bytes]) -> dict[bytes, int]:
     """Return when those of the visitors were erased who were."""
+    sql = _sql(connection)
     by_digest = {_digest(visitor): visitor for visitor in visitors}
-    found = connection.execute(
-        sa.select(erasures.c.digest, erasures.c.erased_at_ms).where(
-            erasures.c.retailer_id == retailer_id, erasures.c.digest.in_(list(by_digest))
-        )
-    )
-    return {by_digest[bytes(digest)]: erased_at_ms for digest, erased_at_ms in found}
+    found = _fetch(connection, sql.find_erasures, (sql.pack(list(by_digest)), retailer_id))
+    return {by_digest[digest]: erased_at_ms for digest, erased_at_ms in found}
 
 
-def _digest(visitor: bytes) -> bytes:
-    return hashlib.sha256(visitor).digest()
+def _digest(visitor: bytes) -> str:
+    return hashlib.sha256(visitor).hexdigest()
 
 
 def read_orders_of(connection: Connection, retailer_id: str, visitors: Collection[bytes]) -> list[Any]:
@@ -742,6 +739,7 @@ class Statements(Struct, frozen=True):
     insert_chain: str
     find_tokens: str
     find_event_ids: str
+    find_erasures: str
     find_limits: str
     find_spend: str
     find_funds: str
@@ -802,6 +800,7 @@ def _statements(dialect: str) -> Statements:
         insert_chain=insert("chain", CHAIN_COLUMNS),
         find_tokens=find(recorded, "events", "token_id", "uq_events_token"),
         find_event_ids=find(recorded, "events", "event_id", "uq_events_event_id"),
+        find_erasures=find("t.digest, t.erased_at_ms", "erasures", "digest"),
         find_limits=find("t.campaign_id, t.daily_micros, t.total_micros", "campaign_limits", "campaign_id"),
         find_spend=(
             f"SELECT t.campaign_id, t.day, t.spent_micros FROM {asked} CROSS JOIN campaign_spend AS t "

@@ -14,7 +14,7 @@ def upgrade() -> None:
     op.create_table(
         "erasures",
         sa.Column("retailer_id", sa.Text, primary_key=True),
-        sa.Column("digest", sa.LargeBinary, primary_key=True),
+        sa.Column("digest", sa.Text, primary_key=True),
         sa.Column("erased_at_ms", sa.BigInteger, nullable=False),
     )
 

@@ -220,6 +220,20 @@ def test_an_erased_person_is_gone_from_every_answer_and_may_come_back_as_somebod
     assert order(shop, "o1", customer_id="customer", channel="store") == "duplicate"
 
 
+def test_it_is_the_same_on_either_database(each_world: World) -> None:
+    world = each_world
+    world.wait_started()
+    navigate(world, "phone", "other")
+    link(world, "phone", "customer")
+    call(world, "PUT", "/v1/profiles/customer", {"segments": ["vip"]})
+    order(world, "o1", visitor_id="phone", customer_id="customer", channel="store")
+    assert (len(held(world, "phone")["orders"]), bought(world, "phone")) == (1, 1)
+    call(world, "DELETE", "/v1/visitors/phone", status=204)
+    for one in ("phone", "customer"):
+        assert world.call("GET", f"/v1/visitors/{one}", role="retailer").status_code == 404
+    assert held(world, "other")["state"]["event_count"] == 1
+
+
 # --- consent -----------------------------------------------------------------------------------------------------
 
 
