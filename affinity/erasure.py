@@ -18,7 +18,10 @@ from affinity.visitors import VisitorStore
 
 Transact = Callable[[Callable[[Connection], Any]], Any]
 
-WITHDRAWAL_REST = 10  # times as long as it took, before the next: many withdrawals share one rewriting of files
+# After withdrawals were taken out of the files, the next ones gather for a while and share one rewriting: for so many
+# seconds, or so many times as long as it took.
+WITHDRAWAL_REST_S = 20.0
+WITHDRAWAL_REST = 10
 
 
 def _erase_nothing(_connection: Connection, _pseudonyms: Collection[bytes]) -> None:
@@ -110,7 +113,8 @@ class Eraser:
             except BaseException:
                 self._visitors.withdrawn |= gone
                 raise
-            self._rests_until = time.monotonic() + WITHDRAWAL_REST * (time.monotonic() - began)
+            ended = time.monotonic()
+            self._rests_until = ended + max(WITHDRAWAL_REST_S, WITHDRAWAL_REST * (ended - began)) if gone else 0.0
         return len(gone)
 
     async def _erase(self, gone: set[bytes], *, is_withdrawal: bool = False) -> None:

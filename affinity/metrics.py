@@ -18,6 +18,9 @@ class AffinityMetrics:
         )
         self.visitors = Gauge("endcap_visitors", "Visitors whose state is in memory", registry=registry)
         self.erasures = Counter("endcap_erasures_total", "Visitors erased on request", registry=registry)
+        self.withdrawals = Counter(
+            "endcap_withdrawals_total", "Visitors forgotten because consent was refused", registry=registry
+        )
         self._recorded = self.events.labels("recorded")
         self._duplicates = self.events.labels("duplicate")
         self._ignored = self.events.labels("ignored")

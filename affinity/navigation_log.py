@@ -11,7 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import accumulate
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 from msgspec import Struct
@@ -27,6 +29,8 @@ CHUNK_BYTES = 4_000_000
 SUFFIX = ".jsonl"
 DRAFT_SUFFIX = ".part"
 DRAFT_DEAD_AFTER_S = 600  # an import writes all the time; one that has not for so long was killed
+
+SEARCHED_MARK_COUNT_MAX = 16  # marks that are quicker searched for one by one than looked up line by line
 
 # A line begins with `[` and then the pseudonym, as JSON writes bytes: that is its mark.
 MARK_LENGTH = len(msgspec.json.encode(bytes(PSEUDONYM_SIZE)))
@@ -167,7 +171,7 @@ class NavigationLog:
         marks = _marks_of(pseudonyms)
         with self._rewriting, _erasing():
             names = [name for name in self._ended_segments() if self._holds(name, marks)]
-            erased = sum(self._rewrite(name, lambda line, _number: line[MARK] not in marks) for name in names)
+            erased = sum(self._rewrite(name, marks, lambda _line, _offset: False) for name in names)
             self._clear_drafts(marks)
             return erased
 
@@ -183,10 +187,10 @@ class NavigationLog:
                 refused_at = self._refusals(name, marks)
                 goes_until = dict.fromkeys(refused_later, sys.maxsize) | refused_at
 
-                def keep(line: bytes, number: int, goes_until: dict[bytes, int] = goes_until) -> bool:
-                    return number > goes_until.get(line[MARK], -1)
+                def keep(line: bytes, offset: int, goes_until: dict[bytes, int] = goes_until) -> bool:
+                    return offset > goes_until.get(line[MARK], -1)
 
-                erased += self._rewrite(name, keep)
+                erased += self._rewrite(name, marks, keep)
                 refused_later |= refused_at.keys()
         return erased
 
@@ -202,7 +206,7 @@ class NavigationLog:
         with self._rewriting, _erasing():
             for name in self._ended_segments():
                 if self._oldest_ms.get(name, -1) < cutoff_ms:
-                    dropped += self._rewrite(name, lambda line, _number: _at_ms(line) >= cutoff_ms)
+                    dropped += self._rewrite(name, None, lambda line, _offset: _at_ms(line) >= cutoff_ms)
                     self._oldest_ms[name] = self._find_oldest(name)
         return dropped
 
@@ -226,25 +230,35 @@ class NavigationLog:
         return False
 
     def _refusals(self, name: str, marks: Collection[bytes]) -> dict[bytes, int]:
-        """Return the number of the last line with a refusal of each of the marks that has one in a file."""
+        """Return where the last refusal of each of the marks that has one in a file begins."""
         with (self.folder / name).open("rb") as file:
             return {
-                line[MARK]: number
-                for number, line in enumerate(file)
-                if line[MARK] in marks and line.split(b",", 3)[2].rstrip(b"]\n") == _REFUSAL
+                window[first:last][MARK]: offset + first
+                for window, offset in _windows(file)
+                for first, last in _lines_of(window, marks)
+                if window[first:last].split(b",", 3)[2].rstrip(b"]\n") == _REFUSAL
             }
 
-    def _rewrite(self, name: str, keep: Callable[[bytes, int], bool]) -> int:
-        """Replace a file by its lines that are to be kept, whole or not at all; return how many were not."""
+    def _rewrite(self, name: str, marks: Collection[bytes] | None, keep: Callable[[bytes, int], bool]) -> int:
+        """Replace a file by its lines that are to be kept, whole or not at all; return how many were not.
+
+        Args:
+            name: of the file.
+            marks: whose lines are asked for, the others being kept; None for all lines.
+            keep: says of a line, and where in the file it begins, whether it stays.
+        """
         path = self.folder / name
         draft = path.with_name(name + DRAFT_SUFFIX)
         dropped = 0
         with path.open("rb") as file, draft.open("wb") as kept:
-            for number, line in enumerate(file):
-                if keep(line, number):
-                    kept.write(line)
-                else:
-                    dropped += 1
+            for window, offset in _windows(file):
+                kept_until = 0
+                for first, last in _lines_of(window, marks):
+                    if not keep(window[first:last], offset + first):
+                        kept.write(window[kept_until:first])
+                        kept_until = last
+                        dropped += 1
+                kept.write(window[kept_until:])
             kept.flush()
             os.fsync(kept.fileno())
             is_empty = kept.tell() == 0
@@ -315,6 +329,35 @@ class NavigationLog:
 
 def _marks_of(pseudonyms: Iterable[bytes]) -> frozenset[bytes]:
     return frozenset(msgspec.json.encode(pseudonym) for pseudonym in pseudonyms)
+
+
+def _windows(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Yield a file piece by piece, each of whole lines, and where it begins."""
+    rest, offset = b"", 0
+    while chunk := file.read(CHUNK_BYTES):
+        whole, newline, rest = (rest + chunk).rpartition(b"\n")
+        if newline:
+            yield whole + newline, offset
+            offset += len(whole) + 1
+    if rest:  # torn
+        yield rest, offset
+
+
+def _lines_of(window: bytes, marks: Collection[bytes] | None) -> list[tuple[int, int]]:
+    """Return where the lines with one of the marks begin and end, in their order; None for all lines."""
+    if marks is None or len(marks) > SEARCHED_MARK_COUNT_MAX:
+        ends = list(accumulate(map(len, window.splitlines(keepends=True))))
+        lines = list(zip([0, *ends], ends, strict=False))
+        return lines if marks is None else [one for one in lines if window[one[0] : one[1]][MARK] in marks]
+    found = []
+    for mark in marks:
+        first = window.find(b"[" + mark)
+        while first >= 0:
+            last = window.find(b"\n", first) + 1 or len(window)
+            if first == 0 or window[first - 1] == ord("\n"):
+                found.append((first, last))
+            first = window.find(b"[" + mark, last)
+    return sorted(found)
 
 
 def _at_ms(line: bytes) -> int:

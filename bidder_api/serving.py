@@ -19,6 +19,7 @@ import structlog
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 from starlette.routing import Route
 
 from affinity import endpoint as affinity_endpoint
@@ -26,6 +27,7 @@ from affinity import kernel as affinity_kernel
 from affinity import store as affinity_store
 from affinity.catalog import Product
 from affinity.erasure import Eraser
+from affinity.errors import ErasureUnfinished
 from affinity.metrics import AffinityMetrics
 from affinity.model import AffinityModel, BoundModel, latest_model, load_model, neutral_model
 from affinity.navigation_log import NavigationLog
@@ -280,10 +282,16 @@ class Serving(Struct, kw_only=True):
         if await self._follow_models() and self.slot_server.served is not None:
             snapshot = self.slot_server.served.market.snapshot
             self.slot_server.take(await in_thread(lambda: self.slot_server.prepare(snapshot)))
-        await self.eraser.finish_withdrawals()
+        await self._finish_withdrawals()
         while self.visitors.follow(FOLLOW_COUNT, self.clock_ms()) == FOLLOW_COUNT:
             await asyncio.sleep(0)
         self.metrics.ready.set(self.readiness.is_ready)
+
+    async def _finish_withdrawals(self) -> None:
+        try:
+            self.affinity_metrics.withdrawals.inc(await self.eraser.finish_withdrawals())
+        except (ErasureUnfinished, DBAPIError) as failure:  # they are forgotten in memory; their lines wait
+            _log.warning("withdrawals_unfinished", exc_info=failure)
 
     async def drop_old_navigation(self) -> None:
         """Delete the navigation that is older than it may be kept, on disk and in memory."""
@@ -293,7 +301,10 @@ class Serving(Struct, kw_only=True):
         log = self.visitors.log
         assert log is not None
         log.rotate()
-        await in_thread(lambda: log.drop_before(cutoff_ms))
+        try:
+            await in_thread(lambda: log.drop_before(cutoff_ms))
+        except ErasureUnfinished as failure:  # such as a full disk: it is tried again in an hour
+            _log.error("old_navigation_not_dropped", exc_info=failure)
         for _ in self.visitors.drop_before(cutoff_ms):
             await asyncio.sleep(0)
 

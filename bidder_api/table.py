@@ -136,7 +136,8 @@ SERVING_OPERATIONS: list[Operation] = [
     ),
     Operation(
         method="POST", path="/v1/navigation", name="record_navigation", tag="navigation", roles=SITE,
-        summary="Record what visitors did", body=NavigationBatch, answer=Recorded, status=202, is_hot=True,
+        summary="Record what visitors did, under our names or Google Analytics 4's", body=NavigationBatch,
+        answer=Recorded, status=202, is_hot=True,
         is_cross_origin=True, body_size_max=512_000,
     ),
     Operation(

@@ -2,10 +2,12 @@
 
 import errno
 import os
+import random
 from pathlib import Path
 
 import pytest
 
+from affinity import navigation_log
 from affinity.errors import ErasureUnfinished, LogUnwritable
 from affinity.navigation_log import LogLine, NavigationLog
 
@@ -145,3 +147,23 @@ def test_the_lines_of_some_are_found_in_all_files(tmp_path: Path) -> None:
         log.append([line(A if at_ms % 3 else B, at_ms)], at_ms)
     assert [one.at_ms for one in log.lines_of([B])] == [0, 3, 6]
     assert log.lines_of([b"c" * 16]) == []
+
+
+@pytest.mark.parametrize("gone_count", [1, 5, 30], ids=["searched for", "a few", "looked up"])
+@pytest.mark.parametrize("chunk_bytes", [7, 150, 4_000_000])
+def test_erasing_takes_the_same_lines_however_a_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone_count: int, chunk_bytes: int
+) -> None:
+    chance = random.Random(gone_count)
+    people = [chance.randbytes(16) for _ in range(60)]
+    lines = [line(chance.choice(people), at_ms) for at_ms in range(300)]
+    lines[7] = LogLine(people[-1], 7, "search", 0, None, None, None, None, f'\n["{people[0]!r}"')
+    log = NavigationLog(tmp_path, 3_000)
+    for at_ms in range(0, 300, 10):
+        log.append(lines[at_ms : at_ms + 10], at_ms)
+    log.rotate()
+    monkeypatch.setattr(navigation_log, "CHUNK_BYTES", chunk_bytes)
+    gone = people[:gone_count]
+    kept = [one for one in lines if one.pseudonym not in gone]
+    assert log.erase(gone) == len(lines) - len(kept)
+    assert read_all(tmp_path) == kept
