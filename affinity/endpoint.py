@@ -227,7 +227,7 @@ class _Surface:
             HeldVisitor(
                 visitor_id=visitor_id,
                 links=[
-                    HeldLink(pseudonym=one.hex(), is_customer=one == person)
+                    HeldLink(pseudonym=one.hex(), is_customer=one == person, profile=visitors.own_profile(one))
                     for one in sorted(devices)
                     if len(devices) > 1
                 ],

@@ -5,14 +5,20 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from affinity.navigation_log import FILL_ACTIONS, LogLine
+from affinity.profile import ProfileDraft
 from affinity.record import VisitorRecord
 
 
 class HeldLink(Struct, frozen=True, kw_only=True):
-    """One of the person's devices, or their customer; raw ids are not kept, so each is named by its pseudonym."""
+    """One of the person's devices, or their customer; raw ids are not kept, so each is named by its pseudonym.
+
+    Attributes:
+        profile: its own, null where it has none: the person's is the customer's.
+    """
 
     pseudonym: str
     is_customer: bool
+    profile: ProfileDraft | None
 
 
 class HeldEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -316,6 +316,10 @@ class VisitorStore:
             found = next((self._profiles[one] for one in self._devices[person] if one in self._profiles), None)
         return found
 
+    def own_profile(self, pseudonym: bytes) -> ProfileDraft | None:
+        """Return the profile that was set for this very visitor, whoever they are linked to."""
+        return self._profiles.get(pseudonym)
+
     def person(self, pseudonym: bytes) -> bytes:
         """Return the pseudonym of the customer the visitor is linked to, the visitor's own where there is none."""
         return self._customer_of.get(pseudonym, pseudonym)

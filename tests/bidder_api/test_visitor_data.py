@@ -187,6 +187,9 @@ def test_everything_held_is_shown_to_those_who_may_and_nobody_elses(shop: World)
         names["customer"]: True,
     }
     assert (everything["segments"], everything["attributes"]) == (["vip"], {"age": 40})
+    profiles = {one["pseudonym"]: one["profile"] for one in everything["links"]}
+    assert profiles[names["phone"]] == {"segments": ["vip"], "attributes": {"age": 40}}
+    assert profiles[names["laptop"]] is None
     assert everything["computed"]["order_count"] == 1
     told = [(one["pseudonym"], one["action"], one.get("query")) for one in everything["navigation"]]
     assert (names["phone"], "search", "trail") in told

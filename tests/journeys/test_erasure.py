@@ -82,18 +82,21 @@ def open_shop(server: RunningServer) -> tuple[Any, Any]:
     return server.client(server.create_key("retailer")), server.client()
 
 
-def fill(site: Any, visitor_id: str) -> Any:
-    """Ask for the category page until it has its paid fill."""
-    request = {
+def page(visitor_id: str) -> dict[str, Any]:
+    return {
         "visitor_id": visitor_id,
         "consent": {"personalised": True},
         "page": {"type": "category", "category_id": "Shoes"},
         "placements": [{"placement_id": "top"}],
         "tmax_ms": 500,
     }
+
+
+def fill(site: Any, visitor_id: str) -> Any:
+    """Ask for the category page until it has its paid fill."""
     ends = time.monotonic() + 10
     while time.monotonic() < ends:
-        answer = site.post("/v1/fills", json=request)
+        answer = site.post("/v1/fills", json=page(visitor_id))
         fills = answer.json()["placements"][0]["fills"] if answer.status_code == 200 else []
         if fills and fills[0]["is_sponsored"]:
             return fills[0]
@@ -165,6 +168,20 @@ def test_an_erased_person_is_in_no_file_and_the_books_still_verify(server: Runni
     server.wait_ready()
     assert site.get(f"/v1/visitors/{PERSON[0]}").status_code == 404
     assert ok(site.get(f"/v1/visitors/{OTHER}"))["state"]["event_count"] > 60
+
+    # The other refuses consent on a page, is unknown to the next one, and stays so when the server is killed.
+    request = page(OTHER) | {"consent": {"personalised": False}}
+    ok(site.post("/v1/fills", json=request))
+    assert site.get(f"/v1/profiles/{OTHER}").status_code == 404
+    ends = time.monotonic() + 5
+    while "navigation" in holders(server, traces(server, OTHER)):
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+    server.kill()
+    server.start()
+    server.wait_ready()
+    assert site.get(f"/v1/visitors/{OTHER}").status_code == 404
+
     assert server.stop() == 0
     assert holders(server, marks) == set()
     server.run("ledger", "verify")
