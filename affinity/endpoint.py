@@ -1,7 +1,7 @@
-"""HTTP of navigation, profiles, links between devices, and erasure."""
+"""HTTP of navigation, profiles, links between devices, what is held of a visitor, and erasure."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anyio.to_thread
 import msgspec
@@ -15,17 +15,20 @@ from affinity import store
 from affinity.audience import SegmentId
 from affinity.catalog import Attribute
 from affinity.computed import lifecycle, price_tier, promophile_score, rfm_class
-from affinity.errors import BodyTooLarge, LinkUnknown, ProfileUnknown
+from affinity.erasure import Elsewhere, Eraser, Transact
+from affinity.errors import BodyTooLarge, LinkUnknown, ProfileUnknown, VisitorUnknown
+from affinity.ga4 import read_batch
+from affinity.held import HeldEvent, HeldLink, HeldOrder, HeldState, HeldTouch, describe_line, describe_state
 from affinity.metrics import AffinityMetrics
-from affinity.navigation import NavigationBatch, VisitorId
+from affinity.navigation import VisitorId
 from affinity.profile import ProfileDraft
+from affinity.record import VisitorRecord
 from affinity.visitors import Recorded, VisitorStore
 
 T = TypeVar("T")
-Transact = Callable[[Callable[[Connection], T]], T]
-AlsoErase = Callable[[Connection, bytes], None]
 
-_decode_batch = msgspec.json.Decoder(NavigationBatch).decode
+PUBLISHABLE = "site"  # the role of keys that are in the pages themselves, so that anybody may use them
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -52,6 +55,24 @@ class ComputedProfile(Struct, frozen=True, kw_only=True):
     price_tier: float | None
 
 
+class HeldVisitor(Struct, frozen=True, kw_only=True):
+    """Answer of `GET /v1/visitors/{visitor_id}`: everything held of the person, all devices together.
+
+    `links` names the devices and the customer where the visitor is linked; `computed` and `state` are null where the
+    visitor is not in memory.
+    """
+
+    visitor_id: str
+    links: list[HeldLink]
+    segments: list[SegmentId]
+    attributes: dict[str, Attribute]
+    computed: ComputedProfile | None
+    state: HeldState | None
+    navigation: list[HeldEvent]
+    orders: list[HeldOrder]
+    touches: list[HeldTouch]
+
+
 class Profile(Struct, frozen=True, kw_only=True):
     """Answer of `GET /v1/profiles/{visitor_id}`."""
 
@@ -61,17 +82,15 @@ class Profile(Struct, frozen=True, kw_only=True):
     computed: ComputedProfile
 
 
-def erase_nothing_else(_connection: Connection, _pseudonym: bytes) -> None:
-    """Erase nothing: no other package keeps anything of a visitor."""
-
-
 def routes(
     visitors: VisitorStore,
-    transact: Callable[[Callable[[Connection], Any]], Any],
+    transact: Transact,
     retailer_id: str,
     clock_ms: Callable[[], int],
     metrics: AffinityMetrics,
-    also_erase: AlsoErase = erase_nothing_else,
+    elsewhere: Elsewhere | None = None,
+    eraser: Eraser | None = None,
+    currency: str | None = None,
 ) -> list[Route]:
     """Return the routes of this package.
 
@@ -81,27 +100,35 @@ def routes(
         retailer_id: whose deployment it is.
         clock_ms: UTC, milliseconds since 1970.
         metrics: where what happens is counted.
-        also_erase: erases what other packages keep under a pseudonym, in the transaction that erases ours.
+        elsewhere: what other packages keep under pseudonyms; None for nothing.
+        eraser: whoever erases, where somebody else uses it too.
+        currency: of the deployment; prices of GA4's events in another are not known.
     """
-    return _Surface(visitors, transact, retailer_id, clock_ms, metrics, also_erase).routes()
+    elsewhere = elsewhere or Elsewhere()
+    eraser = eraser or Eraser(visitors, transact, retailer_id, elsewhere)
+    return _Surface(visitors, transact, retailer_id, clock_ms, metrics, elsewhere, eraser, currency).routes()
 
 
 class _Surface:
     def __init__(
         self,
         visitors: VisitorStore,
-        transact: Callable[[Callable[[Connection], Any]], Any],
+        transact: Transact,
         retailer_id: str,
         clock_ms: Callable[[], int],
         metrics: AffinityMetrics,
-        also_erase: AlsoErase,
+        elsewhere: Elsewhere,
+        eraser: Eraser,
+        currency: str | None,
     ) -> None:
-        self._also_erase = also_erase
+        self._currency = currency
         self._visitors = visitors
         self._transact = transact
         self._retailer_id = retailer_id
         self._clock_ms = clock_ms
         self._metrics = metrics
+        self._elsewhere = elsewhere
+        self._eraser = eraser
 
     def routes(self) -> list[Route]:
         return [
@@ -110,13 +137,18 @@ class _Surface:
             Route("/v1/profiles/{visitor_id}", self.get_profile, methods=["GET"]),
             Route("/v1/visitors/{visitor_id}/link", self.link, methods=["POST"]),
             Route("/v1/visitors/{visitor_id}/link", self.unlink, methods=["DELETE"]),
+            Route("/v1/visitors/{visitor_id}", self.export, methods=["GET"]),
             Route("/v1/visitors/{visitor_id}", self.erase, methods=["DELETE"]),
         ]
 
     async def post_navigation(self, request: Request) -> Response:
         """Take events in: they are in the log when this answers 202."""
         raw = await _read_body(request, self._visitors.settings.navigation_body_bytes_max)
-        recorded = self._visitors.post(_decode_batch(raw), self._clock_ms())
+        caller = request.scope.get("caller")
+        is_trusted = caller is None or caller.role != PUBLISHABLE
+        read = read_batch(raw, self._currency)
+        done = self._visitors.post(read.batch, self._clock_ms(), is_trusted=is_trusted, places=read.places)
+        recorded = msgspec.structs.replace(done, ignored=read.ignored_count)
         self._metrics.count_events(recorded)
         return _json(recorded, 202)
 
@@ -125,8 +157,12 @@ class _Surface:
         draft: ProfileDraft = request.scope["body"]
         pseudonym = self._visitors.pseudonym(request.path_params["visitor_id"])
         person, now_ms = self._visitors.person(pseudonym), self._clock_ms()
+        was_known = self._visitors.is_known(person)
+        await self._finish_withdrawal_of(person)
         await self._commit(lambda connection: store.put_profile(connection, self._retailer_id, person, draft, now_ms))
         self._visitors.put_profile(person, draft)
+        if not was_known:
+            await self._take_in_orders(person)
         return await self.get_profile(request)
 
     async def get_profile(self, request: Request) -> Response:
@@ -136,17 +172,14 @@ class _Surface:
         draft, record = self._visitors.profile(pseudonym), self._visitors.record(pseudonym)
         if record is None:
             raise ProfileUnknown(f"nothing is known of visitor {visitor_id!r}")
-        purchases, scale = record.purchases, self._visitors.scale
-        computed = ComputedProfile(
-            rfm=rfm_class(purchases, scale),
-            lifecycle=lifecycle(purchases, self._clock_ms()),
-            order_count=purchases.order_count,
-            promophile=promophile_score(purchases, scale),
-            price_tier=price_tier(purchases),
-        )
         draft = draft or ProfileDraft()
         return _json(
-            Profile(visitor_id=visitor_id, segments=draft.segments, attributes=draft.attributes, computed=computed)
+            Profile(
+                visitor_id=visitor_id,
+                segments=draft.segments,
+                attributes=draft.attributes,
+                computed=self._compute(record),
+            )
         )
 
     async def link(self, request: Request) -> Response:
@@ -156,10 +189,14 @@ class _Surface:
         pseudonym = self._visitors.pseudonym(visitor_id)
         customer, now_ms = self._visitors.pseudonym(draft.customer_id), self._clock_ms()
         self._visitors.check_link(pseudonym, customer)
+        await self._finish_withdrawal_of(pseudonym, customer)
         await self._commit(
             lambda connection: store.put_link(connection, self._retailer_id, pseudonym, customer, now_ms)
         )
+        was_known = self._visitors.is_known(customer)
         self._visitors.link(pseudonym, customer)
+        if not was_known:
+            await self._take_in_orders(customer)
         return _json(Link(visitor_id, draft.customer_id))
 
     async def unlink(self, request: Request) -> Response:
@@ -172,46 +209,69 @@ class _Surface:
             raise LinkUnknown(f"visitor {visitor_id!r} is linked to nobody")
         return Response(status_code=204)
 
+    async def export(self, request: Request) -> Response:
+        """Return everything held of a visitor, their customer and its other devices."""
+        visitor_id = request.path_params["visitor_id"]
+        visitors = self._visitors
+        pseudonym = visitors.pseudonym(visitor_id)
+        visitors.flush(self._clock_ms())
+        devices = visitors.devices(pseudonym)
+        log = visitors.log
+        lines = [] if log is None else await anyio.to_thread.run_sync(log.lines_of, devices)
+        elsewhere = await self._commit(lambda connection: self._elsewhere.read(connection, devices))
+        profile, record, person = visitors.profile(pseudonym), visitors.record(pseudonym), visitors.person(pseudonym)
+        if record is None and not lines and not elsewhere.orders and not elsewhere.touches:
+            raise VisitorUnknown(f"nothing is held of visitor {visitor_id!r}")
+        profile = profile or ProfileDraft()
+        return _json(
+            HeldVisitor(
+                visitor_id=visitor_id,
+                links=[
+                    HeldLink(pseudonym=one.hex(), is_customer=one == person, profile=visitors.own_profile(one))
+                    for one in sorted(devices)
+                    if len(devices) > 1
+                ],
+                segments=profile.segments,
+                attributes=profile.attributes,
+                computed=None if record is None else self._compute(record),
+                state=None if record is None else describe_state(record),
+                navigation=[describe_line(line) for line in lines],
+                orders=elsewhere.orders,
+                touches=elsewhere.touches,
+            )
+        )
+
     async def erase(self, request: Request) -> Response:
-        """Erase everything kept of a visitor, their customer and its other devices."""
-        pseudonym = self._visitors.pseudonym(request.path_params["visitor_id"])
-        await erase_visitor(self._visitors, self._transact, self._retailer_id, pseudonym, self._also_erase)
+        """Erase everything kept of a visitor, their customer and its other devices; 204 means that it is done."""
+        await self._eraser.erase_person(self._visitors.pseudonym(request.path_params["visitor_id"]))
         self._metrics.erasures.inc()
         return Response(status_code=204)
+
+    async def _finish_withdrawal_of(self, *pseudonyms: bytes) -> None:
+        """See to it that what is kept from now on is not taken for what somebody withdrew a moment ago."""
+        if not self._visitors.withdrawn.isdisjoint(pseudonyms):
+            self._visitors.flush(self._clock_ms())
+            await self._eraser.finish_withdrawals(at_once=True)
+
+    async def _take_in_orders(self, pseudonym: bytes) -> None:
+        """Take in what somebody ordered before anything was known of them."""
+        held = await self._commit(lambda connection: self._elsewhere.read(connection, [pseudonym]))
+        for order in held.orders:
+            self._visitors.note_order(order, None, pseudonym, self._clock_ms())
+
+    def _compute(self, record: VisitorRecord) -> ComputedProfile:
+        purchases, scale = record.purchases, self._visitors.scale
+        return ComputedProfile(
+            rfm=rfm_class(purchases, scale),
+            lifecycle=lifecycle(purchases, self._clock_ms()),
+            order_count=purchases.order_count,
+            promophile=promophile_score(purchases, scale),
+            price_tier=price_tier(purchases),
+        )
 
     async def _commit(self, work: Callable[[Connection], T]) -> T:
         committed: T = await anyio.to_thread.run_sync(lambda: self._transact(work))
         return committed
-
-
-async def erase_visitor(
-    visitors: VisitorStore,
-    transact: Callable[[Callable[[Connection], Any]], Any],
-    retailer_id: str,
-    pseudonym: bytes,
-    also_erase: AlsoErase = erase_nothing_else,
-) -> None:
-    """Erase a person from memory, the navigation log and the database, in that order.
-
-    The database goes last, since it knows which devices belong together: an erasure that failed midway is whole when
-    it is asked for again.
-    """
-    linked = await anyio.to_thread.run_sync(
-        lambda: transact(lambda connection: store.read_person(connection, retailer_id, pseudonym))
-    )
-    gone = {*linked, *visitors.devices(pseudonym)}
-    visitors.forget(gone)
-    log = visitors.log
-    if log is not None:
-        log.rotate()
-        await anyio.to_thread.run_sync(lambda: log.erase(gone))
-
-    def delete(connection: Connection) -> None:
-        for one in sorted(gone):
-            also_erase(connection, one)
-        store.delete_visitor(connection, retailer_id, gone)
-
-    await anyio.to_thread.run_sync(lambda: transact(delete))
 
 
 async def _read_body(request: Request, size_max: int) -> bytes:
@@ -225,5 +285,5 @@ async def _read_body(request: Request, size_max: int) -> bytes:
     return b"".join(chunks)
 
 
-def _json(body: Recorded | Profile | Link, status_code: int = 200) -> Response:
+def _json(body: Recorded | Profile | Link | HeldVisitor, status_code: int = 200) -> Response:
     return Response(_encode(body), status_code=status_code, media_type="application/json")

@@ -5,6 +5,9 @@ AffinityRefused
 ├── EventInFuture             422  occurred_at_in_future
 ├── EventTooOld               422  occurred_at_too_old
 ├── BodyTooLarge              413  body_too_large
+├── EventRefused              422  event_incomplete, too_many_items
+├── ConsentUnreadable         422  consent_unreadable: no TC string of version 2
+├── ErasureUnfinished         503  erasure_unfinished (retryable)
 ├── LogUnwritable             503  navigation_unwritable (retryable)
 ├── AudienceRefused           422  audience_empty, audience_ambiguous, audience_incomplete, audience_contradictory,
 │                                  audience_too_deep, segment_unknown, attribute_unknown, attribute_type_differs,
@@ -14,6 +17,7 @@ AffinityRefused
 ├── LinkRefused               422  link_to_itself; 409 link_exists, link_chained
 ├── LinkUnknown               404  link_unknown
 ├── ProfileUnknown            404  profile_unknown
+├── VisitorUnknown            404  visitor_unknown
 ├── ModelRefused              500  model_refused: a file of another version, or damaged
 ├── TrainingRefused           422  training_empty
 └── FeedRefused               422  feed_unreadable: no line of the file can be read
@@ -51,11 +55,31 @@ class EventTooOld(AffinityRefused):
     code = "occurred_at_too_old"
 
 
+class EventRefused(AffinityRefused):
+    """An event under GA4's names does not say what it must, or a batch of them becomes too many."""
+
+    code = "event_incomplete"
+
+
 class BodyTooLarge(AffinityRefused):
     """The body is over its limit."""
 
     code = "body_too_large"
     status = 413
+
+
+class ConsentUnreadable(AffinityRefused):
+    """The consent is neither an object nor a TC string that can be read."""
+
+    code = "consent_unreadable"
+
+
+class ErasureUnfinished(AffinityRefused):
+    """Some of what was to be erased cannot be rewritten now; asking again goes on with it."""
+
+    code = "erasure_unfinished"
+    status = 503
+    retryable = True
 
 
 class LogUnwritable(AffinityRefused):
@@ -101,6 +125,13 @@ class ProfileUnknown(AffinityRefused):
     """Nothing is kept of that visitor's profile."""
 
     code = "profile_unknown"
+    status = 404
+
+
+class VisitorUnknown(AffinityRefused):
+    """Nothing is held of that visitor."""
+
+    code = "visitor_unknown"
     status = 404
 
 

@@ -15,7 +15,9 @@ from sqlalchemy.engine import Connection
 
 from affinity import store
 from affinity.catalog import Attribute, AttributeType, attribute_type
+from affinity.errors import EventRefused
 from affinity.feed import BadLine, open_feed, read_feed_lines
+from affinity.ga4 import read_event
 from affinity.navigation import NavigationEvent
 from affinity.navigation_log import LogLine, NavigationLog
 from affinity.profile import ProfileDraft, ProfileLine
@@ -32,10 +34,11 @@ EVENT_LEAD_MS = 300_000
 
 
 class Imported(Struct, frozen=True):
-    """What became of a file: lines that are in, and (line number, message) of those that are not."""
+    """What became of a file: lines that are in, (line number, message) of those that are not, and lines left out."""
 
     good_count: int
     bad_lines: list[tuple[int, str]]
+    ignored_count: int = 0
 
 
 def import_catalog(
@@ -101,7 +104,7 @@ def import_profiles(
     def keep(connection: Connection) -> None:
         store.put_profiles(connection, retailer_id, dict(chunks.items), now_ms)
 
-    for line_number, line in _json_lines(path, ProfileLine):
+    for line_number, line in _json_lines(path, msgspec.json.Decoder(ProfileLine).decode):
         done += 1
         if done % PROGRESS_EVERY == 0:
             progress(done, None)
@@ -124,8 +127,9 @@ def import_navigation(
     progress: Progress,
     pseudonymizer: Pseudonymizer,
     label: str,
+    currency: str | None = None,
 ) -> Imported:
-    """Add a file of navigation events of any age to the log: JSON lines, as in `POST /v1/navigation`.
+    """Add a file of navigation events of any age to the log: JSON lines, as in `POST /v1/navigation`, GA4's too.
 
     The events are in the log as one file when this returns; a running server picks it up. Importing asserts consent.
 
@@ -136,50 +140,38 @@ def import_navigation(
         progress: called with how many lines are done.
         pseudonymizer: under the deployment's key.
         label: of this import, letters and digits: part of the file's name.
+        currency: of the deployment; prices of GA4's events in another are not known.
     """
     bad_lines: list[tuple[int, str]] = []
-    good_count = 0
+    good_count = ignored_count = 0
 
     def lines() -> Iterator[LogLine]:
-        nonlocal good_count
+        nonlocal good_count, ignored_count
         done = 0
         pseudonyms: dict[str, bytes] = {}
-        for line_number, event in _json_lines(path, NavigationEvent):
+        for line_number, read in _json_lines(path, lambda raw: read_event(raw, currency)):
             done += 1
             if done % PROGRESS_EVERY == 0:
                 progress(done, None)
-            if isinstance(event, str):
-                bad_lines.append((line_number, event))
+            complaint = read if isinstance(read, str) else _time_complaint(read, now_ms)
+            if isinstance(read, str) or complaint is not None:
+                bad_lines.append((line_number, complaint or ""))
                 continue
-            at_ms = int(event.occurred_at.timestamp() * 1000)
-            if at_ms > now_ms + EVENT_LEAD_MS:
-                bad_lines.append((line_number, f"occurred_at lies in the future: {event.occurred_at.isoformat()}"))
+            if read is None:
+                ignored_count += 1
                 continue
-            if at_ms < 0:
-                bad_lines.append((line_number, f"occurred_at lies before 1970: {event.occurred_at.isoformat()}"))
-                continue
-            pseudonym = pseudonyms.get(event.visitor_id)
-            if pseudonym is None:
-                if len(pseudonyms) > 100_000:
-                    pseudonyms.clear()
-                pseudonym = pseudonyms[event.visitor_id] = pseudonymizer.of(event.visitor_id)
             good_count += 1
-            yield LogLine(
-                pseudonym,
-                at_ms,
-                event.action.value,
-                0 if event.event_id is None else pseudonymizer.of_event(event.event_id, pseudonym),
-                event.product_id,
-                event.category_id,
-                event.price_micros,
-                event.quantity,
-                event.query,
-                event.traffic_source,
-            )
+            for event in read:
+                pseudonym = pseudonyms.get(event.visitor_id)
+                if pseudonym is None:
+                    if len(pseudonyms) > 100_000:
+                        pseudonyms.clear()
+                    pseudonym = pseudonyms[event.visitor_id] = pseudonymizer.of(event.visitor_id)
+                yield _log_line(event, pseudonym, pseudonymizer)
         progress(done, done)
 
     log.write_import(lines(), now_ms, label)
-    return Imported(good_count, bad_lines)
+    return Imported(good_count, bad_lines, ignored_count)
 
 
 class _Chunks:
@@ -208,8 +200,7 @@ class _Chunks:
         self.items = []
 
 
-def _json_lines(path: Path, kind: type[T]) -> Iterator[tuple[int, T | str]]:
-    decode = msgspec.json.Decoder(kind).decode
+def _json_lines(path: Path, decode: Callable[[bytes], T]) -> Iterator[tuple[int, T | str]]:
     with open_feed(path) as file:
         for line_number, raw in enumerate(file, 1):
             if line_number == 1:
@@ -218,8 +209,34 @@ def _json_lines(path: Path, kind: type[T]) -> Iterator[tuple[int, T | str]]:
                 continue
             try:
                 yield line_number, decode(raw)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as refusal:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, EventRefused) as refusal:
                 yield line_number, str(refusal)
+
+
+def _time_complaint(events: list[NavigationEvent] | None, now_ms: int) -> str | None:
+    """Say what is wrong with the time of a line's events, which is one."""
+    if not events:
+        return None
+    occurred_at = events[0].occurred_at
+    at_ms = int(occurred_at.timestamp() * 1000)
+    if at_ms > now_ms + EVENT_LEAD_MS:
+        return f"occurred_at lies in the future: {occurred_at.isoformat()}"
+    return f"occurred_at lies before 1970: {occurred_at.isoformat()}" if at_ms < 0 else None
+
+
+def _log_line(event: NavigationEvent, pseudonym: bytes, pseudonymizer: Pseudonymizer) -> LogLine:
+    return LogLine(
+        pseudonym,
+        int(event.occurred_at.timestamp() * 1000),
+        event.action.value,
+        0 if event.event_id is None else pseudonymizer.of_event(event.event_id, pseudonym),
+        event.product_id,
+        event.category_id,
+        event.price_micros,
+        event.quantity,
+        event.query,
+        event.traffic_source,
+    )
 
 
 def _type_complaint(attributes: dict[str, Attribute], types: dict[str, AttributeType]) -> str | None:

@@ -18,10 +18,15 @@ class AffinityMetrics:
         )
         self.visitors = Gauge("endcap_visitors", "Visitors whose state is in memory", registry=registry)
         self.erasures = Counter("endcap_erasures_total", "Visitors erased on request", registry=registry)
+        self.withdrawals = Counter(
+            "endcap_withdrawals_total", "Visitors forgotten because consent was refused", registry=registry
+        )
         self._recorded = self.events.labels("recorded")
         self._duplicates = self.events.labels("duplicate")
+        self._ignored = self.events.labels("ignored")
 
     def count_events(self, recorded: Recorded) -> None:
         """Count a batch."""
         self._recorded.inc(recorded.recorded)
         self._duplicates.inc(recorded.duplicates)
+        self._ignored.inc(recorded.ignored)

@@ -7,11 +7,13 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from affinity.catalog import CategoryId, PriceMicros, ProductId
+from affinity.tcf import TEXT_LENGTH_MAX
 
 VisitorId = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+(?![\s\S])")]
 EventId = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+(?![\s\S])")]
 QueryText = Annotated[str, Meta(max_length=512, pattern=r"^[^\x00]*(?![\s\S])")]
 Moment = Annotated[datetime, Meta(tz=True)]
+EVENT_COUNT_MAX = 500  # of one batch
 
 
 class Action(StrEnum):
@@ -34,6 +36,9 @@ class Consent(Struct, frozen=True, forbid_unknown_fields=True):
     personalised: bool = False
 
 
+ConsentSignal = Consent | Annotated[str, Meta(min_length=1, max_length=TEXT_LENGTH_MAX)]  # or a TC string
+
+
 class NavigationEvent(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """One thing a visitor did. `category_id` may be left out where the product's own is meant."""
 
@@ -50,7 +55,10 @@ class NavigationEvent(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 
 class NavigationBatch(Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of `POST /v1/navigation`. The consent is that of every visitor in the batch; left out, it is given."""
+    """Body of `POST /v1/navigation`. The consent is that of every visitor in the batch; left out, it is given.
 
-    events: Annotated[list[NavigationEvent], Meta(max_length=500)]
-    consent: Consent = Consent(personalised=True)
+    Where it is refused, nothing is recorded, and what was known of the visitors before is dropped.
+    """
+
+    events: Annotated[list[NavigationEvent], Meta(max_length=EVENT_COUNT_MAX)]
+    consent: ConsentSignal | None = None

@@ -6,18 +6,36 @@ imported comes as files of its own, written whole and then renamed, which a runn
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import accumulate
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 from msgspec import Struct
 
-from affinity.errors import LogUnwritable
+from affinity.errors import ErasureUnfinished, LogUnwritable
+from affinity.pseudonym import PSEUDONYM_SIZE
 
-# Beside the visitors' own actions: a sponsored fill, the report that it rendered, and that it was clicked.
+# Beside the visitors' own actions: a sponsored fill, the report that it rendered, and that it was clicked; a refusal.
 SERVED, RENDERED, CLICKED = "served", "rendered", "clicked"
+FILL_ACTIONS = frozenset({SERVED, RENDERED, CLICKED})
+WITHDRAWN = "withdrawn"  # the visitor refused consent: what came before is to be forgotten, and this line with it
 CHUNK_BYTES = 4_000_000
 SUFFIX = ".jsonl"
+DRAFT_SUFFIX = ".part"
+DRAFT_DEAD_AFTER_S = 600  # an import writes all the time; one that has not for so long was killed
+
+SEARCHED_MARK_COUNT_MAX = 16  # marks that are quicker searched for one by one than looked up line by line
+
+# A line begins with `[` and then the pseudonym, as JSON writes bytes: that is its mark.
+MARK_LENGTH = len(msgspec.json.encode(bytes(PSEUDONYM_SIZE)))
+MARK = slice(1, 1 + MARK_LENGTH)
+_REFUSAL = msgspec.json.encode(WITHDRAWN)
 
 
 class LogLine(Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -25,7 +43,7 @@ class LogLine(Struct, frozen=True, array_like=True, omit_defaults=True):
 
     Attributes:
         at_ms: when it happened; of a `rendered` line, when it was served.
-        action: an Action, or SERVED, RENDERED or CLICKED.
+        action: an Action, or SERVED, RENDERED, CLICKED or WITHDRAWN.
         event: keyed hash of the visitor's event id, 0 where it had none.
         product_id: product, or bid of a `served` line that has a frequency cap.
         category_id: category, or placement of a fill.
@@ -68,6 +86,8 @@ class NavigationLog:
         self._size = 0
         self.own_segments: set[str] = set()
         self.broken_line_count = 0
+        self._rewriting = threading.Lock()  # two at a time would bring back what the other took out
+        self._oldest_ms: dict[str, int] = {}
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def append(self, lines: Sequence[LogLine], now_ms: int) -> None:
@@ -117,7 +137,7 @@ class NavigationLog:
     def write_import(self, lines: Iterable[LogLine], now_ms: int, label: str) -> str:
         """Write a whole file of lines for a server to pick up; return its name."""
         name = f"{now_ms:013d}-import-{label}{SUFFIX}"
-        draft = self.folder / (name + ".part")
+        draft = self.folder / (name + DRAFT_SUFFIX)
         with draft.open("wb") as file:
             some: list[LogLine] = []
             for line in lines:
@@ -129,34 +149,153 @@ class NavigationLog:
         draft.rename(self.folder / name)
         return name
 
-    def erase(self, pseudonyms: Iterable[bytes]) -> int:
+    def lines_of(self, pseudonyms: Collection[bytes]) -> list[LogLine]:
+        """Return every line of the pseudonyms, file by file in the order they were written."""
+        marks = _marks_of(pseudonyms)
+        return [
+            line
+            for name in self.segments()
+            if self._holds(name, marks)
+            for line in self.read(name)
+            if line.pseudonym in pseudonyms
+        ]
+
+    def erase(self, pseudonyms: Collection[bytes]) -> int:
         """Rewrite the files in which one of the pseudonyms occurs, without its lines; return how many lines went.
 
         The file that is appended to is left alone: `rotate` first, on the thread that appends.
+
+        Raises:
+            ErasureUnfinished: a file cannot be rewritten, or one that is just being imported holds a pseudonym.
         """
-        gone = frozenset(pseudonyms)
-        marks = [msgspec.json.encode(pseudonym) for pseudonym in gone]
+        marks = _marks_of(pseudonyms)
+        with self._rewriting, _erasing():
+            names = [name for name in self._ended_segments() if self._holds(name, marks)]
+            erased = sum(self._rewrite(name, marks, lambda _line, _offset: False) for name in names)
+            self._clear_drafts(marks)
+            return erased
+
+    def erase_withdrawn(self, pseudonyms: Collection[bytes]) -> int:
+        """Do as `erase` with what was written up to each one's last refusal: later they had agreed again."""
+        marks = _marks_of(pseudonyms)
+        refused_later: set[bytes] = set()
         erased = 0
-        for path in [self.folder / name for name in self.segments()]:
-            if path.name == self._name and self._descriptor is not None:
-                continue  # appended to: begun by events that came after the erasure was asked for
-            raw = path.read_bytes()
-            if not any(mark in raw for mark in marks):
-                continue
-            lines = raw.split(b"\n")
-            kept = [line for line in lines if not any(line.startswith(b"[" + mark) for mark in marks)]
-            erased += len(lines) - len(kept)
-            draft = path.with_name(path.name + ".part")
-            with draft.open("wb") as file:
-                file.write(b"\n".join(kept))
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
+        with self._rewriting, _erasing():
+            for name in reversed(self._ended_segments()):
+                if not self._holds(name, marks):
+                    continue
+                refused_at = self._refusals(name, marks)
+                goes_until = dict.fromkeys(refused_later, sys.maxsize) | refused_at
+
+                def keep(line: bytes, offset: int, goes_until: dict[bytes, int] = goes_until) -> bool:
+                    return offset > goes_until.get(line[MARK], -1)
+
+                erased += self._rewrite(name, marks, keep)
+                refused_later |= refused_at.keys()
         return erased
+
+    def drop_before(self, cutoff_ms: int) -> int:
+        """Rewrite the files that hold events from before a moment, without them; return how many lines went.
+
+        The file that is appended to is left alone, as in `erase`.
+
+        Raises:
+            ErasureUnfinished: a file cannot be rewritten.
+        """
+        dropped = 0
+        with self._rewriting, _erasing():
+            for name in self._ended_segments():
+                if self._oldest_ms.get(name, -1) < cutoff_ms:
+                    dropped += self._rewrite(name, None, lambda line, _offset: _at_ms(line) >= cutoff_ms)
+                    self._oldest_ms[name] = self._find_oldest(name)
+        return dropped
 
     def close(self) -> None:
         """End the file that is appended to."""
         self.rotate()
+
+    def _ended_segments(self) -> list[str]:
+        """Return the files nothing is appended to: what is in the other one came after the erasure was asked for."""
+        return [name for name in self.segments() if name != self._name or self._descriptor is None]
+
+    def _holds(self, name: str, marks: Collection[bytes]) -> bool:
+        """Say whether one of the marks is in a file; read piece by piece, as an imported one may be large."""
+        with suppress(FileNotFoundError), (self.folder / name).open("rb") as file:
+            before = b""
+            while chunk := file.read(CHUNK_BYTES):
+                window = before + chunk
+                if any(mark in window for mark in marks):
+                    return True
+                before = window[-MARK_LENGTH:]
+        return False
+
+    def _refusals(self, name: str, marks: Collection[bytes]) -> dict[bytes, int]:
+        """Return where the last refusal of each of the marks that has one in a file begins."""
+        with (self.folder / name).open("rb") as file:
+            return {
+                window[first:last][MARK]: offset + first
+                for window, offset in _windows(file)
+                for first, last in _lines_of(window, marks)
+                if window[first:last].split(b",", 3)[2].rstrip(b"]\n") == _REFUSAL
+            }
+
+    def _rewrite(self, name: str, marks: Collection[bytes] | None, keep: Callable[[bytes, int], bool]) -> int:
+        """Replace a file by its lines that are to be kept, whole or not at all; return how many were not.
+
+        Args:
+            name: of the file.
+            marks: whose lines are asked for, the others being kept; None for all lines.
+            keep: says of a line, and where in the file it begins, whether it stays.
+        """
+        path = self.folder / name
+        draft = path.with_name(name + DRAFT_SUFFIX)
+        dropped = 0
+        with path.open("rb") as file, draft.open("wb") as kept:
+            for window, offset in _windows(file):
+                kept_until = 0
+                for first, last in _lines_of(window, marks):
+                    if not keep(window[first:last], offset + first):
+                        kept.write(window[kept_until:first])
+                        kept_until = last
+                        dropped += 1
+                kept.write(window[kept_until:])
+            kept.flush()
+            os.fsync(kept.fileno())
+            is_empty = kept.tell() == 0
+        if dropped:
+            draft.replace(path)
+        else:
+            draft.unlink()
+        if is_empty:
+            path.unlink()
+        self._sync_folder()
+        return dropped
+
+    def _find_oldest(self, name: str) -> int:
+        with suppress(FileNotFoundError), (self.folder / name).open("rb") as file:
+            return min(map(_at_ms, file), default=sys.maxsize)
+        return sys.maxsize
+
+    def _clear_drafts(self, marks: Collection[bytes]) -> None:
+        """Delete what a process that was killed left half written.
+
+        Raises:
+            ErasureUnfinished: a process seems to be writing it still.
+        """
+        for path in self.folder.glob("*" + DRAFT_SUFFIX):
+            is_rewriting = path.with_suffix("").exists()  # ours, and we are not at it
+            if not is_rewriting and not self._holds(path.name, marks):
+                continue
+            if not is_rewriting and time.time() - path.stat().st_mtime < DRAFT_DEAD_AFTER_S:
+                raise ErasureUnfinished("navigation of this visitor is being imported; ask again when that is done")
+            path.unlink()
+
+    def _sync_folder(self) -> None:
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _open(self, now_ms: int) -> int:
         if self._descriptor is not None:
@@ -186,3 +325,52 @@ class NavigationLog:
                 except (msgspec.MsgspecError, UnicodeDecodeError):
                     self.broken_line_count += bool(raw)
             return lines
+
+
+def _marks_of(pseudonyms: Iterable[bytes]) -> frozenset[bytes]:
+    return frozenset(msgspec.json.encode(pseudonym) for pseudonym in pseudonyms)
+
+
+def _windows(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Yield a file piece by piece, each of whole lines, and where it begins."""
+    rest, offset = b"", 0
+    while chunk := file.read(CHUNK_BYTES):
+        whole, newline, rest = (rest + chunk).rpartition(b"\n")
+        if newline:
+            yield whole + newline, offset
+            offset += len(whole) + 1
+    if rest:  # torn
+        yield rest, offset
+
+
+def _lines_of(window: bytes, marks: Collection[bytes] | None) -> list[tuple[int, int]]:
+    """Return where the lines with one of the marks begin and end, in their order; None for all lines."""
+    if marks is None or len(marks) > SEARCHED_MARK_COUNT_MAX:
+        ends = list(accumulate(map(len, window.splitlines(keepends=True))))
+        lines = list(zip([0, *ends], ends, strict=False))
+        return lines if marks is None else [one for one in lines if window[one[0] : one[1]][MARK] in marks]
+    found = []
+    for mark in marks:
+        first = window.find(b"[" + mark)
+        while first >= 0:
+            last = window.find(b"\n", first) + 1 or len(window)
+            if first == 0 or window[first - 1] == ord("\n"):
+                found.append((first, last))
+            first = window.find(b"[" + mark, last)
+    return sorted(found)
+
+
+def _at_ms(line: bytes) -> int:
+    """Return when a line's event happened; of a line that is not whole, -1."""
+    try:
+        return int(line.split(b",", 2)[1])
+    except (IndexError, ValueError):
+        return -1
+
+
+@contextmanager
+def _erasing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as failure:
+        raise ErasureUnfinished(f"navigation cannot be rewritten: {failure.strerror}") from failure

@@ -171,9 +171,8 @@ class VisitorRecord:
         self.version += 1
         self.view = None
         self._place(happening, settings)
-        weight = ACTION_WEIGHT[happening.action]
+        weight = interest_weight(happening, settings)
         if weight:
-            weight *= 2.0 ** ((happening.at_ms - EPOCH_MS) / (settings.interest_half_life_s * 1000))
             if happening.category_id is not None:
                 self.category_total += weight
                 for category_id in ancestry(happening.category_id):
@@ -290,6 +289,12 @@ class VisitorRecord:
         twin.profile = self.profile
         return twin
 
+    def changed(self) -> None:
+        """Note that events were taken out: views, and progress with patterns, are to be found anew."""
+        self.version += 1
+        self.view = None
+        self.targets = None
+
     def session_ends_ms(self, settings: Settings) -> int:
         """Return the last moment of the session if nothing more happens."""
         return self.events[-1].at_ms + settings.session_gap_s * 1000 if self.events else -1
@@ -351,6 +356,12 @@ class VisitorRecord:
             self.purchases.units += quantity
             self.purchases.promotion_units += quantity * (price < facts.shelf_price_micros)
             self.purchases.price_rank_sum += quantity * facts.price_rank
+
+
+def interest_weight(happening: Happening, settings: Settings) -> float:
+    """Return what an event adds to the interest in its category and brand."""
+    weight = ACTION_WEIGHT[happening.action]
+    return weight and weight * 2.0 ** ((happening.at_ms - EPOCH_MS) / (settings.interest_half_life_s * 1000))
 
 
 def _take_out(times: list[int] | None, at_ms: int) -> None:

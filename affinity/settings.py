@@ -1,6 +1,10 @@
 """What an operator may set about visitors and their affinity, each with its default, its unit and a sentence."""
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+_PURPOSES = r"^([1-9]|1[0-9]|2[0-4])(,([1-9]|1[0-9]|2[0-4]))*(?![\s\S])"
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -20,6 +24,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         interest_half_life_s: seconds after which an event counts half in category and brand affinities.
         audience_size_min: visitors an audience or pattern must match before a number is shown.
         audience_sample_size: visitors looked at to estimate how many match.
+        retention_days: days after which navigation is deleted, in memory and on disk; 0 keeps it.
+        tcf_purposes: purposes of IAB Europe's TCF, by number, that a TC string must all allow before anything is
+            personalised: by default storage (1), an advertising profile (3) and its use (4).
+        tcf_vendor_id: number of the vendor in the TCF's global list that must be allowed too; 0 asks for the purposes
+            alone, as where the shop itself is the controller.
     """
 
     visitor_count_max: int = 200_000
@@ -34,3 +43,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     interest_half_life_s: int = 1_209_600
     audience_size_min: int = 50
     audience_sample_size: int = 20_000
+    retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
+    tcf_purposes: Annotated[str, Meta(pattern=_PURPOSES)] = "1,3,4"
+    tcf_vendor_id: Annotated[int, Meta(ge=0, le=65_535)] = 0

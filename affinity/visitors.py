@@ -5,35 +5,41 @@ their sum: so a link can be undone, and erasing a customer finds every device.
 """
 
 import random
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
 from affinity.audience import Audience
 from affinity.computed import CustomerScale, measure_customers
+from affinity.consent import ConsentReader
 from affinity.errors import EventInFuture, EventTooOld, LinkRefused
+from affinity.ga4 import name_purchase
+from affinity.held import HeldOrder
 from affinity.matching import Happening, PatternProgress
 from affinity.model import BoundModel
-from affinity.navigation import Action, Consent, NavigationBatch, NavigationEvent
-from affinity.navigation_log import CLICKED, RENDERED, SERVED, LogLine, NavigationLog
+from affinity.navigation import Action, ConsentSignal, NavigationBatch, NavigationEvent
+from affinity.navigation_log import CLICKED, FILL_ACTIONS, RENDERED, SERVED, WITHDRAWN, LogLine, NavigationLog
+from affinity.orders import Source, ToldPurchases
 from affinity.pattern import NavigationPattern
 from affinity.profile import ProfileDraft
-from affinity.pseudonym import Pseudonymizer
+from affinity.pseudonym import NO_VISITOR, Pseudonymizer
 from affinity.record import ProductFacts, VisitorRecord
+from affinity.retention import DAY_MS, forget_before
 from affinity.settings import Settings
 from affinity.targets import Targets, compile_targets, has_bit
 from affinity.view import VisitorView, anonymous_view, view_visitor
 
 _ACTIONS = {action.value: action for action in Action}
-_FILL_ACTIONS = frozenset({SERVED, RENDERED, CLICKED})
+DROP_COUNT = 500  # records looked at between two requests
 
 
-class Recorded(Struct, frozen=True):
-    """What became of a batch of events."""
+class Recorded(Struct, frozen=True, omit_defaults=True):
+    """What became of a batch of events; `ignored` are those of GA4's that tell of nothing we keep."""
 
     recorded: int
     duplicates: int
+    ignored: int = 0
 
 
 class VisitorStore:
@@ -42,6 +48,7 @@ class VisitorStore:
     Attributes:
         given_back_count: fills taken back from frequency caps and visitors' limits because they never rendered.
         also_forget: who else keeps something under pseudonyms, told which are forgotten.
+        withdrawn: who withdrew consent and is not out of the log and the database yet.
 
     Args:
         settings: this package's.
@@ -74,6 +81,9 @@ class VisitorStore:
         self.also_forget: list[Callable[[set[bytes]], None]] = []
         self._read_segments: set[str] = set()
         self._reading: Iterator[LogLine] | None = None
+        self.withdrawn: set[bytes] = set()
+        self._told = ToldPurchases()
+        self._consents = ConsentReader(settings)
         self._forgotten: set[bytes] = set()  # while a file is read that may still hold them
 
     def __len__(self) -> int:
@@ -82,12 +92,22 @@ class VisitorStore:
 
     # --- events --------------------------------------------------------------------------------------------------
 
-    def post(self, batch: NavigationBatch, now_ms: int) -> Recorded:
+    def post(
+        self, batch: NavigationBatch, now_ms: int, *, is_trusted: bool = True, places: Sequence[int] | None = None
+    ) -> Recorded:
         """Take a batch of events in: all of it is in the log when this returns, or nothing is.
 
-        Without consent nothing is kept. Events are checked in their order, each for its time.
+        Where consent is refused nothing is kept, and what was known of these visitors is dropped. Events are checked
+        in their order, each for its time.
+
+        Args:
+            batch: consent left out is given.
+            now_ms: UTC, milliseconds since 1970.
+            is_trusted: whether who sends it may speak for customers; see `withdraw`.
+            places: of each event, its place among those that were sent, for refusals; None where they are the same.
 
         Raises:
+            ConsentUnreadable: the consent cannot be read.
             EventInFuture: an event lies further in the future than clocks differ.
             EventTooOld: an event is later than late events may be.
             LogUnwritable: the log cannot be written.
@@ -96,15 +116,17 @@ class VisitorStore:
         times: list[int] = []
         for index, event in enumerate(batch.events):
             at_ms = int(event.occurred_at.timestamp() * 1000)
-            self._check_not_ahead(event, now_ms, f"/events/{index}/occurred_at")
+            place = index if places is None else places[index]
+            self._check_not_ahead(event, now_ms, f"/events/{place}/occurred_at")
             if at_ms < now_ms - lateness_ms:
                 raise EventTooOld(
                     f"occurred_at may be at most {self.settings.event_lateness_s} s ago, "
                     f"was {(now_ms - at_ms) // 1000} s; import what is older",
-                    f"/events/{index}/occurred_at",
+                    f"/events/{place}/occurred_at",
                 )
             times.append(at_ms)
-        if not batch.consent.personalised:
+        if batch.consent is not None and not self._consents.allows(batch.consent):
+            self._hear_refusal({event.visitor_id for event in batch.events}, now_ms, is_trusted)
             return Recorded(0, 0)
         lines: list[LogLine] = []
         fresh: set[int] = set()
@@ -114,6 +136,8 @@ class VisitorStore:
                 if line.event in fresh or self._has_seen(line.event):
                     continue
                 fresh.add(line.event)
+            if event.action is Action.PURCHASE and not self._is_news(Source.NAVIGATION, line):
+                continue
             lines.append(line)
         if self.log is not None:
             self.log.append([*self._served_lines, *lines], now_ms)
@@ -139,6 +163,48 @@ class VisitorStore:
             event.query,
             event.traffic_source,
         )
+
+    def note_order(self, order: HeldOrder, visitor: bytes | None, customer: bytes | None, now_ms: int) -> int:
+        """Take what an order bought into the profile of its customer, or else of its visitor, if they are known.
+
+        Somebody nothing is known of has not agreed to be: their orders follow when they do, see `is_known`. A line
+        counts once, however often its order is told of; one that the page reported as well does too. What came back
+        is not taken out.
+
+        Returns: how many lines were news; they are in the log.
+
+        Raises:
+            LogUnwritable: the log cannot be written; nothing was taken in.
+        """
+        pseudonym = next((one for one in (customer, visitor) if one is not None and self.is_known(one)), None)
+        at_ms = min(int(order.occurred_at.timestamp() * 1000), now_ms)
+        if pseudonym is None or at_ms < self.oldest_kept_ms(now_ms):
+            return 0
+        lines: list[LogLine] = []
+        occurrences: Counter[str] = Counter()
+        for bought in order.lines:
+            if bought.quantity <= 0:
+                continue
+            occurrences[bought.product_id] += 1
+            name = name_purchase(order.order_id, bought.product_id, occurrences[bought.product_id])
+            line = LogLine(
+                pseudonym,
+                at_ms,
+                Action.PURCHASE.value,
+                self.pseudonymizer.of_event(name, NO_VISITOR),
+                bought.product_id,
+                None,
+                bought.unit_price_micros,
+                bought.quantity,
+            )
+            if not self._has_seen(line.event) and (order.channel == "store" or self._is_news(Source.ORDER, line)):
+                lines.append(line)
+        if self.log is not None:
+            self.log.append(lines, now_ms)
+        for line in lines:
+            self._remember(line.event)
+            self._apply(line, now_ms)
+        return len(lines)
 
     def note_served(
         self, pseudonym: bytes, bid_id: str, now_ms: int, placement_id: str = "", slot_position: int = 0
@@ -179,11 +245,21 @@ class VisitorStore:
             self.log.append(self._served_lines, now_ms)
             self._served_lines.clear()
 
+    def _is_news(self, source: Source, line: LogLine) -> bool:
+        """Say whether a purchase was not told of already by the other one who tells of them."""
+        return line.product_id is None or self._told.is_news(
+            source, self.person(line.pseudonym), line.product_id, line.at_ms
+        )
+
     # --- what is known of a visitor ------------------------------------------------------------------------------
 
     def pseudonym(self, visitor_id: str) -> bytes:
         """Return what a visitor is kept under."""
         return self.pseudonymizer.of(visitor_id)
+
+    def is_known(self, pseudonym: bytes) -> bool:
+        """Say whether anything is known of a visitor or customer: what they did, a profile, or a link."""
+        return any(pseudonym in known for known in (self._records, self._profiles, self._customer_of, self._devices))
 
     def record(self, pseudonym: bytes) -> VisitorRecord | None:
         """Return what is known of the visitor, or of the customer they are linked to; None where nothing is."""
@@ -198,7 +274,7 @@ class VisitorStore:
     def view(
         self,
         visitor_id: str | None,
-        consent: Consent,
+        consent: ConsentSignal | None,
         targets: Targets,
         model: BoundModel,
         now_ms: int,
@@ -208,18 +284,19 @@ class VisitorStore:
 
         Args:
             visitor_id: as the request names them; without one, or without consent, the view is anonymous.
-            consent: the request's.
+            consent: the request's; None where it says nothing.
             targets: those of the snapshot the auction reads.
             model: bound to the products of that snapshot.
             now_ms: moment of the auction.
             navigation: events the caller keeps itself and sends along: known for this auction only.
 
         Raises:
+            ConsentUnreadable: the consent cannot be read.
             EventInFuture: one of them lies further in the future than clocks differ.
         """
         for index, event in enumerate(navigation):
             self._check_not_ahead(event, now_ms, f"/navigation/{index}/occurred_at")
-        if not consent.personalised or (visitor_id is None and not navigation):
+        if not self._consents.allows(consent) or (visitor_id is None and not navigation):
             return anonymous_view(targets)
         pseudonym = bytes(16) if visitor_id is None else self.pseudonymizer.of(visitor_id)
         record = None if visitor_id is None else self.record(pseudonym)
@@ -238,6 +315,10 @@ class VisitorStore:
         if found is None and person in self._devices:
             found = next((self._profiles[one] for one in self._devices[person] if one in self._profiles), None)
         return found
+
+    def own_profile(self, pseudonym: bytes) -> ProfileDraft | None:
+        """Return the profile that was set for this very visitor, whoever they are linked to."""
+        return self._profiles.get(pseudonym)
 
     def person(self, pseudonym: bytes) -> bytes:
         """Return the pseudonym of the customer the visitor is linked to, the visitor's own where there is none."""
@@ -274,10 +355,18 @@ class VisitorStore:
         self._show_profile(person)
 
     def put_profiles(self, profiles: Iterable[tuple[bytes, ProfileDraft]]) -> None:
-        """Set profiles as the database keeps them."""
+        """Set profiles as the database keeps them, but for those who withdrew consent and are not out of it yet."""
         for pseudonym, profile in profiles:
+            if pseudonym in self.withdrawn:
+                continue
             self._profiles[pseudonym] = profile
             self._show_profile(pseudonym)
+
+    def drop_profiles(self, pseudonyms: Iterable[bytes]) -> None:
+        """Take back profiles that are not in the database any more."""
+        for pseudonym in pseudonyms:
+            if self._profiles.pop(pseudonym, None) is not None:
+                self._show_profile(pseudonym)
 
     def link(self, pseudonym: bytes, customer_pseudonym: bytes) -> None:
         """Join a visitor to a customer: from now on they are known together.
@@ -333,6 +422,35 @@ class VisitorStore:
         person = self._customer_of.get(pseudonym, pseudonym)
         return list(dict.fromkeys([pseudonym, person, *self._devices.get(person, ())]))
 
+    def withdraw(self, pseudonym: bytes, now_ms: int, *, is_trusted: bool = True) -> bool:
+        """Forget a visitor who refuses consent, at once; say whether anything was known.
+
+        The refusal is logged with the next events or by `flush`, so that a start finds it; see `take_withdrawn`. A
+        device that withdraws leaves its customer; a customer who does takes all devices along.
+
+        Args:
+            pseudonym: whose refusal it is.
+            now_ms: UTC, milliseconds since 1970.
+            is_trusted: False where anybody could have said it: then profiles and customers, whose ids can be guessed,
+                stay.
+        """
+        is_customer = pseudonym in self._devices
+        if not self.is_known(pseudonym) or (not is_trusted and (is_customer or pseudonym in self._profiles)):
+            return False
+        gone = set(self.devices(pseudonym)) if is_customer else {pseudonym}
+        self.forget(gone)
+        self.withdrawn |= gone
+        if self.log is not None:
+            self._served_lines += [LogLine(one, now_ms, WITHDRAWN) for one in sorted(gone)]
+        return True
+
+    def take_withdrawn(self) -> set[bytes]:
+        """Return who withdrew consent since this was last asked, their refusals being in the log."""
+        waiting = {line.pseudonym for line in self._served_lines}
+        taken = self.withdrawn - waiting
+        self.withdrawn -= taken
+        return taken
+
     def forget(self, pseudonyms: Iterable[bytes]) -> None:
         """Drop everything kept in memory under the pseudonyms. The log's and the database's part is not done here."""
         gone = set(pseudonyms)
@@ -343,11 +461,30 @@ class VisitorStore:
             self._records.pop(pseudonym, None)
             self._customers.pop(pseudonym, None)
             self._profiles.pop(pseudonym, None)
+            self._told.forget(pseudonym)
         self._served_lines = [line for line in self._served_lines if line.pseudonym not in gone]
         if self._reading is not None:
             self._forgotten |= gone
         for forget in self.also_forget:
             forget(gone)
+
+    def drop_before(self, cutoff_ms: int) -> Iterator[None]:
+        """Forget navigation from before a moment, visitor by visitor; yields now and then, so that others get a turn.
+
+        The log's part is not done here.
+        """
+        for number, pseudonym in enumerate(list(self._records), 1):
+            record = self._records.get(pseudonym)
+            if record is not None and forget_before(record, cutoff_ms, self.settings):
+                del self._records[pseudonym]
+            if number % DROP_COUNT == 0:
+                yield
+        self._customers.clear()  # sums of records: made anew when they are asked for
+
+    def oldest_kept_ms(self, now_ms: int) -> int:
+        """Return from when on navigation is kept; what happened before is not taken in."""
+        days = self.settings.retention_days
+        return now_ms - days * DAY_MS if days else 0
 
     # --- start-up, and what other processes imported -------------------------------------------------------------
 
@@ -366,7 +503,7 @@ class VisitorStore:
         """
         if self.log is None:
             return 0
-        count = 0
+        count, oldest_kept_ms = 0, self.oldest_kept_ms(now_ms)
         while count < count_max:
             if self._reading is None:
                 name = next((one for one in self.log.segments() if self._is_unread(one)), None)
@@ -380,13 +517,17 @@ class VisitorStore:
                 self._forgotten.clear()
                 continue
             count += 1
-            if line.pseudonym in self._forgotten:
+            if line.pseudonym in self._forgotten or line.at_ms < oldest_kept_ms:
                 continue
             if line.event:
                 if self._has_seen(line.event):
                     continue
                 self._remember(line.event)
-            if line.action in _FILL_ACTIONS or line.action in _ACTIONS:
+            if line.action == WITHDRAWN:
+                self.forget({line.pseudonym})
+                self._forgotten.discard(line.pseudonym)  # what follows came after they agreed again
+                self.withdrawn.add(line.pseudonym)
+            elif line.action in FILL_ACTIONS or line.action in _ACTIONS:
                 self._apply(line, now_ms)
         return count
 
@@ -402,7 +543,7 @@ class VisitorStore:
         records = [record]
         if person in self._customers:
             records.append(self._customers[person])
-        if line.action in _FILL_ACTIONS:
+        if line.action in FILL_ACTIONS:
             _apply_fill(line, records)
             return
         facts = self.facts.get(line.product_id) if line.product_id is not None else None
@@ -497,6 +638,11 @@ class VisitorStore:
         progress.advance(targets.pattern_index, events)
         ends_ms = events[-1].at_ms + self.settings.session_gap_s * 1000 if events else -1
         return bool(progress.holding(targets.pattern_index, record.session_began_ms, ends_ms, now_ms)[0])
+
+    def _hear_refusal(self, visitor_ids: Iterable[str], now_ms: int, is_trusted: bool) -> None:
+        were_known = [self.withdraw(self.pseudonym(one), now_ms, is_trusted=is_trusted) for one in visitor_ids]
+        if any(were_known):
+            self.flush(now_ms)
 
     def _has_seen(self, number: int) -> bool:
         return number in self._events_seen[0] or number in self._events_seen[1]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from affinity.catalog import CategoryId
-from affinity.navigation import Consent, NavigationEvent, QueryText
+from affinity.navigation import ConsentSignal, NavigationEvent, QueryText
 from ledger.terms import ChargeOn, Identifier
 
 PageType = Literal["home", "landing", "category", "search", "product", "cart", "confirmation", "email", "store_screen"]
@@ -46,12 +46,15 @@ class RequestPlacement(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class SlotRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Body of `POST /v1/fills`: one decision for the whole page."""
+    """Body of `POST /v1/fills`: one decision for the whole page.
+
+    Left out, consent is not given, and nothing becomes of what is known; where it is refused, that is dropped.
+    """
 
     page: Page
     placements: Annotated[list[RequestPlacement], Meta(min_length=1, max_length=5)]
     visitor_id: Identifier | None = None
-    consent: Consent = Consent()
+    consent: ConsentSignal | None = None
     exclude_product_ids: Annotated[list[NameText], Meta(max_length=1000)] = []
     navigation: Annotated[list[NavigationEvent], Meta(max_length=100)] = []
     context: Annotated[dict[str, Any], Meta(max_length=50)] = {}

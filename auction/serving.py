@@ -301,6 +301,8 @@ class SlotServer:
         )
         auction_id = new_id("auc", arrived_ms, self._entropy())
         is_known = visitor.has_consent and request.visitor_id is not None
+        if request.consent is not None and not visitor.has_consent and request.visitor_id is not None:
+            self.visitors.withdraw(self.visitors.pseudonym(request.visitor_id), arrived_ms)
         variant = self.experiment.variant_of(visitor.pseudonym if is_known else auction_id.encode())
         no_paid_reason = "holdout" if variant == HOLDOUT else self.paid_pause_reason
         outcome = hold_auction(

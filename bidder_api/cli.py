@@ -284,7 +284,11 @@ def navigation() -> None:
 @FILE
 @DATA_DIR
 def navigation_import(file: Path, data_dir: Path | None) -> None:
-    """Import navigation events, JSONL, of any age; importing asserts the visitors' consent."""
+    """Import navigation events, JSONL, of any age; importing asserts the visitors' consent.
+
+    Lines are as in POST /v1/navigation, or as Google Analytics 4 exports them; those that tell of no shopping are left
+    out.
+    """
     _import(file, data_dir, "navigation")
 
 
@@ -690,7 +694,8 @@ def _import(file: Path, data_dir: Path | None, kind: str) -> None:
     outcome = import_file(_settings(data_dir=data_dir), kind, file, _progress)
     for line_number, message in outcome.bad_lines:
         click.echo(f"{file}:{line_number}: {message}", err=True)
-    click.echo(f"{outcome.good_count} imported, {len(outcome.bad_lines)} refused.")
+    left_out = f", {outcome.ignored_count} left out" if outcome.ignored_count else ""
+    click.echo(f"{outcome.good_count} imported, {len(outcome.bad_lines)} refused{left_out}.")
     sys.exit(1 if outcome.bad_lines else 0)
 
 

@@ -6,7 +6,8 @@ Opens engines and runs transactions; holds no table and no statement of ours (se
 import random
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -19,11 +20,19 @@ T = TypeVar("T")
 SQLITE_VERSION_MIN = (3, 51, 3)  # older ones can corrupt a WAL that two connections write
 ATTEMPT_COUNT_MAX = 8
 BUSY_TIMEOUT_MS = 10_000
+EMPTY_LOG = "PRAGMA wal_checkpoint(TRUNCATE)"  # writes the log's pages into the database and cuts it to nothing
+SCAN_BYTES = 4_000_000
+SCRUB_WITHIN_S = 10.0
+SCRUB_BUSY_MS = 100  # it keeps writers waiting while it waits for readers, so it gives way soon and tries again
 RETRYABLE_SQLSTATES = frozenset({"40001", "40P01"})  # serialisation failure, deadlock
 
 
 class DatabaseRefused(ValueError):
     """The URL names a database this version does not run on."""
+
+
+class TracesLeft(RuntimeError):
+    """What was deleted may still be in the database's files: readers or writers were never out of the way."""
 
 
 class Database:
@@ -61,6 +70,55 @@ class Database:
         with self.engine.connect() as connection:
             return work(connection)
 
+    def scrub(self, traces: Collection[bytes], tables: Collection[str]) -> None:
+        """Leave none of these byte strings in the embedded database's files; their rows are deleted already.
+
+        Deleted rows are overwritten as they go (`secure_delete`), but the write-ahead log holds pages as they were,
+        and SQLite may leave copies of rows it once moved to other pages. So the log is emptied into the database, and
+        what is still found in it is written anew. On PostgreSQL nothing is done: its files are the operator's.
+
+        Args:
+            traces: what must be gone.
+            tables: where it was; their indexes are written anew first, the whole database only if that did not do.
+
+        Raises:
+            TracesLeft: others were reading or writing all the time; nothing is wrong, and it may be called again.
+        """
+        if self.dialect != "sqlite":
+            return
+        raw = self.engine.raw_connection()
+        try:
+            cursor = raw.cursor()
+            cursor.execute(f"PRAGMA busy_timeout = {SCRUB_BUSY_MS}")
+            cursor.execute("PRAGMA temp_store = FILE")  # what the database is copied to may be large
+            remedies = [*(f"REINDEX {table}" for table in tables), "VACUUM"]
+            try:
+                _keep_trying(cursor, EMPTY_LOG)
+                while self._holds(traces):
+                    if not remedies:
+                        raise TracesLeft("the database was written anew and holds them nonetheless")
+                    _keep_trying(cursor, remedies.pop(0))
+                    _keep_trying(cursor, EMPTY_LOG)
+            finally:
+                cursor.execute("PRAGMA temp_store = MEMORY")
+                cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+                cursor.close()
+        finally:
+            raw.close()
+
+    def _holds(self, traces: Collection[bytes]) -> bool:
+        """Say whether the database's file holds one of them."""
+        assert self.engine.url.database is not None
+        overlap = max(map(len, traces), default=1) - 1
+        with Path(self.engine.url.database).open("rb") as file:
+            before = b""
+            while chunk := file.read(SCAN_BYTES):
+                window = before + chunk
+                if any(trace in window for trace in traces):
+                    return True
+                before = window[len(window) - overlap :]
+        return False
+
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
@@ -81,6 +139,26 @@ def open_database(url: str) -> Database:
         "ENDCAP_DATABASE_URL must be sqlite:///path/to/file or postgresql://…, "
         f"was {parsed.render_as_string(hide_password=True)}"
     )
+
+
+def _keep_trying(cursor: Any, statement: str) -> None:
+    """Run a statement that needs the database to itself for a moment, until it had it.
+
+    Raises:
+        TracesLeft: it never did.
+    """
+    ends = time.monotonic() + SCRUB_WITHIN_S
+    while True:
+        try:
+            row = cursor.execute(statement).fetchone()
+            if row is None or row[0] == 0:  # a checkpoint says by 1 that it was kept from finishing
+                return
+        except sqlite_library().OperationalError as refusal:
+            if "locked" not in str(refusal):
+                raise
+        if time.monotonic() > ends:
+            raise TracesLeft(f"others used the database for all of {SCRUB_WITHIN_S:g} s")
+        time.sleep(random.uniform(0.005, 0.05))
 
 
 def is_worth_retrying(refusal: DBAPIError) -> bool:
@@ -119,13 +197,20 @@ def _sqlite_engine(url: URL) -> Engine:
         connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
         pool_size=8,
         max_overflow=16,
+        hide_parameters=True,  # a failure is logged with its traceback, and parameters may be somebody's
     )
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "temp_store=MEMORY",
+            "secure_delete=ON",  # what is deleted is overwritten: an erased visitor's rows among it
+        ):
             cursor.execute("PRAGMA " + pragma)
         cursor.close()
 
@@ -147,5 +232,6 @@ def _postgres_engine(url: URL) -> Engine:
         pool_size=8,
         max_overflow=16,
         pool_pre_ping=True,
+        hide_parameters=True,
         connect_args={"options": "-c synchronous_commit=on -c timezone=UTC"},
     )

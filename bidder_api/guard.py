@@ -364,13 +364,19 @@ def _answer_to(failure: Exception, scope: Scope) -> tuple[Problem, Response]:
     if isinstance(failure, PoolTimeout | OperationalError | InterfaceError) or (
         isinstance(failure, DBAPIError) and failure.connection_invalidated
     ):
-        _log.warning("database_unavailable", path=scope["path"], failure=str(getattr(failure, "orig", failure)))
+        _log.warning("database_unavailable", path=_named_path(scope), failure=str(getattr(failure, "orig", failure)))
         busy = "the database cannot be reached or is busy; try again"
         problem = make_problem(503, "database_unavailable", busy, retryable=True)
     else:
-        _log.error("request_failed", path=scope["path"], method=scope["method"], exc_info=failure)
+        _log.error("request_failed", path=_named_path(scope), method=scope["method"], exc_info=failure)
         problem = make_problem(500, "internal", "this is our mistake and has been logged")
     return problem, problem_response(problem)
+
+
+def _named_path(scope: Scope) -> str:
+    """Return a path as it may be logged: ids in it, a visitor's among them, by their names only."""
+    operation: Operation | None = scope.get("operation")
+    return str(scope["path"]) if operation is None else operation.path
 
 
 async def no_page(scope: Scope, receive: Receive, send: Send) -> None:

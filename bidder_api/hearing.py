@@ -1,11 +1,12 @@
 """What the serving process hears of events and orders on their way through it to the ledger, once they are durable.
 
-Only what may be forgotten hangs on it: frequency caps, visitors' limits, how late charges come, and what target-ROAS
-campaigns have earned. Money is the ledger's alone.
+Only what may be forgotten hangs on it: frequency caps, visitors' limits, how late charges come, what target-ROAS
+campaigns have earned, and what visitors are known to have bought. Money is the ledger's alone.
 """
 
 from collections.abc import Callable, Sequence
 
+from affinity.held import HeldOrder, HeldOrderLine
 from auction.serving import SlotServer
 from ledger.beacon import BeaconKeys
 from ledger.command import OrderRecord, OrderResult
@@ -26,6 +27,7 @@ class Hearing:
 
     def __init__(self, slot_server: SlotServer, keys: BeaconKeys, clock_ms: Callable[[], int]) -> None:
         self._slot_server = slot_server
+        self._visitors = slot_server.visitors
         self._keys = keys
         self._clock_ms = clock_ms
         self._impression_count = 0
@@ -48,8 +50,14 @@ class Hearing:
             self._slot_server.note_event(beacon.terms, is_click, now_ms)
 
     def orders(self, orders: Sequence[OrderRecord], results: Sequence[OrderResult]) -> None:
-        """Hear of orders and returns; each counts once."""
+        """Hear of orders and returns; each counts once. They are in their buyers' profiles when this returns.
+
+        One that is told of again may not have got so far the first time; profiles know which lines they have.
+        """
+        now_ms = self._clock_ms()
         for record, result in zip(orders, results, strict=True):
+            if result.result != "conflict":
+                self._visitors.note_order(_held(record), record.visitor, record.customer, now_ms)
             persons = [one for one in (record.visitor, record.customer) if one is not None]
             if result.result != "accepted" or not persons:
                 continue
@@ -58,3 +66,19 @@ class Hearing:
                 self._slot_server.note_order(
                     persons, line.product_id, line.quantity * line.unit_price_micros, ordered_at_ms
                 )
+
+
+def _held(record: OrderRecord) -> HeldOrder:
+    """Return an order as visitors' profiles take it."""
+    order = record.order
+    return HeldOrder(
+        order_id=order.order_id,
+        occurred_at=order.occurred_at,
+        channel=order.channel,
+        store_id=order.store_id,
+        traffic_source=order.traffic_source,
+        lines=[
+            HeldOrderLine(product_id=line.product_id, quantity=line.quantity, unit_price_micros=line.unit_price_micros)
+            for line in order.lines
+        ],
+    )

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from affinity.catalog import Product
-from affinity.navigation import Consent
+from affinity.navigation import Consent, ConsentSignal
 from affinity.store import read_products_changed
 from auction.conflicts import RuleConflict, Surroundings, find_conflicts
 from auction.eligibility import Place
@@ -50,7 +50,7 @@ class PreviewRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     page: Page
     placements: Annotated[list[RequestPlacement], Meta(min_length=1, max_length=5)]
     visitor_id: Identifier | None = None
-    consent: Consent = Consent(personalised=True)
+    consent: ConsentSignal = Consent(personalised=True)
     context: Annotated[dict[str, str], Meta(max_length=50)] = {}
     mode: Literal["sponsored", "merchandised"] = "merchandised"
     rules: Annotated[list[RuleDraft], Meta(max_length=RULE_COUNT_MAX)] = []

@@ -19,12 +19,15 @@ import structlog
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 from starlette.routing import Route
 
 from affinity import endpoint as affinity_endpoint
 from affinity import kernel as affinity_kernel
 from affinity import store as affinity_store
 from affinity.catalog import Product
+from affinity.erasure import Eraser
+from affinity.errors import ErasureUnfinished
 from affinity.metrics import AffinityMetrics
 from affinity.model import AffinityModel, BoundModel, latest_model, load_model, neutral_model
 from affinity.navigation_log import NavigationLog
@@ -43,6 +46,7 @@ from bidder_api.database import Database
 from bidder_api.deployment import is_current
 from bidder_api.guard import Guard
 from bidder_api.hearing import Hearing
+from bidder_api.holdings import holdings
 from bidder_api.idempotency import forget_old
 from bidder_api.metrics import ServerMetrics
 from bidder_api.preview import preview_endpoint
@@ -59,7 +63,6 @@ from ledger.command import OrdersRecorded, RecordOrders
 from ledger.metrics import LedgerMetrics
 from ledger.pipe import Intake
 from ledger.spend import SpendUpdate
-from ledger.store import erase_visitor
 
 T = TypeVar("T")
 
@@ -187,6 +190,7 @@ class Serving(Struct, kw_only=True):
     intake: IntakeProxy
     intake_of: IntakeOf
     model: CurrentModel
+    eraser: Eraser
     visitor_seq: int = -1
     app: Guard | None = None
 
@@ -228,6 +232,7 @@ class Serving(Struct, kw_only=True):
             self.readiness.done("migrations")
         await self._follow_products()
         await self._follow_visitors()
+        await self.drop_old_navigation()
         await in_thread(lambda: self.visitors.load(self.clock_ms()))  # nobody else touches visitors before ready
         self.readiness.done("visitors")
 
@@ -278,9 +283,31 @@ class Serving(Struct, kw_only=True):
         if await self._follow_models() and self.slot_server.served is not None:
             snapshot = self.slot_server.served.market.snapshot
             self.slot_server.take(await in_thread(lambda: self.slot_server.prepare(snapshot)))
+        await self._finish_withdrawals()
         while self.visitors.follow(FOLLOW_COUNT, self.clock_ms()) == FOLLOW_COUNT:
             await asyncio.sleep(0)
         self.metrics.ready.set(self.readiness.is_ready)
+
+    async def _finish_withdrawals(self) -> None:
+        try:
+            self.affinity_metrics.withdrawals.inc(await self.eraser.finish_withdrawals())
+        except (ErasureUnfinished, DBAPIError) as failure:  # they are forgotten in memory; their lines wait
+            _log.warning("withdrawals_unfinished", exc_info=failure)
+
+    async def drop_old_navigation(self) -> None:
+        """Delete the navigation that is older than it may be kept, on disk and in memory."""
+        cutoff_ms = self.visitors.oldest_kept_ms(self.clock_ms())
+        if not cutoff_ms:
+            return
+        log = self.visitors.log
+        assert log is not None
+        log.rotate()
+        try:
+            await in_thread(lambda: log.drop_before(cutoff_ms))
+        except ErasureUnfinished as failure:  # such as a full disk: it is tried again in an hour
+            _log.error("old_navigation_not_dropped", exc_info=failure)
+        for _ in self.visitors.drop_before(cutoff_ms):
+            await asyncio.sleep(0)
 
     async def _start_then_tick(self) -> None:
         await self.start()
@@ -293,6 +320,7 @@ class Serving(Struct, kw_only=True):
             if time.monotonic() - kept_house_at > HOUSEKEEPING_EVERY_S:
                 kept_house_at = time.monotonic()
                 self.visitors.measure()
+                await self.drop_old_navigation()
                 await in_thread(
                     lambda: self.database.transact(
                         lambda connection: forget_old(connection, self.retailer_id, self.clock_ms())
@@ -317,6 +345,10 @@ class Serving(Struct, kw_only=True):
 
     async def _follow_visitors(self) -> None:
         """Take over profiles and links that another process wrote."""
+        async with self.eraser.busy:
+            await self._take_over_visitors()
+
+    async def _take_over_visitors(self) -> None:
         profile_seq = self.visitors.profile_seq
 
         def read(connection: Connection) -> tuple[int, Any, Any]:
@@ -446,6 +478,7 @@ def compose(
         clock_ms=clock_ms,
     )
     recall_pacing(slot_server, data_dir / PACING_FILE)
+    elsewhere = holdings(database, deployment.retailer_id, clock_ms, settings.ledger)
     serving = Serving(
         settings=settings,
         deployment=deployment,
@@ -462,6 +495,7 @@ def compose(
         slot_server=slot_server,
         intake=IntakeProxy(Hearing(slot_server, keys, clock_ms)),
         intake_of=intake_of,
+        eraser=Eraser(visitors, database.transact, deployment.retailer_id, elsewhere),
     )
     desk = Desk(
         database, deployment.retailer_id, clock_ms, server.management_thread_count, count_call=metrics.count_call
@@ -487,7 +521,9 @@ def compose(
             deployment.retailer_id,
             clock_ms,
             affinity_metrics,
-            lambda connection, pseudonym: erase_visitor(connection, deployment.retailer_id, pseudonym),
+            elsewhere,
+            serving.eraser,
+            deployment.currency,
         ),
         *management_routes(
             desk,

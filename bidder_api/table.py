@@ -7,7 +7,7 @@ from msgspec import Struct
 from msgspec.structs import fields
 
 from affinity.catalog import Product
-from affinity.endpoint import Link, LinkDraft, Profile
+from affinity.endpoint import HeldVisitor, Link, LinkDraft, Profile
 from affinity.navigation import NavigationBatch
 from affinity.profile import ProfileDraft
 from affinity.visitors import Recorded
@@ -150,7 +150,8 @@ SERVING_OPERATIONS: list[Operation] = [
     ),
     Operation(
         method="POST", path="/v1/navigation", name="record_navigation", tag="navigation", roles=SITE,
-        summary="Record what visitors did", body=NavigationBatch, answer=Recorded, status=202, is_hot=True,
+        summary="Record what visitors did, under our names or Google Analytics 4's", body=NavigationBatch,
+        answer=Recorded, status=202, is_hot=True,
         is_cross_origin=True, body_size_max=512_000,
     ),
     Operation(
@@ -174,8 +175,12 @@ SERVING_OPERATIONS: list[Operation] = [
         roles=CUSTOMERS, summary="Part a visitor from its customer", status=204,
     ),
     Operation(
+        method="GET", path="/v1/visitors/{visitor_id}", name="export_visitor", tag="visitors", roles=CUSTOMERS,
+        summary="Read everything held of a visitor", answer=HeldVisitor,
+    ),
+    Operation(
         method="DELETE", path="/v1/visitors/{visitor_id}", name="erase_visitor", tag="visitors", roles=CUSTOMERS,
-        summary="Erase everything kept of a visitor", status=204,
+        summary="Erase everything kept of a visitor; 204 means that no file holds it any more", status=204,
     ),
 ]  # fmt: skip
 

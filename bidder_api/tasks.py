@@ -32,10 +32,11 @@ class NothingRecorded(Exception):  # a refusal is an answer, not an error
 
 
 class Outcome(Struct, frozen=True):
-    """What became of a file: lines imported, and (line number, message) of those that were not."""
+    """What became of a file: lines imported, (line number, message) of those that were not, and lines left out."""
 
     good_count: int
     bad_lines: list[tuple[int, str]]
+    ignored_count: int = 0
 
 
 class Findings(Struct, frozen=True):
@@ -64,9 +65,15 @@ def import_file(settings: AllSettings, kind: str, path: Path, show_progress: Sho
             else:
                 pseudonymizer = pseudonymizer_of(master_secret(settings.server))
                 done = importer.import_navigation(
-                    path, _navigation_log(settings), now_ms, progress, pseudonymizer, f"{now_ms:x}"
+                    path,
+                    _navigation_log(settings),
+                    now_ms,
+                    progress,
+                    pseudonymizer,
+                    f"{now_ms:x}",
+                    deployment.currency,
                 )
-    return Outcome(done.good_count, done.bad_lines)
+    return Outcome(done.good_count, done.bad_lines, done.ignored_count)
 
 
 def _import_weather(path: Path, database: Database, retailer_id: str, now_ms: int, progress: Progress) -> Outcome:

@@ -6,7 +6,8 @@ spend, funds and balances are running figures that can be rebuilt from them. No 
 
 # ruff: noqa: S608  # statements are put together from our own names; every value is a parameter
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -222,6 +223,14 @@ touches = Table(  # who saw what, for attribution: erasable, and no part of the 
     _whole("occurred_at_ms"),
     PrimaryKeyConstraint("retailer_id", "token_id", "type"),  # by time, as tokens are; an index by visitor would
     sqlite_with_rowid=False,  # cost every click two dirty pages, and attribution reads whole windows anyway
+)
+erasures = Table(  # who was erased while tokens that name them may still come back
+    "erasures",
+    metadata,
+    _text("retailer_id"),
+    _text("digest"),  # of the keyed hash, which is itself nowhere any more
+    _whole("erased_at_ms"),
+    PrimaryKeyConstraint("retailer_id", "digest"),
 )
 orders = Table(
     "orders",
@@ -781,13 +790,66 @@ def insert_order(connection: Connection, order: Mapping[str, Any], lines: Sequen
     connection.execute(order_lines.insert(), list(lines))
 
 
-def erase_visitor(connection: Connection, retailer_id: str, visitor: bytes) -> None:
-    """Forget whose orders and touches these were. The books hold nothing of it and stay as they are."""
-    connection.execute(touches.delete().where(touches.c.retailer_id == retailer_id, touches.c.visitor == visitor))
+def erase_visitors(
+    connection: Connection, retailer_id: str, visitors: Collection[bytes], now_ms: int, kept_ms: int
+) -> None:
+    """Forget whose orders and touches these were. The books hold nothing of it and stay as they are.
+
+    Clicks on what they were shown before may still come, and are billed; that they were theirs is not kept.
+
+    Args:
+        now_ms: UTC, milliseconds since 1970.
+        kept_ms: how long a token issued before now may come back; older erasures are forgotten.
+    """
+    lock_chain_head(connection, retailer_id)  # no group of events is half way through
+    named = list(visitors)
+    connection.execute(touches.delete().where(touches.c.retailer_id == retailer_id, touches.c.visitor.in_(named)))
     for column in (orders.c.visitor, orders.c.customer):
         connection.execute(
-            orders.update().where(orders.c.retailer_id == retailer_id, column == visitor).values({column: None})
+            orders.update().where(orders.c.retailer_id == retailer_id, column.in_(named)).values({column: None})
         )
+    connection.execute(
+        erasures.delete().where(erasures.c.retailer_id == retailer_id, erasures.c.erased_at_ms < now_ms - kept_ms)
+    )
+    for visitor in named:
+        _upsert(
+            connection, erasures, {"retailer_id": retailer_id, "digest": _digest(visitor)}, {"erased_at_ms": now_ms}
+        )
+
+
+def read_erasures(connection: Connection, retailer_id: str, visitors: Collection[bytes]) -> dict[bytes, int]:
+    """Return when those of the visitors were erased who were."""
+    sql = _sql(connection)
+    by_digest = {_digest(visitor): visitor for visitor in visitors}
+    found = _fetch(connection, sql.find_erasures, (sql.pack(list(by_digest)), retailer_id))
+    return {by_digest[digest]: erased_at_ms for digest, erased_at_ms in found}
+
+
+def _digest(visitor: bytes) -> str:
+    return hashlib.sha256(visitor).hexdigest()
+
+
+def read_orders_of(connection: Connection, retailer_id: str, visitors: Collection[bytes]) -> list[Any]:
+    """Return the lines of every order of the visitors, with their orders' columns, by time."""
+    named = list(visitors)
+    is_line = sa.and_(*(orders.c[name] == order_lines.c[name] for name in ("retailer_id", "order_id", "part")))
+    query = (
+        sa.select(orders, order_lines.c.product_id, order_lines.c.quantity, order_lines.c.unit_price_micros)
+        .join(order_lines, is_line)
+        .where(orders.c.retailer_id == retailer_id, orders.c.visitor.in_(named) | orders.c.customer.in_(named))
+        .order_by(orders.c.occurred_at_ms, orders.c.order_id, orders.c.part, order_lines.c.line)
+    )
+    return list(connection.execute(query))
+
+
+def read_touches_of(connection: Connection, retailer_id: str, visitors: Collection[bytes]) -> list[Any]:
+    """Return (type, visitor, occurred_at_ms) of what the visitors clicked, by time."""
+    query = (
+        sa.select(touches.c.type, touches.c.visitor, touches.c.occurred_at_ms)
+        .where(touches.c.retailer_id == retailer_id, touches.c.visitor.in_(list(visitors)))
+        .order_by(touches.c.occurred_at_ms)
+    )
+    return list(connection.execute(query))
 
 
 # --- reading
@@ -1094,6 +1156,7 @@ class Statements(Struct, frozen=True):
     insert_chain: str
     find_tokens: str
     find_event_ids: str
+    find_erasures: str
     find_limits: str
     find_spend: str
     find_funds: str
@@ -1154,6 +1217,7 @@ def _statements(dialect: str) -> Statements:
         insert_chain=insert("chain", CHAIN_COLUMNS),
         find_tokens=find(recorded, "events", "token_id", "uq_events_token"),
         find_event_ids=find(recorded, "events", "event_id", "uq_events_event_id"),
+        find_erasures=find("t.digest, t.erased_at_ms", "erasures", "digest"),
         find_limits=find("t.campaign_id, t.daily_micros, t.total_micros", "campaign_limits", "campaign_id"),
         find_spend=(
             f"SELECT t.campaign_id, t.day, t.spent_micros FROM {asked} CROSS JOIN campaign_spend AS t "

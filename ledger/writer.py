@@ -247,7 +247,7 @@ def commit_group(
     chain.extend(connection, retailer_id, head, CHAIN_KIND, leaf_hashes)
     if charges:
         chain.save_head(connection, retailer_id, head)
-    store.insert_touches(connection, retailer_id, _touches(charges, settings.keeps_views))
+    store.insert_touches(connection, retailer_id, _touches(connection, retailer_id, charges, settings.keeps_views))
     return outcomes, budgets
 
 
@@ -336,13 +336,26 @@ def _event_row(seq: int, charge: Charge, currency: str, now_ms: int, transaction
     )
 
 
-def _touches(charges: Sequence[Charge], with_views: bool) -> list[tuple[str, str, bytes, int]]:
-    """Return what an order may be credited to: clicks, and if asked for views, of visitors who consented."""
+def _touches(
+    connection: Connection, retailer_id: str, charges: Sequence[Charge], with_views: bool
+) -> list[tuple[str, str, bytes, int]]:
+    """Return what an order may be credited to: clicks, and if asked for views, of visitors who consented.
+
+    Of nobody who was erased since.
+    """
     kinds = (_CLICK, _VIEW) if with_views else (_CLICK,)
+    some = [
+        one
+        for one in [charge.received for charge in charges]
+        if one.type in kinds and one.invalid is None and one.terms.visitor_pseudonym != NO_VISITOR
+    ]
+    if not some:
+        return []
+    erased = store.read_erasures(connection, retailer_id, {one.terms.visitor_pseudonym for one in some})
     return [
-        (r.token_id, r.type, r.terms.visitor_pseudonym, r.occurred_at_ms)
-        for r in [charge.received for charge in charges]
-        if r.type in kinds and r.invalid is None and r.terms.visitor_pseudonym != NO_VISITOR
+        (one.token_id, one.type, one.terms.visitor_pseudonym, one.occurred_at_ms)
+        for one in some
+        if one.terms.issued_at_ms > erased.get(one.terms.visitor_pseudonym, -1)
     ]
 
 

@@ -90,7 +90,7 @@ def explain(server: SlotServer, request: SlotRequest, response: SlotResponse) ->
 def own_affinity(server: SlotServer, request: SlotRequest) -> Mapping[str, float]:
     """Return how much the visitor leans towards the products that have a quality of their own for them."""
     served = server.served
-    if served is None or not request.consent.personalised:
+    if served is None:
         return {}
     market = served.market
     view = server.visitors.view(

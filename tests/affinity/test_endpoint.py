@@ -1,7 +1,8 @@
 """Navigation, profiles, links and erasure over HTTP."""
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from affinity import store
 from affinity.endpoint import LinkDraft, routes
-from affinity.errors import AffinityRefused
+from affinity.erasure import Elsewhere, Eraser
+from affinity.errors import AffinityRefused, ErasureUnfinished
 from affinity.metrics import AffinityMetrics
 from affinity.navigation_log import NavigationLog
 from affinity.profile import ProfileDraft
@@ -145,3 +147,26 @@ def test_erasing_leaves_nothing_under_the_visitors_key_or_their_devices(
     assert client.delete("/v1/visitors/laptop").status_code == 204
     client.post("/v1/navigation", json=batch("laptop"))
     assert visitors.record(visitors.pseudonym("laptop")) is not None
+
+
+def test_an_erasure_that_could_not_be_finished_says_so_and_is_finished_when_asked_again(
+    visitors: VisitorStore, sqlite_database: Database
+) -> None:
+    scrubbed: list[set[bytes]] = []
+
+    def scrub(pseudonyms: Collection[bytes]) -> None:
+        scrubbed.append(set(pseudonyms))
+        if len(scrubbed) == 1:
+            raise ErasureUnfinished("somebody reads")
+
+    eraser = Eraser(visitors, sqlite_database.transact, R, Elsewhere(scrub=scrub))
+    phone, customer = visitors.pseudonym("phone"), visitors.pseudonym("customer")
+    sqlite_database.transact(lambda c: store.put_link(c, R, phone, customer, 1))
+    visitors.link(phone, customer)
+    with pytest.raises(ErasureUnfinished) as refused:
+        asyncio.run(eraser.erase_person(phone))
+    assert (refused.value.status, refused.value.retryable) == (503, True)
+    asyncio.run(eraser.erase_person(phone))  # whose customer is nowhere any more
+    assert scrubbed == [{phone, customer}, {phone, customer}]
+    asyncio.run(eraser.erase_person(phone))
+    assert scrubbed[2] == {phone}

@@ -9,12 +9,13 @@ from ledger.errors import LedgerUnavailable, StorageFailed
 from ledger.event import Client
 from ledger.funding import to_moment
 from ledger.settings import Settings
-from ledger.store import erase_visitor
+from ledger.store import erase_visitors
 from ledger.terms import ChargeOn
 from ledger.writer import LedgerWriter
 from tests.ledger.world import MINUTE_MS, NOON_MS, RETAILER, World, codes
 
 HOUR_MS = 60 * MINUTE_MS
+KEPT_MS = 24 * HOUR_MS
 
 
 def test_a_click_is_charged_the_price_in_its_token_in_balanced_postings(world: World) -> None:
@@ -326,9 +327,29 @@ def test_the_books_hold_no_visitor_and_erasing_one_leaves_them_verifiable(sqlite
     for table in ("events", "entries", "chain", "balances", "campaign_spend", "funds"):
         for row in sqlite_world.rows(f"SELECT * FROM {table}"):
             assert not any(v == visitor or (isinstance(v, str) and visitor.hex() in v) for v in row)
-    sqlite_world.database.transact(lambda connection: erase_visitor(connection, RETAILER, visitor))
+    erase(sqlite_world, visitor)
     assert sqlite_world.rows("SELECT visitor FROM touches") == [(other,)]
     sqlite_world.must_be_sound()
+
+
+def test_a_click_on_what_an_erased_visitor_was_shown_is_billed_and_is_nobodys(world: World) -> None:
+    visitor, other = bytes(range(16)), bytes(range(1, 17))
+    world.fund("adv-1", 10**9)
+    before = [world.fill(7_919, visitor=who) for who in (visitor, other)]
+    world.clock.pass_ms(1)
+    erase(world, visitor)
+    world.clock.pass_ms(1)
+    results = [world.click(token) for token in [*before, world.fill(7_919, visitor=visitor)]]
+    assert {one.result for one in results} == {"accepted"}
+    assert [row[0] for row in world.rows("SELECT visitor FROM touches ORDER BY token_id")].count(visitor) == 1
+    assert world.one("SELECT COUNT(*) FROM touches") == 2
+    world.clock.pass_ms(KEPT_MS + 1)
+    erase(world, other)  # the erasure of long ago is forgotten: no token of that time is taken any more
+    assert world.one("SELECT COUNT(*) FROM erasures") == 1
+
+
+def erase(world: World, *visitors: bytes) -> None:
+    world.database.transact(lambda connection: erase_visitors(connection, RETAILER, visitors, world.clock(), KEPT_MS))
 
 
 def order(order_id: str = "o1", quantity: int = 2, **changed: object) -> ReportedOrder:
@@ -354,8 +375,7 @@ def test_an_order_is_kept_once_with_its_channel_and_store_and_returns_follow_it(
         (0, "p1", 2, 1_990_000),
         (1, "p1", -1, 1_990_000),
     ]
-    for who in (b"v" * 16, b"c" * 16):
-        world.database.transact(lambda connection, who=who: erase_visitor(connection, RETAILER, who))
+    erase(world, b"v" * 16, b"c" * 16)
     assert world.rows("SELECT DISTINCT visitor, customer FROM orders") == [(None, None)]
 
 
