@@ -32,8 +32,8 @@ def log_mean(before: Any, after: Any) -> Float64s:
 def decompose(before_micros: int, after_micros: int, before: Factors, after: Factors) -> dict[str, int]:
     """Split a change of revenue among the factors whose product it is, in whole micros.
 
-    A factor that is not known in one of the periods is taken as unchanged. If revenue was or becomes nothing, the first
-    factor that was or becomes nothing has the whole change.
+    A factor that is known in neither period has no part, and one known in one of them is taken as unchanged. If revenue
+    was or becomes nothing, the first factor that was or becomes nothing has the whole change.
 
     Args:
         before_micros: revenue of the earlier period, at least 0.
@@ -45,6 +45,7 @@ def decompose(before_micros: int, after_micros: int, before: Factors, after: Fac
         Each factor's part; their sum is `after_micros - before_micros`.
     """
     change = after_micros - before_micros
+    before = {name: x for name, x in before.items() if x is not None or after[name] is not None}
     if not before_micros or not after_micros:
         turned = next((name for name in before if before[name] == 0 or after[name] == 0), list(before)[-1])
         return {name: change if name == turned else 0 for name in before}

@@ -25,6 +25,7 @@ Float64s = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 LEVEL = 0.05  # share of the findings that may be chance
+MANIFOLD = 3.0  # from such a ratio on, times are easier read than per cent
 LEAST_CHANGE = 0.05  # a smaller one is steady, however certain
 BEST_SELLER_SHARE = 0.1  # of the products sold in a category
 BEST_SELLER_COUNT_MAX = 10  # in a category
@@ -99,7 +100,7 @@ class CategoryLine(Struct, frozen=True, kw_only=True):
         orders_against_shop: share of the shop's orders that have something of the category.
         returns_against_history: returned lines per line sold.
         change_micros: of revenue; `parts` add up to it.
-        parts: what each of `FACTORS` changed of it.
+        parts: what each of `FACTORS` changed of it; without those that are not known.
         cause: the greatest part in the direction of the change.
         trend: `rising` does better than the shop does, `falling` worse; where the shop is steady, than its own history
             may tell too. Null: too few orders to say.
@@ -289,12 +290,16 @@ def _figure(name: str, value: float | None) -> str:
         return "none"
     if name == "visits":
         return f"{value:,.0f}"
-    return f"{value:.1%}" if name in ("interest", "availability", "conversion") else f"{value:.2f}"
+    if name not in ("interest", "availability", "conversion"):
+        return f"{value:.2f}"
+    return f"{value:.1%}" if value >= 0.01 else f"{value:.2%}"
 
 
 def _percent_change(ratio: float | None) -> str:
     if ratio is None:
         return "up from none"
+    if ratio >= MANIFOLD:
+        return f"{ratio:,.1f}-fold"
     return f"{'up' if ratio >= 1 else 'down'} {abs(ratio - 1):.0%}"
 
 

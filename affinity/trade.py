@@ -158,12 +158,16 @@ class TradeReader:
         weeks: what lies outside is left out.
         products: the catalogue, for categories and, where navigation gives no price, prices.
         purchases_until_ms: purchases that navigation tells of count as orders before this moment.
+
+    Attributes:
+        last_sold_at_ms: time of the last purchase navigation told of, in the weeks or not; 0 for none.
     """
 
     def __init__(self, weeks: Weeks, products: Sequence[Product], purchases_until_ms: int) -> None:
         self._weeks = weeks
         self._span = int(weeks.begins_ms[0]), int(weeks.ends_ms[-1])
         self._purchases_until_ms = purchases_until_ms
+        self.last_sold_at_ms = 0
         self._category_of: Mapping[str, str] = {one.product_id: one.product_type or SHOP for one in products}
         self._price_of = {
             one.product_id: one.price_micros if one.sale_price_micros is None else one.sale_price_micros
@@ -191,6 +195,8 @@ class TradeReader:
         """Take lines of the navigation log; an event that is in it twice counts once."""
         first, end = self._span
         for line in lines:
+            if line.action == Action.PURCHASE and line.at_ms < self._purchases_until_ms:
+                self.last_sold_at_ms = max(self.last_sold_at_ms, line.at_ms)
             if not first <= line.at_ms < end or line.action not in _VISITORS_OWN:
                 continue
             visitor = self._visitors.setdefault(line.pseudonym, len(self._visitors))

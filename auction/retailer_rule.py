@@ -21,7 +21,8 @@ class Target(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     """A tree over product fields; one node is exactly one of `all`, `any`, `not` or a comparison on `field`.
 
     `field` is `product_id`, `brand`, `category_id` (with everything below it), `price_micros`, `margin_rate`,
-    `stock`, `is_own_brand`, `rating`, `age_days`, `on_promotion`, or a custom attribute.
+    `stock`, `is_own_brand`, `rating`, `age_days`, `on_promotion`, `is_best_seller`, `category_trend` (`rising`,
+    `steady` or `falling`), or a custom attribute.
     """
 
     all: Annotated[list["Target"], Meta(min_length=1, max_length=32)] | None = None
