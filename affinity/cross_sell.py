@@ -26,7 +26,7 @@ class Pairs(Struct, frozen=True, eq=False):
     """N pairs, those first that are bought together most often beyond chance.
 
     Attributes:
-        product: (N, 2) rows of the two.
+        product: (N, 2) rows of the two, the one in more orders first.
         orders: (N, 2) orders each is in.
         together: (N,) orders both are in: the support.
         lift: (N,) the same over what it would be by chance.

@@ -55,6 +55,7 @@ class Measures(Struct, frozen=True, kw_only=True):
         interest, availability, conversion, lines, units: see `FACTORS`.
         unit_price_micros: paid per unit, on average; to the nearest micro.
         return_rate: units returned per unit sold in the same weeks.
+        returned_micros: what was paid for these.
     """
 
     revenue_micros: int
@@ -67,6 +68,7 @@ class Measures(Struct, frozen=True, kw_only=True):
     units: float | None
     unit_price_micros: int | None
     return_rate: float | None
+    returned_micros: int
 
 
 class Comparison(Struct, frozen=True, kw_only=True):
@@ -300,7 +302,8 @@ def _percent_change(ratio: float | None) -> str:
         return "up from none"
     if ratio >= MANIFOLD:
         return f"{ratio:,.1f}-fold"
-    return f"{'up' if ratio >= 1 else 'down'} {abs(ratio - 1):.0%}"
+    change = f"{abs(ratio - 1):.0%}"
+    return "even" if change == "0%" else f"{'up' if ratio > 1 else 'down'} {change}"
 
 
 def _odds(comparison: Comparison) -> str:
@@ -378,6 +381,7 @@ def _measure(own: Mapping[str, int], factors: Factors, scale: Fraction) -> Measu
         **{name: factors[name] for name in ("interest", "availability", "conversion", "lines", "units")},
         unit_price_micros=None if unit_price_micros is None else round(unit_price_micros),
         return_rate=_ratio(own["units_returned"], own["units"]),
+        returned_micros=math.floor(own["returned_micros"] * scale),
     )
 
 
