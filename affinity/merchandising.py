@@ -275,7 +275,9 @@ def _because(line: CategoryLine, cause: str) -> str:
     """Return what a factor is, and how it moved."""
     what = FACTORS[cause]
     if line.basis == "orders":
-        what = {"traffic": "orders of the shop", "conversion": "share of these with the category"}.get(cause, what)
+        what = {"traffic": "orders of the shop", "conversion": "share of the shop's orders with the category"}.get(
+            cause, what
+        )
     if cause in ("price", "mix"):
         before, after = (
             "" if one.unit_price_micros is None else f"{one.unit_price_micros / 1_000_000:,.2f}"

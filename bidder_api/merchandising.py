@@ -233,6 +233,8 @@ def _notes(
     elif first_order_ms > weeks.begins_ms[0] and asked.channel != "store":
         at = datetime.fromtimestamp(first_order_ms / 1000, zone)
         notes.append(f"Sales are purchases of navigation before {at:%Y-%m-%d %H:%M}, and reported orders from then on.")
+    if asked.channel != "online":
+        return notes
     if first_change_ms is None:
         notes.append("Availability was never recorded: every look counts as one at a product in stock.")
     elif first_change_ms > weeks.begins_ms[0]:

@@ -23,6 +23,7 @@ from affinity.merchandising import (
 
 MICROS = 1_000_000
 RETURN_ROWS = 10
+WIDE = 150  # columns of a terminal from which on every part of a change fits in a line
 VERDICT = {"rising": "over-performing", "falling": "under-performing"}
 HOW_TO_READ = (
     f"p-values are adjusted for all categories: of the findings, {LEVEL:.0%} may be chance (Benjamini-Hochberg). A "
@@ -146,7 +147,7 @@ def _print_tables(report: MerchandisingReport, titles: Titles, time_zone: str, t
         lines = findings(report, trend)
         console.print(f"{count_words(lines, verdict, top_count)}", style="bold")
         if lines:
-            console.print(_category_table(lines[:top_count]))
+            console.print(_category_table(lines[:top_count], with_parts=console.width >= WIDE))
             for line in lines[:top_count]:
                 console.print(say(line, report.currency), markup=False)
         console.print()
@@ -164,21 +165,33 @@ def _print_tables(report: MerchandisingReport, titles: Titles, time_zone: str, t
         console.print(note, style="dim", markup=False)
 
 
-def _category_table(lines: Sequence[CategoryLine]) -> Any:
+def _category_table(lines: Sequence[CategoryLine], *, with_parts: bool) -> Any:
+    """Return findings as rows: with every part of the change, or with its cause alone where there is no room."""
+    if not with_parts:
+        table = _table(["category"], ["orders", "of shop", "change", "cause"])
+        for line in lines:
+            table.add_row(*_measures(line), money(line.change_micros, signed=True), line.cause or "")
+        return table
     names = [name for name in ("traffic", "interest", "availability", "conversion") if name in lines[0].parts]
     table = _table(["category"], ["orders", "of shop", "revenue", "change", *names, "basket", "price", "mix"])
     for line in lines:
         basket = line.parts["lines"] + line.parts["units"]
         parts = [*(line.parts.get(name, 0) for name in names), basket, line.parts["price"], line.parts["mix"]]
         table.add_row(
-            _plain(line.category_id),
-            ratio_words(line.orders_against_history),
-            ratio_words(line.orders_against_shop),
+            *_measures(line),
             money(line.period.revenue_micros),
             money(line.change_micros, signed=True),
             *[money(part, signed=True) for part in parts],
         )
     return table
+
+
+def _measures(line: CategoryLine) -> tuple[Any, str, str]:
+    return (
+        _plain(line.category_id),
+        ratio_words(line.orders_against_history),
+        ratio_words(line.orders_against_shop),
+    )
 
 
 def _seller_table(sellers: Sequence[BestSeller], titles: Titles) -> Any:
