@@ -198,7 +198,7 @@ def report_trade(
         history_from_ms=int(weeks.begins_ms[~later][0]),
         history_until_ms=int(weeks.ends_ms[~later][-1]),
         categories=[lines[0], *sorted(lines[1:], key=lambda one: (-abs(one.change_micros), one.category_id))],
-        best_sellers=[one for one in rank_sellers(trade, weeks) if min(one.units_rank, one.revenue_rank) <= top_count],
+        best_sellers=_best_sellers(trade, weeks, top_count),
         cross_sell=_cross_sell(trade, weeks, top_count),
         notes=[],
     )
@@ -206,53 +206,70 @@ def report_trade(
 
 def signals_of(report: MerchandisingReport, trade: Trade, weeks: Weeks, now_ms: int) -> Signals:
     """Return what rules may ask: best-sellers by units, and trends of categories."""
-    sellers = rank_sellers(trade, weeks)
-    sold_count: dict[str, int] = {}
-    for one in sellers:
-        sold_count[one.category_id] = sold_count.get(one.category_id, 0) + 1
-    best = {
-        one.product_id
-        for one in sellers
-        if one.orders >= BEST_SELLER_ORDER_COUNT_MIN
-        and one.units_rank <= min(BEST_SELLER_COUNT_MAX, math.ceil(sold_count[one.category_id] * BEST_SELLER_SHARE))
-    }
+    ranking = rank_sellers(trade, weeks)
+    sold_count = np.bincount(ranking.category, minlength=len(trade.categories))
+    place_count = np.minimum(BEST_SELLER_COUNT_MAX, np.ceil(sold_count * BEST_SELLER_SHARE))
+    is_best = ranking.units_rank <= place_count[ranking.category]
+    is_best &= ranking.orders[ranking.product] >= BEST_SELLER_ORDER_COUNT_MIN
     trends = {one.category_id: one.trend for one in report.categories if one.category_id != SHOP}
     return Signals(
         computed_at_ms=now_ms,
         from_ms=report.from_ms,
         until_ms=report.until_ms,
-        best_sellers=sorted(best),
+        best_sellers=sorted(trade.product_ids[row] for row in np.unique(ranking.product[is_best]).tolist()),
         category_trends={category: trend for category, trend in sorted(trends.items()) if trend is not None},
     )
 
 
-def rank_sellers(trade: Trade, weeks: Weeks) -> list[BestSeller]:
-    """Return every product sold in the period, in its category and in each above it, best first by units.
+class Ranking(Struct, frozen=True, eq=False):
+    """Every product sold in the period, in its category and in each above it: N rows, best first by units.
+
+    Attributes:
+        category, product: (N,) rows of both.
+        units_rank, revenue_rank: (N,) place in the category, from 1.
+        units, revenue_micros, orders: (P,) of each product.
+    """
+
+    category: Int64s
+    product: Int64s
+    units_rank: Int64s
+    revenue_rank: Int64s
+    units: Int64s
+    revenue_micros: Int64s
+    orders: Int64s
+
+
+def rank_sellers(trade: Trade, weeks: Weeks) -> Ranking:
+    """Rank what was sold in the period.
 
     Of as many units the one with more revenue comes first, then the one in more orders, then by id.
     """
-    lines = _sold(trade, weeks, weeks.is_period)
     product_count = len(trade.product_ids)
-    units, revenue, orders = _sums_by_product(lines, product_count)
+    units, revenue, orders = _sums_by_product(_sold(trade, weeks, weeks.is_period), product_count)
     sold = np.flatnonzero(units)
     rows, category = trade.spread(trade.product_category[sold])
     product = sold[rows]
-    by_id = np.argsort(np.argsort(np.array(trade.product_ids, dtype=object), kind="stable"), kind="stable")
-    place = by_id[product]
-    by_units = np.lexsort((place, -orders[product], -revenue[product], -units[product], category))
-    by_revenue = np.lexsort((place, -orders[product], -units[product], -revenue[product], category))
-    units_rank, revenue_rank = (_rank_within(category, order) for order in (by_units, by_revenue))
+    by_id = np.argsort(np.argsort(np.array(trade.product_ids, dtype=object), kind="stable"), kind="stable")[product]
+    by_units = np.lexsort((by_id, -orders[product], -revenue[product], -units[product], category))
+    by_revenue = np.lexsort((by_id, -orders[product], -units[product], -revenue[product], category))
+    units_rank, revenue_rank = (_rank_within(category, order)[by_units] for order in (by_units, by_revenue))
+    return Ranking(category[by_units], product[by_units], units_rank, revenue_rank, units, revenue, orders)
+
+
+def _best_sellers(trade: Trade, weeks: Weeks, count_max: int) -> list[BestSeller]:
+    ranking = rank_sellers(trade, weeks)
+    named = np.flatnonzero(np.minimum(ranking.units_rank, ranking.revenue_rank) <= count_max)
     return [
         BestSeller(
-            category_id=trade.categories[category[row]],
-            product_id=trade.product_ids[product[row]],
-            units_rank=int(units_rank[row]),
-            revenue_rank=int(revenue_rank[row]),
-            orders=int(orders[product[row]]),
-            units=int(units[product[row]]),
-            revenue_micros=int(revenue[product[row]]),
+            category_id=trade.categories[ranking.category[row]],
+            product_id=trade.product_ids[product],
+            units_rank=int(ranking.units_rank[row]),
+            revenue_rank=int(ranking.revenue_rank[row]),
+            orders=int(ranking.orders[product]),
+            units=int(ranking.units[product]),
+            revenue_micros=int(ranking.revenue_micros[product]),
         )
-        for row in by_units.tolist()
+        for row, product in zip(named.tolist(), ranking.product[named].tolist(), strict=True)
     ]
 
 

@@ -1,5 +1,7 @@
 """A shop's trade counted by category and week: visits, looks, orders, units, revenue, returns. All sums are exact."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -53,6 +55,33 @@ def tally(trade: Trade, weeks: Weeks, is_available: Flags) -> Tally:
         *_tally_orders(trade, trade.lines.only(sold), week[sold], shape),
         *_tally_returns(trade, trade.lines.only(returned), week[returned], shape),
     )
+
+
+def availability_of(trade: Trade, weeks: Weeks, changes: Iterable[tuple[str, int, bool]]) -> Flags:
+    """Return (L,) of each look whether the product could be bought then; where that is not known, it could.
+
+    Args:
+        trade: as read.
+        weeks: that are compared.
+        changes: (product, from when on in UTC milliseconds, whether it can be bought), of one product by time.
+    """
+    row_of = {product_id: row for row, product_id in enumerate(trade.product_ids)}
+    known = sorted((row_of[one], from_ms, is_available) for one, from_ms, is_available in changes if one in row_of)
+    begins, width = int(weeks.begins_ms[0]), int(weeks.ends_ms[-1] - weeks.begins_ms[0]) + 2
+
+    def place(row: Int64s, at_ms: Int64s) -> Int64s:
+        return row * width + np.clip(at_ms - begins + 1, 0, width - 1)
+
+    rows = np.array([row for row, _, _ in known], np.int64)
+    places = place(rows, np.array([from_ms for _, from_ms, _ in known], np.int64))
+    is_available = np.array([now for _, _, now in known], np.bool_)
+    product = trade.visits.product
+    last = np.searchsorted(places, place(product, trade.visits.at_ms), side="right") - 1
+    is_known = last >= 0
+    is_known[is_known] = rows[last[is_known]] == product[is_known]
+    answer = np.ones(len(product), np.bool_)
+    answer[is_known] = is_available[last[is_known]]
+    return answer
 
 
 def _tally_visits(trade: Trade, weeks: Weeks, is_available: Flags, shape: tuple[int, int]) -> list[Int64s]:

@@ -177,10 +177,9 @@ class TradeReader:
         self._named: dict[str, int] = {}
         self._visitors: dict[bytes, int] = {}
         self._orders: dict[object, int] = {}
-        self._known: set[tuple[int, int]] = set()
         self._lines = tuple(array("q") for _ in range(5))
-        self._events = tuple(array("q") for _ in range(5))
-        self._purchases = tuple(array("q") for _ in range(5))
+        self._events = tuple(array("q") for _ in range(6))
+        self._purchases = tuple(array("q") for _ in range(6))
 
     def add_order_lines(self, lines: Iterable[tuple[object, int, str, int, int]]) -> None:
         """Take lines of orders: (order, UTC milliseconds, product, quantity, micros per unit)."""
@@ -199,12 +198,7 @@ class TradeReader:
                 self.last_sold_at_ms = max(self.last_sold_at_ms, line.at_ms)
             if not first <= line.at_ms < end or line.action not in _VISITORS_OWN:
                 continue
-            visitor = self._visitors.setdefault(line.pseudonym, len(self._visitors))
-            if line.event:
-                if (visitor, line.event) in self._known:
-                    continue
-                self._known.add((visitor, line.event))
-            self._add_event(visitor, line)
+            self._add_event(self._visitors.setdefault(line.pseudonym, len(self._visitors)), line)
 
     def _add_event(self, visitor: int, line: LogLine) -> None:
         product = -1 if line.product_id is None else self._products.setdefault(line.product_id, len(self._products))
@@ -216,12 +210,12 @@ class TradeReader:
             kind = _LOOK if line.action in _LOOKS else _TOUCH if line.action in _TOUCHES else _OTHER
         elif category >= 0:
             kind = _TOUCH
-        _push(self._events, visitor, product, category, line.at_ms, kind)
+        _push(self._events, visitor, line.event, product, category, line.at_ms, kind)
         if line.action == Action.PURCHASE and line.product_id is not None and line.at_ms < self._purchases_until_ms:
             quantity = 1 if line.quantity is None else line.quantity
             price = self._price_of.get(line.product_id, 0) if line.price_micros is None else line.price_micros
             if quantity:
-                _push(self._purchases, visitor, product, quantity, price, line.at_ms)
+                _push(self._purchases, visitor, line.event, product, quantity, price, line.at_ms)
 
     def finish(self) -> Trade:
         """Return everything taken in.
@@ -244,7 +238,7 @@ class TradeReader:
 
     def _finish_lines(self) -> OrderLines:
         lines = OrderLines(*(np.array(column, np.int64) for column in self._lines))
-        visitor, *others = (np.array(column, np.int64) for column in self._purchases)
+        visitor, *others = _once(self._purchases)
         if len(visitor):
             by_visitor = np.lexsort((others[-1], visitor))
             visitor, at_ms = visitor[by_visitor], others[-1][by_visitor]
@@ -259,7 +253,7 @@ class TradeReader:
         return lines
 
     def _finish_visits(self, product_category: Int64s, named: Int64s) -> Visits:
-        visitor, product, category, at_ms, kind = (np.array(column, np.int64) for column in self._events)
+        visitor, product, category, at_ms, kind = _once(self._events)
         order = np.lexsort((at_ms, visitor))
         visitor, product, category, at_ms, kind = (one[order] for one in (visitor, product, category, at_ms, kind))
         is_new = np.ones(len(visitor), np.bool_)
@@ -271,6 +265,15 @@ class TradeReader:
         row[is_named] = named[category[is_named]]
         kept = kind > _OTHER
         return Visits(at_ms[is_new], visit[kept], product[kept], row[kept], at_ms[kept], kind[kept] == _LOOK)
+
+
+def _once(columns: tuple["array[int]", ...]) -> list[Int64s]:
+    """Return columns of events without the second, their ids: those in the log once, and again what has no id."""
+    visitor, event, *others = (np.array(column, np.int64) for column in columns)
+    order = np.lexsort((event, visitor))
+    is_again = np.zeros(len(order), np.bool_)
+    is_again[order[1:]] = (np.diff(visitor[order]) == 0) & (np.diff(event[order]) == 0) & (event[order[1:]] != 0)
+    return [column[~is_again] for column in (visitor, *others)]
 
 
 def _tree(named: set[str]) -> tuple[list[str], Int64s]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -22,6 +24,7 @@ from affinity.store import (
     read_availability,
     read_products_changed,
 )
+from affinity.tally import availability_of
 from affinity.trade import Trade, TradeReader, Weeks, weeks_until
 from bidder_api.database import Database
 from bidder_api.deployment import opened
@@ -35,7 +38,7 @@ CHANNELS: dict[str, tuple[str, ...]] = {
     "store": ("store",),
     "all": ("web", "app", "store"),
 }
-LINES_AT_ONCE = 20_000
+ORDERS_AT_ONCE, LINES_AT_ONCE = 1_000, 20_000  # between two steps of a progress bar
 AVAILABILITY_KEPT_MS = 800 * 86_400_000  # two years and what a report of their end looks back
 FOR_EVER_MS = 1 << 62
 
@@ -147,17 +150,10 @@ def _read(
     def read_orders(connection: Connection) -> None:
         total = count_orders(connection, retailer_id, *span)
         lines = read_order_lines(connection, retailer_id, *span, CHANNELS[asked.channel])
-        seen: set[object] = set()
-
-        def counted() -> Iterator[tuple[object, int, str, int, int]]:
-            for line in lines:
-                if line[0] not in seen:
-                    seen.add(line[0])
-                    if len(seen) % 1_000 == 0:
-                        progress(len(seen), total)
-                yield line
-
-        reader.add_order_lines(counted())
+        for done, (_, of_order) in enumerate(groupby(lines, key=itemgetter(0))):
+            reader.add_order_lines(of_order)
+            if done % ORDERS_AT_ONCE == 0:
+                progress(done, total)
 
     with show_progress("Reading orders") as progress:
         database.read(read_orders)
@@ -169,33 +165,6 @@ def _read(
     changes = database.read(lambda connection: list(read_availability(connection, retailer_id)))
     notes = _notes(first_order_ms, weeks, min((from_ms for _, from_ms, _ in changes), default=None), zone, asked)
     return _Read(trade, weeks, availability_of(trade, weeks, changes), products, notes)
-
-
-def availability_of(trade: Trade, weeks: Weeks, changes: list[tuple[str, int, bool]]) -> NDArray[np.bool_]:
-    """Return (L,) of each look whether the product could be bought then; where that is not known, it could.
-
-    Args:
-        trade: as read.
-        weeks: that are compared.
-        changes: (product, from when on, whether it can be bought), by product and time.
-    """
-    row_of = {product_id: row for row, product_id in enumerate(trade.product_ids)}
-    known = sorted((row_of[one], from_ms, is_available) for one, from_ms, is_available in changes if one in row_of)
-    begins, width = int(weeks.begins_ms[0]), int(weeks.ends_ms[-1] - weeks.begins_ms[0]) + 2
-
-    def place(row: NDArray[np.int64], at_ms: NDArray[np.int64]) -> NDArray[np.int64]:
-        return row * width + np.clip(at_ms - begins + 1, 0, width - 1)
-
-    rows = np.array([row for row, _, _ in known], np.int64)
-    places = place(rows, np.array([from_ms for _, from_ms, _ in known], np.int64))
-    is_available = np.array([now for _, _, now in known], np.bool_)
-    product = trade.visits.product
-    last = np.searchsorted(places, place(product, trade.visits.at_ms), side="right") - 1
-    is_known = last >= 0
-    is_known[is_known] = rows[last[is_known]] == product[is_known]
-    answer = np.ones(len(product), np.bool_)
-    answer[is_known] = is_available[last[is_known]]
-    return answer
 
 
 def _read_log(log: NavigationLog, progress: Progress) -> Iterator[LogLine]:

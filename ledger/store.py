@@ -524,7 +524,7 @@ def count_orders(connection: Connection, retailer_id: str, from_ms: int, until_m
 def read_order_lines(
     connection: Connection, retailer_id: str, from_ms: int, until_ms: int, channels: Sequence[str]
 ) -> Iterator[tuple[tuple[str, int], int, str, int, int]]:
-    """Yield the lines of the orders and returns of a time, made over some of the channels.
+    """Yield the lines of the orders and returns of a time, made over some of the channels, one order after the other.
 
     Each as (order id and its part, UTC milliseconds since 1970, product id, quantity, micros per unit).
     """
@@ -549,6 +549,7 @@ def read_order_lines(
             orders.c.occurred_at_ms < until_ms,
             orders.c.channel.in_(channels),
         )
+        .order_by(orders.c.order_id, orders.c.part, order_lines.c.line)
     )
     for row in connection.execution_options(yield_per=BATCH_ROW_COUNT).execute(query):
         yield (row[0], row[1]), row[2], row[3], row[4], row[5]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from affinity.errors import TradeRefused
-from affinity.tally import tally
+from affinity.tally import availability_of, tally
 from affinity.trade import weeks_until
 from tests.affinity.trades import FOR_EVER_MS, LAST_DAY, at, event, product, read_trade, visitor, weeks_of
 
@@ -41,7 +41,7 @@ def test_a_visit_ends_after_half_an_hour_and_counts_once_in_every_category_above
         event(1, at(17, 10.0), "view_item", "run"),
         event(1, at(17, 10.4), "view_item", "run"),
         event(1, at(17, 10.5), "search"),
-        event(1, at(17, 12.0), "view_item", "hat"),  # another visit
+        event(1, at(17, 11.1), "view_item", "hat"),  # another visit
         event(2, at(17, 12.0), "search"),  # a visit to the shop alone
         event(3, at(17, 12.0), "view_item_list", category_id="Shoes"),  # interest in shoes without a look at one
         event(4, at(17, 12.0), "served", "run"),  # no act of the visitor's
@@ -91,6 +91,26 @@ def test_amounts_beyond_what_can_be_added_up_are_refused() -> None:
     with pytest.raises(TradeRefused) as refusal:
         read_trade(weeks_of(1, 1), [RUN], orders)
     assert refusal.value.code == "trade_too_large"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["run", "hat", "gone"]), st.integers(-20, 30), st.booleans()), max_size=12),
+    st.lists(st.tuples(st.sampled_from(["run", "hat", "new"]), st.integers(9, 22)), max_size=12),
+)
+def test_a_look_finds_what_was_reported_last_before_it(
+    reported: list[tuple[str, int, bool]], looks: list[tuple[str, int]]
+) -> None:
+    weeks = weeks_of(1, 1)
+    changes = sorted({(name, at(day)): (name, at(day), now) for name, day, now in reported}.values())
+    trade = read_trade(weeks, [RUN], events=[event(1, at(day), "view_item", name) for name, day in looks])
+    visits = trade.visits
+    wanted = [
+        next((now for name, from_ms, now in reversed(changes) if name == looked and from_ms <= at_ms), True)
+        for looked, at_ms in (
+            (trade.product_ids[row], ms) for row, ms in zip(visits.product, visits.at_ms, strict=True)
+        )
+    ]
+    assert availability_of(trade, weeks, changes).tolist() == wanted
 
 
 CATEGORIES = {"a": "X > Y", "b": "X > Y", "c": "X > Z", "d": "W", "e": None}

@@ -302,6 +302,9 @@ def test_a_pinned_best_seller_that_a_rule_keeps_out_is_told(ruled: World) -> Non
     assert ruled.call("POST", "/v1/rules", pin, role="merchant").status_code == 201
     [warning] = exclude(ruled, {"field": "is_best_seller", "equals": True})["warnings"]
     assert warning["code"] == "pin_kept_out"
+    ruled.publish()
+    told = ruled.call("POST", "/v1/rules/preview", PAGE, role="merchant").json()["conflicts"]
+    assert [one["code"] for one in told] == ["pin_kept_out"]
 
 
 @pytest.mark.parametrize(
