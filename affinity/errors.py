@@ -20,6 +20,7 @@ AffinityRefused
 ├── VisitorUnknown            404  visitor_unknown
 ├── ModelRefused              500  model_refused: a file of another version, or damaged
 ├── TrainingRefused           422  training_empty
+├── TradeRefused              422  trade_empty, trade_too_large
 └── FeedRefused               422  feed_unreadable: no line of the file can be read
 ```
 """
@@ -152,3 +153,9 @@ class FeedRefused(AffinityRefused):
     """The file is no feed."""
 
     code = "feed_unreadable"
+
+
+class TradeRefused(AffinityRefused):
+    """There is nothing to report on, or more than can be added up."""
+
+    code = "trade_empty"

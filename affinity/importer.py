@@ -73,6 +73,8 @@ def import_catalog(
         names = {advertiser_id for product in chunks.items for advertiser_id in product.advertiser_ids}
         store.ensure_advertisers(connection, retailer_id, names, now_ms)
         store.upsert_products(connection, retailer_id, chunks.items, store.next_change_seq(connection, retailer_id))
+        is_available = {product.product_id: product.is_available for product in chunks.items}
+        store.note_availability(connection, retailer_id, is_available, now_ms)
 
     for line_number, product in read_feed_lines(path, types, currency):
         if isinstance(product, BadLine):

@@ -1,4 +1,4 @@
-"""Tables of the catalogue, profiles, links between visitors, saved audiences and patterns; and the change sequence.
+"""Tables of the catalogue and what became of it, profiles, links, saved audiences and patterns; the change sequence.
 
 Holds the SQL of this package and nothing else; nothing on the slot path imports it. Every function takes an open
 connection and the retailer's id; who calls decides what one transaction is. Visitors are here as pseudonyms only.
@@ -27,6 +27,7 @@ from affinity.catalog import (
 from affinity.errors import AttributeTypeDiffers
 from affinity.pattern import NavigationPattern, SavedPattern
 from affinity.profile import ProfileDraft
+from affinity.signals import Signals
 
 T = TypeVar("T")
 
@@ -138,6 +139,23 @@ patterns = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("change_seq", sa.BigInteger, nullable=False),
     sa.Index("patterns_by_advertiser", "retailer_id", "advertiser_id", "pattern_id"),
+)
+
+availability_changes = sa.Table(
+    "availability_changes",
+    metadata,
+    sa.Column("retailer_id", sa.Text, primary_key=True),
+    sa.Column("product_id", sa.Text, primary_key=True),
+    sa.Column("from_ms", sa.BigInteger, primary_key=True),
+    sa.Column("is_available", sa.Boolean, nullable=False),
+)
+
+merchandising_signals = sa.Table(
+    "merchandising_signals",
+    metadata,
+    sa.Column("retailer_id", sa.Text, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("change_seq", sa.BigInteger, nullable=False),
 )
 
 _encode = msgspec.json.Encoder().encode
@@ -340,6 +358,69 @@ def list_entitled_products(
 def known_categories(connection: Connection, retailer_id: str, named: Iterable[str] | None = None) -> set[str]:
     """Return the categories there are, those above them included; of `named` only, if given."""
     return _known(connection, categories, categories.c.category_id, retailer_id, named)
+
+
+def note_availability(connection: Connection, retailer_id: str, is_available: Mapping[str, bool], now_ms: int) -> None:
+    """Keep since when products can, or cannot, be bought, where that is not what was kept last.
+
+    Reports ask it of the past, which the catalogue does not tell.
+    """
+    known = _last_availability(connection, retailer_id, list(is_available))
+    rows = [
+        {"retailer_id": retailer_id, "product_id": product_id, "from_ms": now_ms, "is_available": now}
+        for product_id, now in is_available.items()
+        if known.get(product_id) is not now
+    ]
+    upsert(connection, availability_changes, rows, ["retailer_id", "product_id", "from_ms"], ["is_available"])
+
+
+def read_availability(connection: Connection, retailer_id: str) -> Iterable[tuple[str, int, bool]]:
+    """Yield (product, from when on in UTC milliseconds, whether it can be bought), by product and time."""
+    table = availability_changes
+    query = sa.select(table.c.product_id, table.c.from_ms, table.c.is_available)
+    query = query.where(table.c.retailer_id == retailer_id).order_by(table.c.product_id, table.c.from_ms)
+    for row in connection.execute(query.execution_options(yield_per=10_000)):
+        yield row.product_id, row.from_ms, row.is_available
+
+
+def forget_availability(connection: Connection, retailer_id: str, before_ms: int) -> int:
+    """Delete what was no longer so at a moment; return how many rows went."""
+    table, later = availability_changes, availability_changes.alias()
+    is_over = sa.exists().where(
+        later.c.retailer_id == table.c.retailer_id,
+        later.c.product_id == table.c.product_id,
+        later.c.from_ms > table.c.from_ms,
+        later.c.from_ms <= before_ms,
+    )
+    return connection.execute(table.delete().where(table.c.retailer_id == retailer_id, is_over)).rowcount
+
+
+def _last_availability(connection: Connection, retailer_id: str, product_ids: list[str]) -> dict[str, bool]:
+    table = availability_changes
+    known: dict[str, bool] = {}
+    for some in _chunks(product_ids):
+        query = sa.select(table.c.product_id, table.c.is_available).where(
+            table.c.retailer_id == retailer_id, table.c.product_id.in_(some)
+        )
+        known.update((one, now) for one, now in connection.execute(query.order_by(table.c.from_ms)))
+    return known
+
+
+# --- signals of merchandising ------------------------------------------------------------------------------------
+
+
+def put_signals(connection: Connection, retailer_id: str, signals: Signals, change_seq: int) -> None:
+    """Put signals in the place of those there were."""
+    row = {"retailer_id": retailer_id, "body": _encode(signals).decode(), "change_seq": change_seq}
+    upsert(connection, merchandising_signals, [row], ["retailer_id"], ["body", "change_seq"])
+
+
+def read_signals(connection: Connection, retailer_id: str, since_seq: int = -1) -> Signals | None:
+    """Return the signals, None where there are none or they did not change after `since_seq`."""
+    table = merchandising_signals
+    query = sa.select(table.c.body).where(table.c.retailer_id == retailer_id, table.c.change_seq > since_seq)
+    body = connection.execute(query).scalar_one_or_none()
+    return None if body is None else msgspec.json.decode(body, type=Signals)
 
 
 # --- custom attributes -------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from affinity.catalog import CATEGORY_SEPARATOR, Product, category_and_ancestors
+from affinity.signals import NO_SIGNALS, Signals
 from auction.bid_table import BidTable, CompiledBids
 from auction.booking import Booking
 from auction.campaign import Bid, Campaign, TargetRoas
@@ -51,6 +52,7 @@ class SnapshotSource(Struct, frozen=True, kw_only=True):
         advertiser_names: advertiser id to the name shown in disclosures; all of them.
         placements, page_caps, weather: all of them; caps by type of page, weather of regions by the hour.
         bookings, virtual_attributes: all that are active.
+        signals: of merchandising; None where they did not change, or there are none.
         products, campaigns, bids, rules: those that changed. Archived campaigns and bids leave, and so do rules that
             are not live; paused ones stay, so that a receipt can say so.
     """
@@ -69,6 +71,7 @@ class SnapshotSource(Struct, frozen=True, kw_only=True):
     weather: list[WeatherHour] = []
     bookings: list[Booking] = []
     virtual_attributes: list[VirtualAttribute] = []
+    signals: Signals | None = None
 
 
 QualityOf = Callable[[Sequence[str]], Int64s]
@@ -97,6 +100,7 @@ class SnapshotMaker:
         self._products: dict[str, Product] = {}
         self._campaigns: dict[str, Campaign] = {}
         self._rules: dict[str, RetailerRule] = {}
+        self._signals = NO_SIGNALS
         self._bids = BidTable()
         self._catalogue: _Catalogue | None = None
         self._catalogue_stands_on: tuple[object, ...] = ()
@@ -109,6 +113,8 @@ class SnapshotMaker:
     def apply(self, source: SnapshotSource) -> None:
         """Take over what changed; the first time that is everything."""
         self._source = msgspec.structs.replace(source, products=[], campaigns=[], bids=[], rules=[])
+        if source.signals is not None:
+            self._signals = source.signals
         if source.products:
             self._products.update((product.product_id, product) for product in source.products)
             self._catalogue = None
@@ -137,10 +143,11 @@ class SnapshotMaker:
         assert source is not None
         named = self._bids.categories_named()
         catalogue = self._catalogue
-        stands_on = named, source.virtual_attributes, source.read_at_ms // DAY_MS  # products are a day older each day
+        day = source.read_at_ms // DAY_MS  # products are a day older each day
+        stands_on = named, source.virtual_attributes, self._signals, day
         if catalogue is None or self._catalogue_stands_on != stands_on:
             products = [self._products[product_id] for product_id in sorted(self._products)]
-            virtual = virtual_columns(source.virtual_attributes, products, source.read_at_ms)
+            virtual = virtual_columns(source.virtual_attributes, products, source.read_at_ms, self._signals)
             catalogue = self._catalogue = _Catalogue(products, named, virtual)
             self._catalogue_stands_on = stands_on
         campaigns = [self._campaigns[campaign_id] for campaign_id in sorted(self._campaigns)]
@@ -163,7 +170,9 @@ class SnapshotMaker:
         offer_by_product = offer[by_product]
         best_left = np.empty((len(offer), 2), np.int64)
         find_best_left_nb(offer_by_product, bids.multiplier_max_ppm, best_left)
-        rules = compile_rules(list(self._rules.values()), catalogue.products, source.read_at_ms, catalogue.virtual)
+        rules = compile_rules(
+            list(self._rules.values()), catalogue.products, source.read_at_ms, catalogue.virtual, self._signals
+        )
         bid_start, bid_letters = _text_column(bids.bid_id)
         names = Names(
             version=source.version,
@@ -187,6 +196,7 @@ class SnapshotMaker:
             frequency_caps=bids.frequency_caps,
             weather=source.weather,
             virtual_attributes=source.virtual_attributes,
+            signals=self._signals,
             bookings=[one for one in source.bookings if one.ends_at.timestamp() * 1000 > source.read_at_ms],
         )
         columns = Columns(

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from affinity.catalog import CATEGORY_SEPARATOR, Product
+from affinity.signals import NO_SIGNALS, Signals
 from auction.booking import Booking
 from auction.placement import Placement
 from auction.retailer_rule import Condition, RetailerRule, Schedule, Scope
@@ -39,6 +40,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
         bookings: active ones.
         products: the pinned ones, by id.
         attributes: active virtual ones, which targets may ask for.
+        signals: of merchandising, which they may ask for too.
         now_ms: ages of products count until then.
     """
 
@@ -46,6 +48,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     bookings: Sequence[Booking]
     products: Mapping[str, Product]
     attributes: Sequence[VirtualAttribute]
+    signals: Signals = NO_SIGNALS
     now_ms: int
 
 
@@ -126,8 +129,9 @@ def _keeps_out(rule: RetailerRule, product_id: str, around: Surroundings) -> boo
     product = around.products.get(product_id)
     if product is None or not (rule.effect.exclude or rule.effect.require):
         return False
-    virtual = virtual_columns(around.attributes, [product], around.now_ms)
-    is_target = bool(target_mask(rule.target, CatalogueColumns([product], around.now_ms, virtual))[0])
+    virtual = virtual_columns(around.attributes, [product], around.now_ms, around.signals)
+    columns = CatalogueColumns([product], around.now_ms, virtual, around.signals)
+    is_target = bool(target_mask(rule.target, columns)[0])
     return is_target == bool(rule.effect.exclude)
 
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from affinity.catalog import Product, category_and_ancestors
+from affinity.signals import NO_SIGNALS, Signals
 from auction.kernel import EFFECT, GROUP_EVERYONE, GROUP_FIRST_FREE, GROUP_PAID, VALUE_MICROS_MAX
 from auction.placement import Floors
 from auction.retailer_rule import Effect, RetailerRule
@@ -145,10 +146,11 @@ def compile_rules(
     products: Sequence[Product],
     read_at_ms: int,
     virtual: VirtualColumns = NO_VIRTUAL_COLUMNS,
+    signals: Signals = NO_SIGNALS,
 ) -> CompiledRules:
     """Return the live rules as masks and columns over the products, whose ages count from `read_at_ms`."""
     ordered = in_evaluation_order(rules)
-    columns = CatalogueColumns(products, read_at_ms, virtual)
+    columns = CatalogueColumns(products, read_at_ms, virtual, signals)
     masks = [target_mask(_target_of(rule), columns) for rule in ordered]
     values = [
         value_column(rule.effect.value, mask, columns)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from affinity.audience import Audience
 from affinity.pattern import NavigationPattern
+from affinity.signals import NO_SIGNALS, Signals
 from auction.booking import Booking
 from auction.errors import SnapshotRefused
 from auction.kernel import OFFER
@@ -103,6 +104,7 @@ class Names(Struct, frozen=True, kw_only=True):
     weather: list[WeatherHour] = []
     bookings: list[Booking] = []
     virtual_attributes: list[VirtualAttribute] = []
+    signals: Signals = NO_SIGNALS
 
 
 class Columns(Struct, frozen=True, kw_only=True):

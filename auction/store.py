@@ -470,6 +470,7 @@ def read_source(
         rules=_decode_all(connection, retailer_id, rules, RetailerRule, _since(rules, since)),
         weather=_decode_all(connection, retailer_id, weather_hours, WeatherHour),
         virtual_attributes=_active_attributes(connection, retailer_id),
+        signals=affinity_store.read_signals(connection, retailer_id, since),
         bookings=_decode_all(connection, retailer_id, bookings, Booking, bookings.c.status == "active"),
     )
 

@@ -1,6 +1,7 @@
 """Which products a target is about: trees over the catalogue's fields, answered for all products at once."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Annotated, Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from affinity.catalog import CATEGORY_SEPARATOR, Attribute, Product
+from affinity.signals import NO_SIGNALS, Signals
 
 VirtualColumns = dict[str, list[Attribute | None]]  # by name, the value of each product
 NO_VIRTUAL_COLUMNS: VirtualColumns = {}
@@ -18,7 +20,8 @@ class Target(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     """A tree over product fields; one node is exactly one of `all`, `any`, `not` or a comparison on `field`.
 
     `field` is `product_id`, `brand`, `category_id` (with everything below it), `price_micros`, `margin_rate`,
-    `stock`, `is_own_brand`, `rating`, `age_days`, `on_promotion`, or a custom attribute.
+    `stock`, `is_own_brand`, `rating`, `age_days`, `on_promotion`, `is_best_seller`, `category_trend` (`rising`,
+    `steady` or `falling`), or a custom attribute.
     """
 
     all: Annotated[list["Target"], Meta(min_length=1, max_length=32)] | None = None
@@ -39,13 +42,25 @@ class Target(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
 
 class CatalogueColumns:
-    """Products as columns a rule's target is compared with, each made when first asked for."""
+    """Products as columns a rule's target is compared with, each made when first asked for.
+
+    Args:
+        products: in the order of the rows.
+        read_at_ms: ages of products count until then.
+        virtual: values of virtual attributes.
+        signals: what is a best-seller, and how categories fare.
+    """
 
     def __init__(
-        self, products: Sequence[Product], read_at_ms: int, virtual: VirtualColumns = NO_VIRTUAL_COLUMNS
+        self,
+        products: Sequence[Product],
+        read_at_ms: int,
+        virtual: VirtualColumns = NO_VIRTUAL_COLUMNS,
+        signals: Signals = NO_SIGNALS,
     ) -> None:
         self.product_count = len(products)
         self._products = products
+        self._signals = signals
         self._read_at_day = np.datetime64(read_at_ms, "ms").astype("datetime64[D]")
         self._values: dict[str, list[Attribute | None]] = dict(virtual)
         self._numbers: dict[str, NDArray[np.float64]] = {}
@@ -53,12 +68,7 @@ class CatalogueColumns:
     def values(self, field: str) -> list[Attribute | None]:
         """Return the field's value of every product; None where it has none."""
         if field not in self._values:
-            read = _FIELDS.get(field)
-            self._values[field] = (
-                [read(product) for product in self._products]
-                if read is not None
-                else [product.attributes.get(field) for product in self._products]
-            )
+            self._values[field] = self._read(field)
         return self._values[field]
 
     def numbers(self, field: str) -> NDArray[np.float64]:
@@ -70,6 +80,18 @@ class CatalogueColumns:
     def flags(self, field: str) -> Mask:
         """Return where the field is true."""
         return np.array([value is True for value in self.values(field)], bool)
+
+    def _read(self, field: str) -> list[Attribute | None]:
+        if field == "is_best_seller":
+            best = frozenset(self._signals.best_sellers)
+            return [product.product_id in best for product in self._products]
+        if field == "category_trend":
+            trend_of = cache(self._signals.trend_of)
+            return [trend_of(product.product_type) for product in self._products]
+        read = _FIELDS.get(field)
+        if read is None:
+            return [product.attributes.get(field) for product in self._products]
+        return [read(product) for product in self._products]
 
     def _ages(self) -> NDArray[np.float64]:
         ages = np.full(self.product_count, np.nan)
@@ -153,4 +175,9 @@ _FIELDS: dict[str, Callable[[Product], Any]] = {
     "on_promotion": _on_promotion,
 }
 
-RULE_FIELDS = frozenset(_FIELDS) | {"age_days"}  # what a rule may ask of every product, custom attributes aside
+SIGNAL_VALUES: dict[str, frozenset[Attribute]] = {  # fields that are computed of sales, and every value they can have
+    "is_best_seller": frozenset({True, False}),
+    "category_trend": frozenset({"rising", "steady", "falling"}),
+}
+# What a rule may ask of every product, custom attributes aside.
+RULE_FIELDS = frozenset(_FIELDS) | {"age_days"} | frozenset(SIGNAL_VALUES)

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 
 from affinity.catalog import Attribute, AttributeName, AttributeType, Product, attribute_type
 from affinity.navigation import Moment
+from affinity.signals import NO_SIGNALS, Signals
 from auction.target import CatalogueColumns, Target, VirtualColumns, target_mask
 
 if TYPE_CHECKING:
@@ -106,10 +107,14 @@ def type_of(values: Iterable[Attribute]) -> AttributeType | None:
 
 
 def values_of(
-    derived: Derivation | None, matched: Expression | None, products: Sequence[Product], read_at_ms: int
+    derived: Derivation | None,
+    matched: Expression | None,
+    products: Sequence[Product],
+    read_at_ms: int,
+    signals: Signals = NO_SIGNALS,
 ) -> list[Attribute | None]:
     """Return the attribute's value of every product; None where it has none."""
-    columns = CatalogueColumns(products, read_at_ms)
+    columns = CatalogueColumns(products, read_at_ms, signals=signals)
     if matched is not None:
         return _matches(matched, columns)
     assert derived is not None
@@ -121,12 +126,15 @@ def values_of(
 
 
 def virtual_columns(
-    attributes: Sequence[VirtualAttribute], products: Sequence[Product], read_at_ms: int
+    attributes: Sequence[VirtualAttribute],
+    products: Sequence[Product],
+    read_at_ms: int,
+    signals: Signals = NO_SIGNALS,
 ) -> VirtualColumns:
     """Return the values of every product, None where it has none, by the attribute's name."""
     columns: VirtualColumns = {}
     for attribute in attributes:
-        values = values_of(attribute.derived, attribute.matched, products, read_at_ms)
+        values = values_of(attribute.derived, attribute.matched, products, read_at_ms, signals)
         if attribute.type == "float":
             values = [None if value is None else float(value) for value in values]
         columns[attribute.name] = values

@@ -31,7 +31,8 @@ from ledger.terms import ChargeOn, Identifier
 
 BidPatch = patch_type(BidDraft, "BidPatch", leave_out=["campaign_id"])
 BidPage = page_of("Bid", Bid)
-MERCHANTS_FIELDS = frozenset({"margin_rate", "stock"})  # asking for them would tell an advertiser what they are
+# Asking for them would tell an advertiser what they are.
+MERCHANTS_FIELDS = frozenset({"margin_rate", "stock", "is_best_seller", "category_trend"})
 
 
 class BidQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -357,6 +357,129 @@ def affinity_rank(data_dir: Path | None) -> None:
     _each_line(sys.stdin.buffer, sys.stdout, rank_affinity(_settings(data_dir=data_dir)))
 
 
+# --- merchandising -------------------------------------------------------------------------------------------------
+
+
+@endcap.group()
+def merchandising() -> None:
+    """How the shop sells: its categories and why they change, best-sellers, pairs, returns."""
+
+
+def _period_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say what is compared with what."""
+    options = (
+        click.option("--to", "last_day", metavar="DAY", help="Last day of the period [default: yesterday]."),
+        click.option("--weeks", type=click.IntRange(1, 52), default=4, show_default=True, help="Length of the period."),
+        click.option(
+            "--history-weeks",
+            type=click.IntRange(1, 104),
+            default=12,
+            show_default=True,
+            help="Weeks just before the period that it is compared with.",
+        ),
+        click.option(
+            "--against",
+            type=click.Choice(["history", "year"]),
+            default="history",
+            show_default=True,
+            help="Compare with those weeks, or with the same weeks 364 days earlier.",
+        ),
+        click.option(
+            "--channel",
+            type=click.Choice(["online", "store", "all"]),
+            default="online",
+            show_default=True,
+            help="Whose orders count; visits explain online orders alone.",
+        ),
+        DATA_DIR,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@merchandising.command("report")
+@click.option(
+    "--format", "kind", type=click.Choice(["table", "json", "csv", "html"]), default="table", show_default=True
+)
+@click.option(
+    "--table",
+    type=click.Choice(["categories", "best-sellers", "cross-sell"]),
+    default="categories",
+    show_default=True,
+    help="Which of the report's tables a CSV holds.",
+)
+@click.option(
+    "--top", type=click.IntRange(1, 1000), default=10, show_default=True, help="Findings, best-sellers and pairs named."
+)
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="File [default: standard output].")
+@_period_options
+def merchandising_report(kind: str, table: str, top: int, output: Path | None, **period: Any) -> None:
+    """Say which categories do better or worse, by what, and what sells best, sells together and comes back.
+
+    Reads orders, navigation and the catalogue, also beside a running server; keeps nothing. A period is of whole weeks,
+    so that weekdays are alike in what is compared, and its history is made as long as the period.
+
+    \b
+    orders          orders a week with something of the category; * where it is more than chance
+    of shop         their share of the shop's orders
+    traffic …       what each factor changed of the revenue; the parts add up to the change
+      traffic       visits to the shop
+      interest      share of them that looked at the category
+      availability  share of looks that found the product in stock
+      conversion    orders per visit that looked and found stock
+      basket        products per order, and units of a product
+      price         prices of products sold in both periods
+      mix           dearer or cheaper products sold instead of others
+
+    Over- or under-performing is what moves against the shop: in December everything rises. Where the shop itself
+    stands still, a category's own history may tell it too. Revenue is before returns.
+    Status 1 where nothing was sold in the period or its history, 2 where an option is wrong.
+    """  # noqa: D301  # click's own mark: keep these lines as they are
+    from bidder_api.merchandising import report
+    from bidder_api.merchandising_words import print_report
+
+    asked, settings = _asked_period(period, top)
+    made, titles, time_zone = report(settings, asked, _now_ms(), _progress)
+    if output is None:
+        print_report(made, titles, time_zone, kind, table, top, sys.stdout)
+        return
+    with output.open("w", encoding="utf-8", newline="") as file:
+        print_report(made, titles, time_zone, kind, table, top, file)
+
+
+@merchandising.command("compute")
+@_period_options
+def merchandising_compute(**period: Any) -> None:
+    """Keep what rules may ask for: is_best_seller and category_trend. To be run every night.
+
+    A product is a best-seller that is among the best tenth, at most ten, of the products sold in its category or in one
+    above it in the period, by units, and is in at least five orders. A category's trend is rising, steady or falling,
+    as `endcap merchandising report` says. A server takes them up within seconds.
+    """
+    from bidder_api.merchandising import compute
+
+    asked, settings = _asked_period(period)
+    signals = compute(settings, asked, _now_ms(), _progress)
+    trends = list(signals.category_trends.values())
+    counts = ", ".join(f"{trends.count(trend)} {trend}" for trend in ("rising", "steady", "falling"))
+    click.echo(f"{len(signals.best_sellers)} best-sellers; categories: {counts}.")
+
+
+def _asked_period(period: dict[str, Any], top_count: int = 10) -> Any:
+    """Return what is to be reported, and the settings."""
+    from datetime import date
+
+    from bidder_api.merchandising import Asked
+
+    data_dir, text = period.pop("data_dir"), period.pop("last_day")
+    try:
+        last_day = None if text is None else date.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(f"--to must be a day such as 2026-11-23, was {text!r}") from None
+    return Asked(last_day=last_day, top_count=top_count, **period), _settings(data_dir=data_dir)
+
+
 # --- auction -------------------------------------------------------------------------------------------------------
 
 

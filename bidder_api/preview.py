@@ -160,6 +160,7 @@ def _changed_market(desk: Desk, body: PreviewRequest, market: Market) -> tuple[M
         bookings=names.bookings,
         products={product.product_id: product for product in products},
         attributes=names.virtual_attributes,
+        signals=names.signals,
         now_ms=desk.clock_ms(),
     )
     return Market(with_rules(market.snapshot, rules, products), market.model), find_conflicts(rules, around)
@@ -190,8 +191,9 @@ def with_rules(snapshot: Snapshot, rules: Sequence[RetailerRule], products: Sequ
     by_id = {product.product_id: product for product in products}
     known = [by_id.get(product_id) or Product(product_id=product_id) for product_id in snapshot.product_id]
     read_at_ms = snapshot.names.read_at_ms
-    virtual = virtual_columns(snapshot.names.virtual_attributes, known, read_at_ms)
-    made = compile_rules(rules, known, read_at_ms, virtual)
+    signals = snapshot.names.signals
+    virtual = virtual_columns(snapshot.names.virtual_attributes, known, read_at_ms, signals)
+    made = compile_rules(rules, known, read_at_ms, virtual, signals)
     return Snapshot(
         msgspec.structs.replace(snapshot.names, rules=made.rules),
         msgspec.structs.replace(

@@ -12,8 +12,10 @@ from affinity.store import (
     apply_product_changes,
     ensure_advertisers,
     get_product,
+    get_products,
     list_products,
     next_change_seq,
+    note_availability,
     upsert_products,
 )
 from bidder_api.call import Answer, Call
@@ -70,6 +72,7 @@ def put(connection: Connection, call: Call) -> Answer:
     before = get_product(connection, call.retailer_id, product_id)
     ensure_advertisers(connection, call.retailer_id, product.advertiser_ids, call.now_ms)
     upsert_products(connection, call.retailer_id, [product], next_change_seq(connection, call.retailer_id))
+    note_availability(connection, call.retailer_id, {product_id: product.is_available}, call.now_ms)
     call.log("put", "product", product_id, before=before, after=product)
     return Answer(body=product, status=200 if before is not None else 201)
 
@@ -98,6 +101,9 @@ def change_many(connection: Connection, call: Call) -> Answer:
     unknown = set(apply_product_changes(connection, call.retailer_id, batch.changes, seq))
     known = [change for change in batch.changes if change.product_id not in unknown]
     if known:
+        changed = get_products(connection, call.retailer_id, [change.product_id for change in known])
+        is_available = {product_id: product.is_available for product_id, product in changed.items()}
+        note_availability(connection, call.retailer_id, is_available, call.now_ms)
         call.log("batch", "product", f"{len(known)} products", after=known)
     results = [
         ProductChangeResult(change.product_id, "rejected", "product_unknown")

@@ -6,7 +6,8 @@ from typing import Literal
 import msgspec
 from sqlalchemy.engine import Connection
 
-from affinity.store import get_product, get_products, next_change_seq, read_attribute_types
+from affinity.signals import NO_SIGNALS
+from affinity.store import get_product, get_products, next_change_seq, read_attribute_types, read_signals
 from auction.campaign import TemperatureRange
 from auction.conflicts import RuleConflict, Surroundings, conflicts_of
 from auction.placement import Floors
@@ -22,7 +23,7 @@ from auction.store import (
     update_rule,
     virtual_attribute_types,
 )
-from auction.target import RULE_FIELDS, Target
+from auction.target import RULE_FIELDS, SIGNAL_VALUES, Target
 from bidder_api.call import Answer, Call, check_match, etag
 from bidder_api.errors import Conflict, Invalid, NotFound
 from bidder_api.resources import PageQuery, given, make_id, moment, page_of, patch_type, read_page
@@ -215,12 +216,26 @@ def _check_target(target: Target, kinds: Mapping[str, str], at: str, depth: int,
         raise Invalid("field_unknown", f"no product has a field {target.field!r}", f"{at}/field")
     if not comparisons:
         raise Invalid("target_incomplete", "compare the field: equals, one_of, at_least or at_most", at)
+    _check_signal_values(target, at)
     is_numeric = target.field in _NUMERIC_FIELDS or kinds.get(target.field) in ("int", "float")
     for name in ("at_least", "at_most"):
         if name in comparisons and not is_numeric:
             raise Invalid("field_type_differs", f"{target.field} is not a number", f"{at}/{name}")
     if target.at_least is not None and target.at_most is not None and target.at_least > target.at_most:
         raise Invalid("target_contradictory", "at_least must be at most at_most", f"{at}/at_most")
+
+
+def _check_signal_values(target: Target, at: str) -> None:
+    """Check that a computed field is compared with values it can have; any other could never hold."""
+    known = SIGNAL_VALUES.get(target.field or "")
+    if known is None:
+        return
+    wanted = [(f"{at}/equals", target.equals)] if target.equals is not None else []
+    wanted += [(f"{at}/one_of/{row}", value) for row, value in enumerate(target.one_of or ())]
+    for pointer, value in wanted:
+        if (type(value), value) not in {(type(one), one) for one in known}:
+            words = ", ".join(sorted(str(one).lower() for one in known))
+            raise Invalid("value_unknown", f"{target.field} is one of {words}, was {value!r}", pointer)
 
 
 def _checked(connection: Connection, call: Call, rule: RetailerRule) -> CheckedRule:
@@ -237,6 +252,7 @@ def _checked(connection: Connection, call: Call, rule: RetailerRule) -> CheckedR
             bookings=list_bookings(connection, call.retailer_id, None, RULE_COUNT_MAX, status="active"),
             products=get_products(connection, call.retailer_id, pinned),
             attributes=list_virtual_attributes(connection, call.retailer_id, None, RULE_COUNT_MAX, status="active"),
+            signals=read_signals(connection, call.retailer_id) or NO_SIGNALS,
             now_ms=call.now_ms,
         )
         warnings = conflicts_of(rule, others, around)

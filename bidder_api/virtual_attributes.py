@@ -7,7 +7,8 @@ from msgspec import Meta, Struct
 from sqlalchemy.engine import Connection
 
 from affinity.catalog import Attribute, AttributeType, ProductId
-from affinity.store import get_product, list_products, next_change_seq, read_attribute_types
+from affinity.signals import NO_SIGNALS
+from affinity.store import get_product, list_products, next_change_seq, read_attribute_types, read_signals
 from auction.store import (
     get_virtual_attribute,
     insert_virtual_attribute,
@@ -137,7 +138,8 @@ def preview(connection: Connection, call: Call) -> Answer:
         if product is None:
             raise Invalid("product_unknown", f"there is no product {product_id!r}", f"/product_ids/{row}")
         products.append(product)
-    values = values_of(body.derived, body.matched, products, call.now_ms)
+    signals = read_signals(connection, call.retailer_id) or NO_SIGNALS
+    values = values_of(body.derived, body.matched, products, call.now_ms, signals)
     shown = [
         PreviewedProduct(product.product_id, product.title, value)
         for product, value in zip(products, values, strict=True)

@@ -127,7 +127,7 @@ def find_credits(
     now_ms: int,
 ) -> list[Credit]:
     """Return what is credited of the orders and returns of [from, to)."""
-    rows = store.read_order_lines(connection, retailer_id, from_ms - NEW_TO_BRAND_MS, to_ms)
+    rows = store.read_lines_of_buyers(connection, retailer_id, from_ms - NEW_TO_BRAND_MS, to_ms)
     returned = {row.order_id for row in rows if row.part and from_ms <= row.occurred_at_ms}
     rows = [row for row in rows if row.part == 0 or row.order_id in returned]
     window_ms = max(model.click_days, model.view_days) * DAY_MS

@@ -784,6 +784,55 @@ def read_order_parts(connection: Connection, retailer_id: str, order_id: str) ->
     )
 
 
+def read_order_span(connection: Connection, retailer_id: str) -> tuple[int, int] | None:
+    """Return when the first and the last order that are kept were made, UTC milliseconds since 1970; None for none."""
+    made = orders.c.occurred_at_ms
+    query = sa.select(sa.func.min(made), sa.func.max(made)).where(orders.c.retailer_id == retailer_id)
+    first, last = connection.execute(query).one()
+    return None if first is None else (first, last)
+
+
+def count_orders(connection: Connection, retailer_id: str, from_ms: int, until_ms: int) -> int:
+    """Return how many orders and returns of a time are kept."""
+    made = sa.and_(orders.c.occurred_at_ms >= from_ms, orders.c.occurred_at_ms < until_ms)
+    query = sa.select(sa.func.count()).where(orders.c.retailer_id == retailer_id, made)
+    return int(connection.execute(query).scalar_one())
+
+
+def read_order_lines(
+    connection: Connection, retailer_id: str, from_ms: int, until_ms: int, channels: Sequence[str]
+) -> Iterator[tuple[tuple[str, int], int, str, int, int]]:
+    """Yield the lines of the orders and returns of a time, made over some of the channels, one order after the other.
+
+    Each as (order id and its part, UTC milliseconds since 1970, product id, quantity, micros per unit).
+    """
+    is_same = sa.and_(
+        orders.c.retailer_id == order_lines.c.retailer_id,
+        orders.c.order_id == order_lines.c.order_id,
+        orders.c.part == order_lines.c.part,
+    )
+    query = (
+        sa.select(
+            orders.c.order_id,
+            orders.c.part,
+            orders.c.occurred_at_ms,
+            order_lines.c.product_id,
+            order_lines.c.quantity,
+            order_lines.c.unit_price_micros,
+        )
+        .join(order_lines, is_same)
+        .where(
+            orders.c.retailer_id == retailer_id,
+            orders.c.occurred_at_ms >= from_ms,
+            orders.c.occurred_at_ms < until_ms,
+            orders.c.channel.in_(channels),
+        )
+        .order_by(orders.c.order_id, orders.c.part, order_lines.c.line)
+    )
+    for row in connection.execution_options(yield_per=BATCH_ROW_COUNT).execute(query):
+        yield (row[0], row[1]), row[2], row[3], row[4], row[5]
+
+
 def insert_order(connection: Connection, order: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> None:
     """Keep an order, or a return to one, with its lines."""
     connection.execute(orders.insert().values(**order))
@@ -1081,7 +1130,7 @@ def sum_events(
     ]
 
 
-def read_order_lines(connection: Connection, retailer_id: str, from_ms: int, to_ms: int) -> list[Any]:
+def read_lines_of_buyers(connection: Connection, retailer_id: str, from_ms: int, to_ms: int) -> list[Any]:
     """Return the lines of orders and returns of [from, to), each with its order's buyer, moment, channel and source."""
     query = (
         sa.select(

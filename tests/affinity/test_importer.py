@@ -41,6 +41,15 @@ def test_a_catalogue_is_imported_with_its_advertisers(database: Database, tmp_pa
     assert again.good_count == 1
 
 
+def test_an_import_keeps_since_when_products_can_be_bought(sqlite_database: Database, tmp_path: Path) -> None:
+    path = tmp_path / "feed.jsonl"
+    for now_ms, stock in ((10, 3), (20, 0), (30, 0), (40, 5)):
+        path.write_text('{"id":"p1","stock":' + str(stock) + '}\n{"id":"p2"}\n')
+        import_catalog(path, sqlite_database.transact, R, now_ms, nothing)
+    kept = sqlite_database.read(lambda c: list(store.read_availability(c, R)))
+    assert kept == [("p1", 10, True), ("p1", 20, False), ("p1", 40, True), ("p2", 10, True)]
+
+
 def test_profiles_are_imported_under_pseudonyms(sqlite_database: Database, tmp_path: Path) -> None:
     path = tmp_path / "profiles.jsonl"
     path.write_text(

@@ -11,6 +11,7 @@ from affinity.catalog import Product, ProductChange
 from affinity.errors import AttributeTypeDiffers
 from affinity.pattern import NavigationPattern, PatternStep, SavedPattern
 from affinity.profile import ProfileDraft
+from affinity.signals import NO_SIGNALS, Signals
 from bidder_api.database import Database
 
 R = "shop"
@@ -167,3 +168,34 @@ def test_saved_audiences_and_patterns_belong_to_their_advertiser(database: Datab
     archived = database.read(lambda c: store.list_audiences(c, R, "a1", include_archived=True))
     assert [one.status for one in archived] == ["archived"]
     assert database.read(lambda c: store.list_patterns(c, R, "a2", include_archived=True)) == []
+
+
+def test_availability_is_kept_where_it_changes_and_what_is_over_is_forgotten(database: Database) -> None:
+    def note(now_ms: int, **is_available: bool) -> None:
+        database.transact(lambda c: store.note_availability(c, R, is_available, now_ms))
+
+    def kept(retailer_id: str = R) -> list[tuple[str, int, bool]]:
+        return database.read(lambda c: list(store.read_availability(c, retailer_id)))
+
+    note(10, p1=True, p2=False)
+    note(20, p1=True, p2=False)
+    note(30, p1=False)
+    note(40, p1=True, p2=True)
+    assert kept() == [("p1", 10, True), ("p1", 30, False), ("p1", 40, True), ("p2", 10, False), ("p2", 40, True)]
+    assert kept("other") == []
+    note(40, p1=False)  # twice in a millisecond: the last stands
+    assert ("p1", 40, False) in kept()
+    assert database.transact(lambda c: store.forget_availability(c, R, 35)) == 1
+    assert kept() == [("p1", 30, False), ("p1", 40, False), ("p2", 10, False), ("p2", 40, True)]
+
+
+def test_signals_are_replaced_whole_and_read_when_they_changed(database: Database) -> None:
+    signals = Signals(computed_at_ms=1, from_ms=2, until_ms=3, best_sellers=["p1"], category_trends={"A": "rising"})
+    assert database.read(lambda c: store.read_signals(c, R)) is None
+    database.transact(lambda c: store.put_signals(c, R, signals, 5))
+    assert database.read(lambda c: store.read_signals(c, R)) == signals
+    assert database.read(lambda c: store.read_signals(c, R, 4)) == signals
+    assert database.read(lambda c: store.read_signals(c, R, 5)) is None
+    assert database.read(lambda c: store.read_signals(c, "other")) is None
+    database.transact(lambda c: store.put_signals(c, R, NO_SIGNALS, 6))
+    assert database.read(lambda c: store.read_signals(c, R, 5)) == NO_SIGNALS

@@ -55,7 +55,7 @@ def test_help_imports_nothing_heavy() -> None:
         ["keys", "list"], ["keys", "revoke"], ["catalog", "import"], ["navigation", "import"], ["profiles", "import"],
         ["weather", "import"],
         ["affinity", "train"], ["affinity", "evaluate"], ["affinity", "rank"], ["auction", "solve"],
-        ["auction", "report"],
+        ["auction", "report"], ["merchandising", "report"], ["merchandising", "compute"],
         ["ledger", "verify"], ["ledger", "export"], ["ledger", "checkpoint"],
         ["ledger", "sales"], ["ledger", "receipt"], ["ledger", "verify-receipt"], ["sim", "run"], ["sim", "replay"],
         ["settings"],
