@@ -829,7 +829,7 @@ def read_order_lines(
         )
         .order_by(orders.c.order_id, orders.c.part, order_lines.c.line)
     )
-    for row in connection.execution_options(yield_per=BATCH_ROW_COUNT).execute(query):
+    for row in _read_bit_by_bit(connection, query):
         yield (row[0], row[1]), row[2], row[3], row[4], row[5]
 
 

@@ -8,7 +8,7 @@ from ledger.errors import RequestRefused
 from ledger.funding import to_moment
 from ledger.sales import SalesFacts, SalesLine, report_sales
 from ledger.settings import Settings
-from ledger.store import erase_visitor
+from ledger.store import erase_visitors
 from tests.ledger.world import MINUTE_MS, NOON_MS, RETAILER, World
 
 DAY_MS = 24 * 60 * MINUTE_MS
@@ -113,7 +113,7 @@ def test_views_are_credited_where_they_are_kept(sqlite_world: World, keeps_views
 def test_an_erased_visitor_brings_no_sales(shop: World) -> None:
     clicked(shop)
     sell(shop, "o1", NOON_MS + DAY_MS, ("p1", 1, 7_000_001), visitor=COOKIE)
-    shop.database.transact(lambda connection: erase_visitor(connection, RETAILER, COOKIE))
+    shop.database.transact(lambda connection: erase_visitors(connection, RETAILER, [COOKIE], shop.clock(), DAY_MS))
     assert sales(shop)["cmp-1"].sales_micros == 0
 
 
