@@ -12,6 +12,7 @@ from auction.kernel import (
     EXACT_DONE,
     EXACT_STEPS_MAX,
     CandidateArrays,
+    Int64s,
     OutcomeArrays,
     PageArrays,
     allocate_exactly_nb,
@@ -19,6 +20,16 @@ from auction.kernel import (
 )
 
 Allocation = Literal["greedy", "exact"]
+
+
+def new_outcome(slot_count: int) -> OutcomeArrays:
+    """Return arrays for the outcome of a page with so many slots."""
+    return outcome_in(np.empty((4 + slot_count, slot_count), np.int64))
+
+
+def outcome_in(block: Int64s) -> OutcomeArrays:
+    """Return arrays for an outcome that lie in one block, (4 + S, S), which a receipt copies at once."""
+    return OutcomeArrays(block[0], block[1], block[2], block[4:], block[3])
 
 
 def make_exact(

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from affinity.targets import compile_targets
 from affinity.view import VisitorView, anonymous_view
-from auction.allocation import Allocation, make_exact
+from auction.allocation import Allocation, make_exact, outcome_in
 from auction.booking import BookedSlot
 from auction.eligibility import (
     WANTED_ALL,
@@ -48,7 +48,7 @@ from auction.kernel import (
     decide_page_nb,
 )
 from auction.loss import LossReason
-from auction.market import Context, Market, outcome_in
+from auction.market import Context, Market
 from auction.placement import Placement
 from auction.quality import clear_own_quality, set_own_quality
 from auction.request import Candidates, Page, PageType, RequestPlacement, SlotRequest

@@ -178,6 +178,7 @@ class OutcomeArrays(NamedTuple):
         vcg_micros: (S,) harm done to others per billed event; 0 likewise.
         threshold_micros: (S, S) row s: least bid with which the winner of slot s would beat all comers to slot u
             (floor included), UNATTAINABLE where none does; a row of UNATTAINABLE for organic, pinned and empty slots.
+            On the page worth most: get at least that attention, with all that its advertiser has on the page.
         pick_order: (S,) when the slot was filled, from 0; -1 for pinned and empty slots.
     """
 

@@ -28,7 +28,6 @@ from auction.kernel import (
     CandidateArrays,
     FoundArrays,
     MarketArrays,
-    OutcomeArrays,
     PageArrays,
     PageBook,
     Records,
@@ -468,16 +467,6 @@ def _booked_slots(snapshot: Snapshot) -> dict[str, list[BookedSlot]]:
                 )
             )
     return booked
-
-
-def new_outcome(slot_count: int) -> OutcomeArrays:
-    """Return arrays for the outcome of a page with so many slots."""
-    return outcome_in(np.empty((4 + slot_count, slot_count), np.int64))
-
-
-def outcome_in(block: Int64s) -> OutcomeArrays:
-    """Return arrays for an outcome that lie in one block, which a receipt copies at once."""
-    return OutcomeArrays(block[0], block[1], block[2], block[4:], block[3])
 
 
 class Blocks(NamedTuple):

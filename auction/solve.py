@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Struct, UnsetType, field
 
-from auction.allocation import Allocation, make_exact
+from auction.allocation import Allocation, make_exact, new_outcome
 from auction.kernel import (
     BID_MICROS_MAX,
     EXACT_STEPS_MAX,
@@ -22,6 +22,7 @@ from auction.kernel import (
     NO_ADVERTISER,
     NO_CANDIDATE,
     NO_PIN,
+    PPM,
     SHORTLIST_COUNT,
     SLOT_COUNT_MAX,
     VALUE_MICROS_MAX,
@@ -115,13 +116,7 @@ def solve_page(page: SolvePage | Mapping[str, Any]) -> dict[str, Any]:
         page = msgspec.convert(page, SolvePage)
     candidates, arrays = _to_arrays(page)
     slot_count = len(page.slots)
-    outcome = OutcomeArrays(
-        winner_row=np.empty(slot_count, np.int64),
-        critical_micros=np.empty(slot_count, np.int64),
-        vcg_micros=np.empty(slot_count, np.int64),
-        threshold_micros=np.empty((slot_count, slot_count), np.int64),
-        pick_order=np.empty(slot_count, np.int64),
-    )
+    outcome = new_outcome(slot_count)
     allocate_and_price_nb(candidates, len(page.ads), arrays, SHORTLIST_COUNT, outcome)
     used: Allocation = "greedy"
     if page.allocation == "exact":
@@ -141,7 +136,7 @@ def solve_page(page: SolvePage | Mapping[str, Any]) -> dict[str, Any]:
 
 def eager_floor(floor_micros: int, score_floor_micros: int, weight_ppm: int, value_micros: int) -> int:
     """Return the least bid with which a candidate clears both its own floor and the score floor."""
-    missing = (score_floor_micros - value_micros) * 1_000_000
+    missing = (score_floor_micros - value_micros) * PPM
     return max(floor_micros, -(-missing // weight_ppm))
 
 
@@ -155,7 +150,7 @@ def _welfare(candidates: CandidateArrays, page: PageArrays, outcome: OutcomeArra
     for slot, row in enumerate(outcome.winner_row.tolist()):
         if outcome.pick_order[slot] >= 0:
             score = int(candidates.weight_ppm[row]) * int(candidates.bid_micros[row])
-            score += int(candidates.value_micros[row]) * 1_000_000
+            score += int(candidates.value_micros[row]) * PPM
             total += int(page.attention_permille[candidates.charge_code[row], slot]) * score
     return _plain(Decimal(total).scaleb(-15))
 
@@ -248,8 +243,7 @@ def _page(page: SolvePage, row_of: dict[str, int]) -> PageArrays:
             raise ValueError(f"a product must be pinned once, {product!r} is there twice")
         pinned.add(product)
     opportunity_cost = [
-        1000 * 1_000_000 * _whole(slot.opportunity_cost, 6, 0, BID_MICROS_MAX, "opportunity_cost")
-        for slot in page.slots
+        1000 * PPM * _whole(slot.opportunity_cost, 6, 0, BID_MICROS_MAX, "opportunity_cost") for slot in page.slots
     ]
     return PageArrays(
         attention_permille=np.array(

@@ -3,8 +3,9 @@
 import msgspec
 import numpy as np
 
+from auction.allocation import new_outcome
 from auction.kernel import ENTRY, LOST, NOT_HEAPED, TERM_COUNT, TERM_HEAP_SIZE, PageArrays, fill_page_nb
-from auction.market import Blocks, new_outcome
+from auction.market import Blocks
 from auction.receipt import REACH, NameTable, Note, OfferName, PlaceNote, Receipt, open_note
 from tests.auction import naive
 from tests.auction.pages import PPM, to_arrays

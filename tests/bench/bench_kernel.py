@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from auction.allocation import new_outcome
 from auction.kernel import (
     EXACT_DONE,
     EXACT_STEPS_MAX,
@@ -64,11 +65,7 @@ def page(slot_count: int, brand_max: int) -> tuple[PageArrays, OutcomeArrays]:
         cap_per_brand=np.ones(1, np.int8),
         cap_slots=np.array([every]),
         cap_max=np.array([brand_max], np.int64),
-    ), OutcomeArrays(
-        *[np.empty(slot_count, np.int64) for _ in range(3)],
-        np.empty((slot_count, slot_count), np.int64),
-        np.empty(slot_count, np.int64),
-    )
+    ), new_outcome(slot_count)
 
 
 def best_scores(these: CandidateArrays) -> object:
