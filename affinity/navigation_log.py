@@ -349,8 +349,7 @@ def _lines_of(window: bytes, marks: Collection[bytes] | None) -> list[tuple[int,
         first = window.find(b"[" + mark)
         while first >= 0:
             last = window.find(b"\n", first) + 1 or len(window)
-            if first == 0 or window[first - 1] == ord("\n"):
-                found.append((first, last))
+            found.append((first, last))  # a line's beginning: within text, JSON escapes the quotes of a mark
             first = window.find(b"[" + mark, last)
     return sorted(found)
 
