@@ -117,6 +117,24 @@ class Eraser:
             self._rests_until = ended + max(WITHDRAWAL_REST_S, WITHDRAWAL_REST * (ended - began)) if gone else 0.0
         return len(gone)
 
+    async def sweep_refused(self) -> int:
+        """Take those out of the log who refused consent and are not in memory; return how many were looked for.
+
+        To be called every hour or so: it reads the whole log.
+        """
+        log = self._visitors.log
+        gone = self._visitors.take_refused()
+        if log is None or not gone:
+            return 0
+        async with self.busy:
+            log.rotate()
+            try:
+                await asyncio.to_thread(log.erase, gone)
+            except BaseException:
+                self._visitors.keep_refused(gone)
+                raise
+        return len(gone)
+
     async def _erase(self, gone: set[bytes], *, is_withdrawal: bool = False) -> None:
         log = self._visitors.log
         if log is not None:

@@ -219,14 +219,9 @@ class NavigationLog:
         return [name for name in self.segments() if name != self._name or self._descriptor is None]
 
     def _holds(self, name: str, marks: Collection[bytes]) -> bool:
-        """Say whether one of the marks is in a file; read piece by piece, as an imported one may be large."""
+        """Say whether a line with one of the marks is in a file."""
         with suppress(FileNotFoundError), (self.folder / name).open("rb") as file:
-            before = b""
-            while chunk := file.read(CHUNK_BYTES):
-                window = before + chunk
-                if any(mark in window for mark in marks):
-                    return True
-                before = window[-MARK_LENGTH:]
+            return any(_lines_of(window, marks) for window, _ in _windows(file))
         return False
 
     def _refusals(self, name: str, marks: Collection[bytes]) -> dict[bytes, int]:
@@ -354,8 +349,7 @@ def _lines_of(window: bytes, marks: Collection[bytes] | None) -> list[tuple[int,
         first = window.find(b"[" + mark)
         while first >= 0:
             last = window.find(b"\n", first) + 1 or len(window)
-            if first == 0 or window[first - 1] == ord("\n"):
-                found.append((first, last))
+            found.append((first, last))  # a line's beginning: within text, JSON escapes the quotes of a mark
             first = window.find(b"[" + mark, last)
     return sorted(found)
 

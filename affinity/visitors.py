@@ -31,6 +31,7 @@ from affinity.targets import Targets, compile_targets, has_bit
 from affinity.view import VisitorView, anonymous_view, view_visitor
 
 _ACTIONS = {action.value: action for action in Action}
+REFUSED_COUNT_MAX = 50_000
 DROP_COUNT = 500  # records looked at between two requests
 
 
@@ -82,6 +83,7 @@ class VisitorStore:
         self._read_segments: set[str] = set()
         self._reading: Iterator[LogLine] | None = None
         self.withdrawn: set[bytes] = set()
+        self._refused: set[bytes] = set()
         self._told = ToldPurchases()
         self._consents = ConsentReader(settings)
         self._forgotten: set[bytes] = set()  # while a file is read that may still hold them
@@ -132,6 +134,8 @@ class VisitorStore:
         fresh: set[int] = set()
         for event, at_ms in zip(batch.events, times, strict=True):
             line = self.line_of(event, at_ms)
+            if line.pseudonym in self._refused:
+                self._begin_anew(line.pseudonym, now_ms)
             if line.event:
                 if line.event in fresh or self._has_seen(line.event):
                     continue
@@ -231,6 +235,8 @@ class VisitorStore:
             self._note_fill(LogLine(pseudonym, now_ms, CLICKED, 0, None, placement_id))
 
     def _note_fill(self, line: LogLine) -> None:
+        if line.pseudonym in self._refused:
+            self._begin_anew(line.pseudonym, line.at_ms)
         _apply_fill(line, self._records_of(line.pseudonym))
         if self.log is not None:
             self._served_lines.append(line)
@@ -435,7 +441,11 @@ class VisitorStore:
                 stay.
         """
         is_customer = pseudonym in self._devices
-        if not self.is_known(pseudonym) or (not is_trusted and (is_customer or pseudonym in self._profiles)):
+        if not self.is_known(pseudonym):
+            if len(self._records) >= self.settings.visitor_count_max and len(self._refused) < REFUSED_COUNT_MAX:
+                self._refused.add(pseudonym)  # the log may know more than memory
+            return False
+        if not is_trusted and (is_customer or pseudonym in self._profiles):
             return False
         gone = set(self.devices(pseudonym)) if is_customer else {pseudonym}
         self.forget(gone)
@@ -450,6 +460,21 @@ class VisitorStore:
         taken = self.withdrawn - waiting
         self.withdrawn -= taken
         return taken
+
+    def take_refused(self) -> set[bytes]:
+        """Return who refused consent while memory was too full to tell whether the log holds anything of them."""
+        taken, self._refused = self._refused, set()
+        return taken
+
+    def keep_refused(self, pseudonyms: Iterable[bytes]) -> None:
+        """Take back what `take_refused` returned and could not be acted upon."""
+        self._refused.update(one for one in pseudonyms if not self.is_known(one))
+
+    def _begin_anew(self, pseudonym: bytes, now_ms: int) -> None:
+        """Part what a visitor who refused and now agrees does from what the log may hold of them."""
+        self._refused.discard(pseudonym)
+        self.withdrawn.add(pseudonym)
+        self._served_lines.append(LogLine(pseudonym, now_ms, WITHDRAWN))
 
     def forget(self, pseudonyms: Iterable[bytes]) -> None:
         """Drop everything kept in memory under the pseudonyms. The log's and the database's part is not done here."""

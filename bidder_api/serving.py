@@ -294,6 +294,12 @@ class Serving(Struct, kw_only=True):
         except (ErasureUnfinished, DBAPIError) as failure:  # they are forgotten in memory; their lines wait
             _log.warning("withdrawals_unfinished", exc_info=failure)
 
+    async def _sweep_refused(self) -> None:
+        try:
+            await self.eraser.sweep_refused()
+        except ErasureUnfinished as failure:  # it is tried again in an hour
+            _log.warning("refusals_unfinished", exc_info=failure)
+
     async def drop_old_navigation(self) -> None:
         """Delete the navigation that is older than it may be kept, on disk and in memory."""
         cutoff_ms = self.visitors.oldest_kept_ms(self.clock_ms())
@@ -321,6 +327,7 @@ class Serving(Struct, kw_only=True):
                 kept_house_at = time.monotonic()
                 self.visitors.measure()
                 await self.drop_old_navigation()
+                await self._sweep_refused()
                 await in_thread(
                     lambda: self.database.transact(
                         lambda connection: forget_old(connection, self.retailer_id, self.clock_ms())

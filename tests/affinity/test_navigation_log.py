@@ -3,6 +3,8 @@
 import errno
 import os
 import random
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -167,3 +169,15 @@ def test_erasing_takes_the_same_lines_however_a_file_is_read(
     kept = [one for one in lines if one.pseudonym not in gone]
     assert log.erase(gone) == len(lines) - len(kept)
     assert read_all(tmp_path) == kept
+
+
+def test_two_erasures_at_a_time_do_not_undo_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = NavigationLog(tmp_path, 300)
+    for at_ms in range(0, 60, 3):
+        log.append([line(A, at_ms), line(B, at_ms + 1), line(b"c" * 16, at_ms + 2)], at_ms)
+    log.rotate()
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: time.sleep(0.002))  # long enough to be overtaken
+    with ThreadPoolExecutor(3) as threads:
+        erased = list(threads.map(lambda gone: log.erase([gone]), [A, B]))
+    assert erased == [20, 20]
+    assert {one.pseudonym for one in read_all(tmp_path)} == {b"c" * 16}

@@ -254,3 +254,42 @@ def test_a_profile_of_somebody_who_withdrew_does_not_come_back_from_the_database
     visitors.withdrawn.add(me)
     assert erase(visitors, sqlite_database) == 1
     assert not knows(visitors, "v")
+
+
+def test_who_was_no_longer_in_memory_when_they_refused_is_taken_out_of_the_log_too(
+    tmp_path: Path, sqlite_database: Database
+) -> None:
+    visitors = make(tmp_path / "log", visitor_count_max=2)
+    post(visitors, "stays-away", "comes-back", "shown", "others", "fill")  # the first three have left memory
+    names = ("stays-away", "comes-back", "shown", "never-seen")
+    for one in names:
+        assert not visitors.withdraw(visitors.pseudonym(one), NOW_MS)
+    post(visitors, "comes-back", product_id="p2")
+    visitors.note_served(visitors.pseudonym("shown"), "bid", NOW_MS, "top", 1)
+    visitors.flush(NOW_MS)
+    again = make(tmp_path / "log")
+    again.load(NOW_MS)
+    record = again.record(again.pseudonym("comes-back"))
+    assert record is not None
+    assert [one.product_id for one in record.events] == ["p2"]
+
+    assert erase(visitors, sqlite_database) == 2
+    eraser = Eraser(visitors, sqlite_database.transact, R, Elsewhere())
+    assert asyncio.run(eraser.sweep_refused()) == 2
+    assert asyncio.run(eraser.sweep_refused()) == 0
+    left = {(line.pseudonym, line.product_id) for line in lines(visitors)}
+    ours = {(visitors.pseudonym(one), product) for one, product in (("comes-back", "p2"), ("shown", "bid"))}
+    assert left == ours | {(visitors.pseudonym(one), "p1") for one in ("others", "fill")}
+
+
+def test_a_sweep_that_failed_is_done_the_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    visitors = make(tmp_path / "log", visitor_count_max=1)
+    post(visitors, "v", "w")
+    visitors.withdraw(visitors.pseudonym("v"), NOW_MS)
+    eraser = Eraser(visitors, lambda work: None, R, Elsewhere())
+    with monkeypatch.context() as broken:
+        broken.setattr(NavigationLog, "erase", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            asyncio.run(eraser.sweep_refused())
+    assert asyncio.run(eraser.sweep_refused()) == 1
+    assert [line.pseudonym for line in lines(visitors)] == [visitors.pseudonym("w")]
