@@ -17,7 +17,7 @@ from affinity.decomposition import Factors, decompose, price_parts, round_to_sum
 from affinity.errors import TradeRefused
 from affinity.signals import Signals, Trend
 from affinity.significance import Change, adjust, rate_change, share_change
-from affinity.tally import Tally, tally
+from affinity.tally import Tally, distinct, tally
 from affinity.trade import SHOP, OrderLines, Trade, Weeks
 
 Int64s = NDArray[np.int64]
@@ -441,8 +441,8 @@ def _sums_by_product(lines: OrderLines, product_count: int) -> tuple[Int64s, Int
     units, revenue = np.zeros(product_count, np.int64), np.zeros(product_count, np.int64)
     np.add.at(units, lines.product, lines.quantity)
     np.add.at(revenue, lines.product, lines.amount_micros)
-    pairs = np.unique(lines.order * max(product_count, 1) + lines.product)
-    return units, revenue, np.bincount(pairs % max(product_count, 1), minlength=product_count)
+    _, product = distinct(lines.order, lines.product, max(product_count, 1))
+    return units, revenue, np.bincount(product, minlength=product_count)
 
 
 def _rank_within(group: Int64s, order: Int64s) -> Int64s:

@@ -123,9 +123,8 @@ def _tally_returns(trade: Trade, back: OrderLines, week: Int64s, shape: tuple[in
 
 def distinct(first: Int64s, second: Int64s, second_count: int) -> tuple[Int64s, Int64s]:
     """Return the distinct pairs of two columns, the second of which is below `second_count`."""
-    if not len(first):
-        return first, second
-    pairs = np.unique(first * second_count + second)
+    pairs = np.sort(first * second_count + second)  # numpy's own `unique` hashes whole numbers, and crawls on these
+    pairs = pairs[np.diff(pairs, prepend=-1) != 0]
     return pairs // second_count, pairs % second_count
 
 

@@ -177,9 +177,9 @@ class TradeReader:
         self._named: dict[str, int] = {}
         self._visitors: dict[bytes, int] = {}
         self._orders: dict[object, int] = {}
-        self._lines = tuple(array("q") for _ in range(5))
-        self._events = tuple(array("q") for _ in range(6))
-        self._purchases = tuple(array("q") for _ in range(6))
+        self._lines = array("q")  # five numbers a line, as `OrderLines` has them
+        self._events = array("q")  # visitor, event id, product, category, time, kind
+        self._purchases = array("q")  # visitor, event id, product, quantity, price, time
 
     def add_order_lines(self, lines: Iterable[tuple[object, int, str, int, int]]) -> None:
         """Take lines of orders: (order, UTC milliseconds, product, quantity, micros per unit)."""
@@ -188,7 +188,7 @@ class TradeReader:
             if first <= at_ms < end and quantity:
                 row = self._products.setdefault(product_id, len(self._products))
                 number = self._orders.setdefault(order, len(self._orders))
-                _push(self._lines, number, row, quantity, unit_price_micros, at_ms)
+                self._lines.extend((number, row, quantity, unit_price_micros, at_ms))
 
     def add_navigation(self, lines: Iterable[LogLine]) -> None:
         """Take lines of the navigation log; an event that is in it twice counts once."""
@@ -210,12 +210,12 @@ class TradeReader:
             kind = _LOOK if line.action in _LOOKS else _TOUCH if line.action in _TOUCHES else _OTHER
         elif category >= 0:
             kind = _TOUCH
-        _push(self._events, visitor, line.event, product, category, line.at_ms, kind)
+        self._events.extend((visitor, line.event, product, category, line.at_ms, kind))
         if line.action == Action.PURCHASE and line.product_id is not None and line.at_ms < self._purchases_until_ms:
             quantity = 1 if line.quantity is None else line.quantity
             price = self._price_of.get(line.product_id, 0) if line.price_micros is None else line.price_micros
             if quantity:
-                _push(self._purchases, visitor, line.event, product, quantity, price, line.at_ms)
+                self._purchases.extend((visitor, line.event, product, quantity, price, line.at_ms))
 
     def finish(self) -> Trade:
         """Return everything taken in.
@@ -237,8 +237,8 @@ class TradeReader:
         )
 
     def _finish_lines(self) -> OrderLines:
-        lines = OrderLines(*(np.array(column, np.int64) for column in self._lines))
-        visitor, *others = _once(self._purchases)
+        lines = OrderLines(*_columns(self._lines, 5))
+        visitor, *others = _once(_columns(self._purchases, 6))
         if len(visitor):
             by_visitor = np.lexsort((others[-1], visitor))
             visitor, at_ms = visitor[by_visitor], others[-1][by_visitor]
@@ -253,7 +253,7 @@ class TradeReader:
         return lines
 
     def _finish_visits(self, product_category: Int64s, named: Int64s) -> Visits:
-        visitor, product, category, at_ms, kind = _once(self._events)
+        visitor, product, category, at_ms, kind = _once(_columns(self._events, 6))
         order = np.lexsort((at_ms, visitor))
         visitor, product, category, at_ms, kind = (one[order] for one in (visitor, product, category, at_ms, kind))
         is_new = np.ones(len(visitor), np.bool_)
@@ -267,9 +267,14 @@ class TradeReader:
         return Visits(at_ms[is_new], visit[kept], product[kept], row[kept], at_ms[kept], kind[kept] == _LOOK)
 
 
-def _once(columns: tuple["array[int]", ...]) -> list[Int64s]:
+def _columns(rows: "array[int]", width: int) -> list[Int64s]:
+    """Return the columns of rows of so many numbers that were written one after the other."""
+    return list(np.array(rows, np.int64).reshape(-1, width).T.copy())
+
+
+def _once(columns: list[Int64s]) -> list[Int64s]:
     """Return columns of events without the second, their ids: those in the log once, and again what has no id."""
-    visitor, event, *others = (np.array(column, np.int64) for column in columns)
+    visitor, event, *others = columns
     order = np.lexsort((event, visitor))
     is_again = np.zeros(len(order), np.bool_)
     is_again[order[1:]] = (np.diff(visitor[order]) == 0) & (np.diff(event[order]) == 0) & (event[order[1:]] != 0)
@@ -285,11 +290,6 @@ def _tree(named: set[str]) -> tuple[list[str], Int64s]:
     for row, of_row in enumerate(rows):
         above[row, : len(of_row)] = of_row
     return categories, above
-
-
-def _push(columns: tuple["array[int]", ...], *values: int) -> None:
-    for column, value in zip(columns, values, strict=True):
-        column.append(value)
 
 
 def _int64s(numbers: Sequence[int]) -> Int64s:
