@@ -17,6 +17,7 @@ from affinity.kernel import NODE_ALL, NODE_ANY, NODE_LEAF, NODE_NOT, evaluate_no
 from affinity.matching import PatternIndex
 from affinity.pattern import NavigationPattern
 from affinity.record import VisitorRecord
+from affinity.settings import Settings
 
 Bits = NDArray[np.uint64]
 Range = tuple[float, float, int]
@@ -63,14 +64,14 @@ class Targets:
         evaluate_nodes_nb(self._kind, self._first, self._child, holds, self._root, bits)
         return frozen(bits), until_ms
 
-    def pattern_bits(self, record: VisitorRecord | None, session_ends_ms: int, now_ms: int) -> tuple[Bits, int]:
+    def pattern_bits(self, record: VisitorRecord | None, settings: Settings, now_ms: int) -> tuple[Bits, int]:
         """Return the bits of the patterns that hold for the visitor now, and until when no other answer is possible."""
         if record is None or not self.patterns:
             return self.no_pattern_bits, FOREVER_MS
-        progress = record.advance(self)
+        progress = record.advance(self, settings)
         if not progress.complete:
             return self.no_pattern_bits, FOREVER_MS
-        rows, until_ms = progress.holding(self.pattern_index, record.session_began_ms, session_ends_ms, now_ms)
+        rows, until_ms = progress.holding(self.pattern_index, now_ms)
         return set_bits(rows, self.pattern_word_count), until_ms
 
 

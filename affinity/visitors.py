@@ -13,7 +13,7 @@ from msgspec import Struct
 from affinity.audience import Audience
 from affinity.computed import CustomerScale, measure_customers
 from affinity.errors import EventInFuture, EventTooOld, LinkRefused
-from affinity.matching import Happening, PatternProgress
+from affinity.matching import Happening, holding_rows
 from affinity.model import BoundModel
 from affinity.navigation import Action, Consent, NavigationBatch, NavigationEvent
 from affinity.navigation_log import CLICKED, RENDERED, SERVED, LogLine, NavigationLog
@@ -492,11 +492,8 @@ class VisitorStore:
             return False
         if not targets.patterns:
             return True
-        events = list(record.events)
-        progress = PatternProgress()
-        progress.advance(targets.pattern_index, events)
-        ends_ms = events[-1].at_ms + self.settings.session_gap_s * 1000 if events else -1
-        return bool(progress.holding(targets.pattern_index, record.session_began_ms, ends_ms, now_ms)[0])
+        gap_ms = self.settings.session_gap_s * 1000
+        return bool(holding_rows(targets.pattern_index, list(record.events), gap_ms, now_ms))
 
     def _has_seen(self, number: int) -> bool:
         return number in self._events_seen[0] or number in self._events_seen[1]
@@ -535,4 +532,5 @@ def _happening(line: LogLine, facts: ProductFacts | None) -> Happening:
         price_micros,
         1 if line.quantity is None else line.quantity,
         None if line.query is None else line.query.casefold(),
+        None if line.traffic_source is None else line.traffic_source.casefold(),
     )

@@ -48,18 +48,20 @@ DECODER = msgspec.json.Decoder(NavigationBatch)
 
 
 def patterns(count: int) -> list[NavigationPattern]:
-    """Return patterns of every kind, none of which mentions the events below."""
+    """Return patterns of every kind, none of which mentions the events below; many name a brand or a word of them."""
     kinds: list[Callable[[int], PatternStep]] = [
         lambda row: PatternStep(action=Action.VIEW_ITEM, product_id=f"q{row}", at_least=2),
         lambda row: PatternStep(action=Action.VIEW_ITEM, category_id=f"E{row}", at_least=3),
         lambda row: PatternStep(action=Action.ADD_TO_CART, brand=f"x{row}"),
         lambda row: PatternStep(action=Action.SEARCH, query_contains=f"word{row}"),
+        lambda row: PatternStep(action=Action.VIEW_ITEM, brand=f"b{row % 500}", category_id=f"E{row}"),
+        lambda row: PatternStep(action=Action.SEARCH, query_contains=f"red word{row}"),
     ]
     return [
         NavigationPattern(
             within="session" if row % 2 else 3600,
-            steps=[kinds[row % 4](row), kinds[(row + 1) % 4](row)],
-            without=[PatternStep(action=Action.PURCHASE, product_id=f"q{row}")],
+            steps=[kinds[row % 6](row), kinds[(row + 1) % 6](row)],
+            without=[PatternStep(action=Action.PURCHASE, product_id=f"q{row}" if row % 2 else None)],
         )
         for row in range(count)
     ]
@@ -108,7 +110,7 @@ def pattern_rounds(*, with_view: bool) -> tuple[float, float]:
                 else:
                     record = visitors.record(visitors.pseudonym(visitor_id))
                     assert record is not None
-                    record.advance(targets)
+                    record.advance(targets, visitors.settings)
             taken[lane].append((time.perf_counter() - began) / len(decoded) * 1e6)
     few, many = (statistics.median(one) for one in taken)
     return few, many
