@@ -309,6 +309,16 @@ def holding_rows(index: PatternIndex, events: Sequence[Happening], session_gap_m
     return progress.holding(index, now_ms)[0]
 
 
+def are_of_step(step: PatternStep, events: Sequence[Happening]) -> list[bool]:
+    """Say of each event whether it is what a step asks for."""
+    asked = _ask(step)
+    return [
+        event.action is step.action
+        and _agrees(asked, event, NO_WORDS if event.query is None else words_of(event.query))
+        for event in events
+    ]
+
+
 @lru_cache(maxsize=65_536)
 def ancestry(category_id: str) -> tuple[str, ...]:
     """Return the category and those above it."""
@@ -363,7 +373,7 @@ def _agreeing(filed: Iterable[list[_Entry]], happening: Happening, words: frozen
     return [entry for entries in filed for entry in entries if entry.is_exact or _agrees(entry, happening, words)]
 
 
-def _agrees(entry: _Entry, happening: Happening, words: frozenset[str]) -> bool:
+def _agrees(entry: _Entry | _Asked, happening: Happening, words: frozenset[str]) -> bool:
     step = entry.step
     if step.product_id is not None and step.product_id != happening.product_id:
         return False

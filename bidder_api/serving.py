@@ -45,6 +45,7 @@ from bidder_api.guard import Guard
 from bidder_api.hearing import Hearing
 from bidder_api.idempotency import forget_old
 from bidder_api.metrics import ServerMetrics
+from bidder_api.patterns import explain_endpoint
 from bidder_api.preview import preview_endpoint
 from bidder_api.readiness import Readiness
 from bidder_api.server import Parts, build_app, management_routes
@@ -493,6 +494,7 @@ def compose(
             hash_key,
             lambda audience, pattern: visitors.count_matching(audience, pattern, clock_ms()),
         ),
+        Route("/v1/navigation-patterns/{pattern_id}/explain", explain_endpoint(desk, visitors), methods=["GET"]),
         Route("/v1/rules/preview", preview_endpoint(desk, slot_server), methods=["POST"]),
     ]
     serving.app = build_app(
