@@ -293,10 +293,11 @@ class VisitorRecord:
     def advance(self, targets: "Targets", settings: Settings) -> PatternProgress:
         """Return how far the visitor is with the patterns; from the kept events where the patterns are new."""
         progress = self.progress
-        if progress is None or self.targets is not targets or self.pending_count > len(self.events):
+        known = None if self.targets is None else self.targets.pattern_index
+        if progress is None or known is not targets.pattern_index or self.pending_count > len(self.events):
             progress = self.progress = PatternProgress(settings.session_gap_s * 1000)
-            self.targets = targets
             self.pending_count = len(self.events)
+        self.targets = targets
         if self.pending_count:
             progress.advance(targets.pattern_index, self.events, self.pending_count)
             self.pending_count = 0

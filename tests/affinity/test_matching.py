@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import pytest
 
 from affinity import matching
+from affinity.audience import Audience
 from affinity.matching import PROGRESS_SIZE_MAX, Happening, PatternIndex, PatternProgress, holding_rows
 from affinity.navigation import Action
 from affinity.pattern import NavigationPattern, PatternStep
@@ -168,6 +169,21 @@ def test_a_pattern_made_live_later_is_read_from_the_events_that_are_kept() -> No
     for event in (view(0), view(1)):
         record.note(event, None, SETTINGS)
     assert bit(record, compile_targets([], [two_views()]), START_MS + MINUTE_MS)
+
+
+def test_audiences_change_without_patterns_being_read_again() -> None:
+    targets, record = compile_targets([], [two_views()]), VisitorRecord(b"v")
+    record.note(view(0), None, SETTINGS)
+    progress = record.advance(targets, SETTINGS)
+    others = compile_targets([Audience(segment="vip")], [two_views()], targets)
+    assert others is not targets
+    assert compile_targets(others.audiences, others.patterns, others) is others
+    record.note(view(1), None, SETTINGS)
+    assert record.advance(others, SETTINGS) is progress
+    assert bit(record, others, START_MS + MINUTE_MS)
+    fewer = compile_targets([], [], others)
+    assert record.advance(fewer, SETTINGS) is not progress
+    assert bit(record, compile_targets([], [two_views()], fewer), START_MS + MINUTE_MS)
 
 
 def test_an_event_looks_at_no_pattern_that_does_not_mention_it() -> None:

@@ -3,7 +3,8 @@
 Run as `python -m tests.bench.bench_affinity`. Contestants are interleaved, round by round, so that a busy machine
 slows them alike; figures are medians over rounds.
 
-- *event*: one event taken in, and the visitor's patterns brought up to date, as the next auction would.
+- *event*: one event taken in, and the visitor's patterns brought up to date, as the next auction would. No pattern
+  begins with one of the events; many name their brands and words beside something else, and half forbid every purchase.
 - *view*: that, and everything else an auction reads of the visitor.
 - *batch*: 100 events as they come in over HTTP: decoded, hashed, appended to the log, applied.
 - *rank*: the model's scores of one visitor, on first use after an event.
