@@ -16,14 +16,15 @@ history.
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain, islice, takewhile
 from typing import NamedTuple
 
 from affinity.catalog import category_and_ancestors
 from affinity.navigation import Action
 from affinity.pattern import NavigationPattern, PatternStep, words_of
+from affinity.settings import Settings
 
 FORBIDDEN = -1  # what stands for the base of a `without`
-PROGRESS_SIZE_MAX = 1_024  # wanted events of all patterns one visitor is followed in
 NO_WORDS: frozenset[str] = frozenset()
 
 
@@ -73,7 +74,7 @@ class _Entry(NamedTuple):
 _Key = tuple[str, str | tuple[str, str]]
 
 
-class _Drawer:
+class _StepIndex:
     """Steps that ask for one action, by the condition they are filed under."""
 
     __slots__ = ("asks_words", "brand_categories", "brands", "categories", "everything", "products", "sources", "words")
@@ -129,8 +130,8 @@ class PatternIndex:
         self.within_ms = [
             None if pattern.within == "session" else pattern.within * 1000 for pattern in patterns
         ]  # None: the session
-        self._first: dict[Action, _Drawer] = {}
-        self._later: dict[Action, _Drawer] = {}  # and `without`
+        self._first: dict[Action, _StepIndex] = {}
+        self._later: dict[Action, _StepIndex] = {}  # and `without`
         self._later_of: list[list[_Entry]] = [[] for _ in patterns]
         asked = [[_ask(step) for step in (*pattern.without, *pattern.steps)] for pattern in patterns]
         counts: dict[_Key, int] = {}
@@ -146,12 +147,13 @@ class PatternIndex:
                 self._file(row, len(pattern.steps) - index, base, step, counts)
                 base += step.step.at_least
 
-    def find(self, happening: Happening, followed: Collection[int]) -> list[_Entry]:
+    def find(self, happening: Happening, followed: Collection[int], first_count_max: int) -> list[_Entry]:
         """Return the steps the event is one of, in the order they must be taken account of.
 
         Args:
             happening: the event.
             followed: rows of the patterns begun before it; of others, only first steps matter.
+            first_count_max: patterns there is room for: if more begin with it, the last of them are found.
         """
         action = happening.action
         first, later = self._first.get(action), self._later.get(action) if followed else None
@@ -162,11 +164,12 @@ class PatternIndex:
             words = words_of(happening.query)
         hits: list[_Entry] = []
         if first is not None:
-            hits = _agreeing(first.look_up(happening, words), happening, words)
+            for entries in first.look_up(happening, words):
+                hits += islice(_agreeing(reversed(entries), happening, words), first_count_max)
         if later is not None:
             filed = list(later.look_up(happening, words))
             if sum(map(len, filed)) <= len(followed):
-                hits += _agreeing(filed, happening, words)
+                hits += _agreeing(chain.from_iterable(filed), happening, words)
             else:
                 hits += [
                     entry
@@ -184,11 +187,11 @@ class PatternIndex:
         covered = 0 if key is None else 2 if key[0] == "brand_categories" else 1
         is_exact = asked.condition_count == covered
         entry = _Entry(row, order, base, step.at_least, step, asked.words, asked.traffic_source, is_exact)
-        drawers = self._later if base else self._first
-        drawer = drawers.get(step.action)
-        if drawer is None:
-            drawer = drawers[step.action] = _Drawer()
-        drawer.file(entry, key)
+        indexes = self._later if base else self._first
+        index = indexes.get(step.action)
+        if index is None:
+            index = indexes[step.action] = _StepIndex()
+        index.file(entry, key)
         if base:
             self._later_of[row].append(entry)
 
@@ -197,23 +200,24 @@ class PatternProgress:
     """How far one visitor is with each pattern it has begun.
 
     A pattern is followed from the first event of a run until a `without` event; until that event is no longer kept;
-    until, at the beginning of a later session, its window has ended; or until the patterns begun after it want
-    PROGRESS_SIZE_MAX events with it. So its size is bounded, and what can no longer hold does not stay.
+    until a session begins after its window ended in an earlier one; or until the patterns begun after it want
+    `visitor_pattern_size_max` events with it. So its size is bounded, and what can no longer hold does not stay.
 
     Args:
-        session_gap_ms: pause after which another session begins.
+        settings: this package's.
 
     Attributes:
         complete: pattern row to the latest moment a whole run can have begun.
         size: wanted events of the patterns that are followed.
     """
 
-    __slots__ = ("_count", "_last_ms", "_oldest", "_progress", "_session_gap_ms", "complete", "size")
+    __slots__ = ("_count", "_last_ms", "_oldest", "_progress", "_session_gap_ms", "_size_max", "complete", "size")
 
-    def __init__(self, session_gap_ms: int) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.complete: dict[int, Moment] = {}
         self.size = 0
-        self._session_gap_ms = session_gap_ms
+        self._session_gap_ms = settings.session_gap_s * 1000
+        self._size_max = settings.visitor_pattern_size_max
         self._progress: dict[int, list[Moment | None]] = {}  # begun longest ago first
         self._count = 0  # events taken account of
         self._oldest = 0  # number of the oldest event that is kept
@@ -224,14 +228,14 @@ class PatternProgress:
         for happening in events[len(events) - pending_count :]:
             at_ms = happening.at_ms
             if self._progress and at_ms - self._last_ms > self._session_gap_ms:
-                self._forget_ended(index, at_ms)
+                self._forget_ended(index)
             self._last_ms = at_ms
-            hits = index.find(happening, self._progress.keys())
+            hits = index.find(happening, self._progress.keys(), self._size_max)
             if hits:
                 self._take(index, hits, Moment(at_ms, self._count))
             self._count += 1
         self._oldest = self._count - len(events)
-        while self._progress and self._begun_last(row := next(iter(self._progress))).number < self._oldest:
+        for row in list(takewhile(lambda row: self._begun_last(row).number < self._oldest, self._progress)):
             self._forget(row)
 
     def holding(self, index: PatternIndex, now_ms: int) -> tuple[list[int], int]:
@@ -276,20 +280,28 @@ class PatternProgress:
             began = progress[-1]
             if began is not None:
                 self.complete[row] = began
-        if self.size > PROGRESS_SIZE_MAX:
+        if self.size > self._size_max:
             self._make_room()
 
     def _make_room(self) -> None:
-        while self.size > PROGRESS_SIZE_MAX:
-            self._forget(next(iter(self._progress)))
-        # Taking out of a dict does not make it smaller.
-        self._progress = dict(self._progress.items())
-        self.complete = dict(self.complete.items())
+        excess, gone = self.size - self._size_max, []
+        for row, progress in self._progress.items():
+            if excess <= 0:
+                break
+            excess -= len(progress) - 1
+            gone.append(row)
+        for row in gone:
+            self._forget(row)
 
-    def _forget_ended(self, index: PatternIndex, now_ms: int) -> None:
+    def _forget_ended(self, index: PatternIndex) -> None:
+        """Forget the patterns that cannot hold when a session begins after the last event.
+
+        A window counts as ended where it was at that event: the one that begins the session may be reported ahead of
+        its time, and the window goes on until then.
+        """
         for row in list(self._progress):
             within_ms = index.within_ms[row]
-            if within_ms is None or self._begun_last(row).at_ms + within_ms < now_ms:
+            if within_ms is None or self._begun_last(row).at_ms + within_ms < self._last_ms:
                 self._forget(row)
 
     def _forget(self, row: int) -> None:
@@ -302,9 +314,9 @@ class PatternProgress:
         return began
 
 
-def holding_rows(index: PatternIndex, events: Sequence[Happening], session_gap_ms: int, now_ms: int) -> list[int]:
+def holding_rows(index: PatternIndex, events: Sequence[Happening], settings: Settings, now_ms: int) -> list[int]:
     """Return the rows of the patterns that hold now for whoever these are the kept events of."""
-    progress = PatternProgress(session_gap_ms)
+    progress = PatternProgress(settings)
     progress.advance(index, events, len(events))
     return progress.holding(index, now_ms)[0]
 
@@ -369,8 +381,8 @@ def _ask(step: PatternStep) -> _Asked:
     return _Asked(step, words, source, keys, count)
 
 
-def _agreeing(filed: Iterable[list[_Entry]], happening: Happening, words: frozenset[str]) -> list[_Entry]:
-    return [entry for entries in filed for entry in entries if entry.is_exact or _agrees(entry, happening, words)]
+def _agreeing(entries: Iterable[_Entry], happening: Happening, words: frozenset[str]) -> Iterator[_Entry]:
+    return (entry for entry in entries if entry.is_exact or _agrees(entry, happening, words))
 
 
 def _agrees(entry: _Entry | _Asked, happening: Happening, words: frozenset[str]) -> bool:

@@ -295,7 +295,7 @@ class VisitorRecord:
         progress = self.progress
         known = None if self.targets is None else self.targets.pattern_index
         if progress is None or known is not targets.pattern_index or self.pending_count > len(self.events):
-            progress = self.progress = PatternProgress(settings.session_gap_s * 1000)
+            progress = self.progress = PatternProgress(settings)
             self.pending_count = len(self.events)
         self.targets = targets
         if self.pending_count:

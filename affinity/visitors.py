@@ -492,8 +492,7 @@ class VisitorStore:
             return False
         if not targets.patterns:
             return True
-        gap_ms = self.settings.session_gap_s * 1000
-        return bool(holding_rows(targets.pattern_index, list(record.events), gap_ms, now_ms))
+        return bool(holding_rows(targets.pattern_index, list(record.events), self.settings, now_ms))
 
     def _has_seen(self, number: int) -> bool:
         return number in self._events_seen[0] or number in self._events_seen[1]

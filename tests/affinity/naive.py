@@ -94,7 +94,7 @@ def _begun_last(pattern: NavigationPattern, events: list[Happening], place: int)
         if any(is_one_of(events[one], forbidden) for forbidden in pattern.without):
             return None
         begins_session = events[one].at_ms - events[one - 1].at_ms > SESSION_GAP_MS
-        has_ended = pattern.within == "session" or events[first].at_ms + pattern.within * 1000 < events[one].at_ms
+        has_ended = pattern.within == "session" or events[first].at_ms + pattern.within * 1000 < events[one - 1].at_ms
         if begins_session and has_ended:
             return None
     return first

@@ -4,14 +4,16 @@ import inspect
 import os
 import random
 import sys
+import time
 from types import ModuleType
 from typing import Literal, NamedTuple
 
 import pytest
+from msgspec.structs import replace
 
 from affinity import matching
 from affinity.audience import Audience
-from affinity.matching import PROGRESS_SIZE_MAX, Happening, PatternIndex, PatternProgress, holding_rows
+from affinity.matching import Happening, PatternIndex, PatternProgress, holding_rows
 from affinity.navigation import Action
 from affinity.pattern import NavigationPattern, PatternStep
 from affinity.record import VisitorRecord
@@ -28,9 +30,10 @@ from tests.affinity.histories import (
     random_moment,
     random_pattern,
 )
-from tests.affinity.naive import SESSION_GAP_MS, pattern_holds, patterns_holding
+from tests.affinity.naive import pattern_holds, patterns_holding
 
 SETTINGS = Settings()
+SIZE_MAX = SETTINGS.visitor_pattern_size_max
 CASE_COUNT = 100_000 if os.environ.get("ENDCAP_FAULTS") == "full" else 20_000
 
 
@@ -192,8 +195,8 @@ def test_an_event_looks_at_no_pattern_that_does_not_mention_it() -> None:
         for row in range(500)
     ]
     index = PatternIndex(patterns)
-    assert [entry.pattern_row for entry in index.find(view(0, product_id="p7"), [])] == [7]
-    assert index.find(view(0, product_id="other"), [1, 7]) == []
+    assert [entry.pattern_row for entry in index.find(view(0, product_id="p7"), [], SIZE_MAX)] == [7]
+    assert index.find(view(0, product_id="other"), [1, 7], SIZE_MAX) == []
 
 
 def test_a_step_is_filed_under_what_fewest_ask_for() -> None:
@@ -210,8 +213,8 @@ def test_a_step_is_filed_under_what_fewest_ask_for() -> None:
 
     def looks_at(happening: Happening) -> int:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(matching, "_agreeing", lambda filed, *_: [entry for entries in filed for entry in entries])
-            return len(index.find(happening, []))
+            patch.setattr(matching, "_agreeing", lambda entries, *_: entries)
+            return len(index.find(happening, [], SIZE_MAX))
 
     assert looks_at(view(0, "C7", brand="everybody's")) == 1
     assert looks_at(view(0, "C70", brand="everybody's")) == 1
@@ -232,8 +235,8 @@ def test_an_event_every_pattern_forbids_looks_only_at_those_the_visitor_has_begu
     ]
     index = PatternIndex(patterns)
     for action in (CART, BUY):
-        assert index.find(did(action, 0), []) == []
-        assert [entry.pattern_row for entry in index.find(did(action, 0), {7: None, 11: None})] == [7, 11]
+        assert index.find(did(action, 0), [], SIZE_MAX) == []
+        assert [entry.pattern_row for entry in index.find(did(action, 0), [7, 11], SIZE_MAX)] == [7, 11]
 
 
 def size_of(progress: PatternProgress) -> int:
@@ -254,24 +257,53 @@ def test_what_is_kept_of_a_visitors_patterns_is_bounded(step_count: int) -> None
     for minute in range(20):
         record.note(view(minute), None, SETTINGS)
         progress = record.advance(targets, SETTINGS)
-        assert progress.size <= PROGRESS_SIZE_MAX
-        assert size_of(progress) < 200_000
-    assert progress.size == PROGRESS_SIZE_MAX
-    assert len(progress.complete) == PROGRESS_SIZE_MAX // (2 * step_count)
+        assert progress.size <= SIZE_MAX
+        assert size_of(progress) < 400_000
+    assert progress.size == SIZE_MAX
+    assert len(progress.complete) == SIZE_MAX // (2 * step_count)
 
 
 @pytest.mark.parametrize(
     ("within", "later_min", "followed"),
-    [("session", 30, 1), ("session", 30.001, 0), (3600, 60, 1), (3600, 60.001, 0)],
+    [
+        ("session", [30], True),
+        ("session", [30.001], False),
+        (3600, [61], True),
+        (3600, [60, 91], True),
+        (3600, [61, 91], True),
+        (3600, [61, 91.001], False),
+    ],
 )
 def test_what_can_no_longer_hold_is_forgotten_when_a_session_begins(
-    within: int | Literal["session"], later_min: float, followed: int
+    within: int | Literal["session"], later_min: list[float], followed: bool
 ) -> None:
     pattern = NavigationPattern(within=within, steps=[PatternStep(action=VIEW), PatternStep(action=CART)])
     targets, record = compile_targets([], [pattern]), VisitorRecord(b"v")
-    for event in (view(0), did(SEARCH, later_min)):
+    for event in [view(0), *[did(SEARCH, minute) for minute in later_min]]:
         record.note(event, None, SETTINGS)
-    assert record.advance(targets, SETTINGS).size == 2 * followed
+    assert record.advance(targets, SETTINGS).size == (2 if followed else 0)
+
+
+def test_a_window_goes_on_until_the_time_of_an_event_reported_ahead_of_it() -> None:
+    pattern = NavigationPattern(within=1_860, steps=[PatternStep(action=VIEW)])
+    assert holds(pattern, [view(0), did(SEARCH, 33)], 31)
+    assert not holds(pattern, [view(0), did(SEARCH, 33)], 31.001)
+
+
+def test_an_event_more_patterns_begin_with_than_there_is_room_for_costs_no_more_for_all_of_them() -> None:
+    def seconds(count: int) -> float:
+        steps = [PatternStep(action=VIEW), PatternStep(action=CART)]
+        targets = compile_targets([], [NavigationPattern(within=60 + row, steps=steps) for row in range(count)])
+        record, taken = VisitorRecord(b"v"), []
+        for minute in range(7):
+            record.note(view(minute), None, SETTINGS)
+            began = time.process_time()
+            record.advance(targets, SETTINGS)
+            taken.append(time.process_time() - began)
+        return min(taken)
+
+    few, many = seconds(3_000), seconds(60_000)
+    assert many < 6 * few
 
 
 def test_what_began_with_an_event_no_longer_kept_is_forgotten() -> None:
@@ -320,7 +352,7 @@ def compare_with_history(case_count_wanted: int, seed: int) -> Compared:
                 record.progress = None  # it can be read again from the events that are kept
         now_ms = random_moment(rng, history)
         bits, until_ms = live.pattern_bits(record, settings, now_ms)
-        read_again = holding_rows(live.pattern_index, record.events, SESSION_GAP_MS, now_ms)
+        read_again = holding_rows(live.pattern_index, record.events, settings, now_ms)
         arrived = list(enumerate(history))
         for row, pattern in enumerate(patterns):
             expected = pattern_holds(pattern, arrived, now_ms, kept_count)
@@ -373,7 +405,7 @@ FAULTS = {  # one line of the matcher, and what it would be by mistake
     "what is no longer kept still counts": ("if number < self._oldest:", "if False:"),
     "what is kept last no longer counts": ("if number < self._oldest:", "if number <= self._oldest:"),
     "what ends at the beginning of a session is forgotten early": (
-        "if within_ms is None or self._begun_last(row).at_ms + within_ms < now_ms:",
+        "if within_ms is None or self._begun_last(row).at_ms + within_ms < self._last_ms:",
         "if True:",
     ),
     "a pause as long as a session may have ends it": (
@@ -423,17 +455,20 @@ def test_the_comparison_sees_a_fault_of_one_line(monkeypatch: pytest.MonkeyPatch
         compare_with_history(CASE_COUNT, 20_26)
 
 
-def test_a_visitor_in_too_many_patterns_is_followed_in_those_begun_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_visitor_in_too_many_patterns_is_followed_in_those_begun_last() -> None:
     """Whatever was forgotten for want of room, one can say which, and reading the events again forgets the same."""
     rng = random.Random(7)
     size_max = 5
-    monkeypatch.setattr(matching, "PROGRESS_SIZE_MAX", size_max)
     matched_count = forgotten_count = 0
-    for _ in range(400):
+    for _ in range(700):
         patterns = [random_pattern(rng) for _ in range(12)]
+        if rng.random() < 0.4:  # they begin with the same event
+            more_count = rng.randrange(2)
+            steps = [[PatternStep(action=VIEW), *pattern.steps[:more_count]] for pattern in patterns]
+            patterns = [replace(pattern, steps=some) for pattern, some in zip(patterns, steps, strict=True)]
         patterns = [pattern for pattern in patterns if sum(step.at_least for step in pattern.steps) <= size_max]
         targets = compile_targets([], patterns)
-        settings = Settings(visitor_event_count_max=rng.choice([128, 8]))
+        settings = Settings(visitor_event_count_max=rng.choice([128, 8]), visitor_pattern_size_max=size_max)
         history, record = random_history(rng), VisitorRecord(b"v")
         for event in history:
             record.note(event, None, settings)
