@@ -167,19 +167,23 @@ class PatternIndex:
             for entries in first.look_up(happening, words):
                 hits += islice(_agreeing(reversed(entries), happening, words), first_count_max)
         if later is not None:
-            filed = list(later.look_up(happening, words))
-            if sum(map(len, filed)) <= len(followed):
-                hits += _agreeing(chain.from_iterable(filed), happening, words)
-            else:
-                hits += [
-                    entry
-                    for row in followed
-                    for entry in self._later_of[row]
-                    if entry.step.action == action and _agrees(entry, happening, words)
-                ]
+            hits += self._find_later(later, happening, words, followed)
         if len(hits) > 1:
             hits.sort(key=_by_order)
         return hits
+
+    def _find_later(
+        self, later: _StepIndex, happening: Happening, words: frozenset[str], followed: Collection[int]
+    ) -> Iterable[_Entry]:
+        filed = list(later.look_up(happening, words))
+        if sum(map(len, filed)) <= len(followed):
+            return _agreeing(chain.from_iterable(filed), happening, words)
+        return [
+            entry
+            for row in followed
+            for entry in self._later_of[row]
+            if entry.step.action == happening.action and _agrees(entry, happening, words)
+        ]
 
     def _file(self, row: int, order: int, base: int, asked: "_Asked", counts: dict[_Key, int]) -> None:
         step, keys = asked.step, asked.keys

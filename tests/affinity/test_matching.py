@@ -434,7 +434,10 @@ FAULTS = {  # one line of the matcher, and what it would be by mistake
         "for row in followed\n",
         "for row in list(followed)[1:]\n",
     ),
-    "later steps are not told apart by their action": ("if entry.step.action == action and _agrees", "if _agrees"),
+    "later steps are not told apart by their action": (
+        "if entry.step.action == happening.action and _agrees",
+        "if _agrees",
+    ),
     "what a step is filed under is taken for all it asks": (
         "is_exact = asked.condition_count == covered",
         "is_exact = True",

@@ -5,6 +5,7 @@ slows them alike; figures are medians over rounds.
 
 - *event*: one event taken in, and the visitor's patterns brought up to date, as the next auction would. No pattern
   begins with one of the events; many name their brands and words beside something else, and half forbid every purchase.
+- *crowded*: the same where all of the patterns begin with the event.
 - *view*: that, and everything else an auction reads of the visitor.
 - *batch*: 100 events as they come in over HTTP: decoded, hashed, appended to the log, applied.
 - *rank*: the model's scores of one visitor, on first use after an event.
@@ -30,7 +31,7 @@ from affinity.navigation import Action, Consent, NavigationBatch
 from affinity.navigation_log import NavigationLog
 from affinity.pattern import NavigationPattern, PatternStep
 from affinity.pseudonym import Pseudonymizer
-from affinity.record import read_facts
+from affinity.record import VisitorRecord, read_facts
 from affinity.sessions import Sessions
 from affinity.settings import Settings
 from affinity.targets import Targets, compile_targets
@@ -117,6 +118,19 @@ def pattern_rounds(*, with_view: bool) -> tuple[float, float]:
     return few, many
 
 
+def crowded_time(count: int) -> float:
+    """Return microseconds of processor time an event costs that so many patterns begin with."""
+    steps = [PatternStep(action=Action.VIEW_ITEM), PatternStep(action=Action.ADD_TO_CART)]
+    targets = compile_targets([], [NavigationPattern(within=60 + row, steps=steps) for row in range(count)])
+    record, taken = VisitorRecord(bytes(16)), []
+    for place in range(100):
+        record.note(Happening(NOW_MS + place, Action.VIEW_ITEM), None, Settings())
+        began = time.process_time()
+        record.advance(targets, Settings())
+        taken.append((time.process_time() - began) * 1e6)
+    return statistics.median(taken)
+
+
 def batch_rate() -> float:
     """Return events a second, in batches of 100, decoded, logged and applied."""
     chance = random.Random(2)
@@ -174,6 +188,8 @@ def main() -> int:
     """Print the figures."""
     few, many = pattern_rounds(with_view=False)
     print(f"event: {few:.1f} µs with {FEW} patterns, {many:.1f} µs with {MANY}: ratio {many / few:.2f} (≤ 1.5)")
+    few, many = crowded_time(1_000), crowded_time(MANY)
+    print(f"crowded: {few:.0f} µs where 1,000 patterns begin with the event, {many:.0f} µs where {MANY} do")
     few, many = pattern_rounds(with_view=True)
     print(f"event and view: {few:.1f} µs with {FEW} patterns, {many:.1f} µs with {MANY}: ratio {many / few:.2f}")
     print(f"batches of 100: {batch_rate():,.0f} events/s (≥ 20,000)")
