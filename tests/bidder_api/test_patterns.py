@@ -124,6 +124,45 @@ def test_a_visitor_never_seen_without_consent_or_erased_is_unknown(shop: World) 
     assert len(shop.serving.visitors) == 0
 
 
+def test_the_next_fill_sees_the_pattern_begin_hold_and_end(shop: World) -> None:
+    """And what an auction sees is what the merchant is told, at every step."""
+    shop.call("PUT", "/v1/products/shoe", {**SHOE, "advertiser_ids": ["acme"]}, role="merchant")
+    shop.call("PUT", "/v1/placements/top", {"page_types": ["category"], "slot_count": 1}, role="merchant")
+    top_up = {"advertiser_id": "acme", "amount_micros": 10_000_000, "reference": "r"}
+    assert shop.call("POST", "/v1/ledger/top-ups", top_up, role="finance").status_code == 201
+    campaign_id = shop.call("POST", "/v1/campaigns", {"name": "c"}).json()["campaign_id"]
+    bid = {"campaign_id": campaign_id, "product_ids": ["shoe"], "bid_micros": 90_000}
+    answer = shop.call("POST", "/v1/bids", {**bid, "navigation_pattern": LOOKED_TWICE_THEN_SEARCHED})
+    assert answer.status_code == 201, answer.text
+    pattern_id = saved(shop)
+    shop.publish()
+
+    def holds() -> bool:
+        body = {
+            "visitor_id": "v", "consent": {"personalised": True}, "tmax_ms": 10_000,
+            "page": {"type": "category", "category_id": "Shoes"}, "placements": [{"placement_id": "top"}],
+        }  # fmt: skip
+        answer = shop.call("POST", "/v1/fills", body, role="retailer")
+        assert answer.status_code == 200, answer.text
+        is_sponsored = any(one["is_sponsored"] for one in answer.json()["placements"][0]["fills"])
+        assert explain(shop, pattern_id, "v").json()["holds"] is is_sponsored
+        return is_sponsored
+
+    assert not holds()
+    report(shop, "v", ("view_item", -20), ("search", -10))
+    assert not holds()
+    report(shop, "v", ("view_item", -15))
+    assert holds()
+    report(shop, "v", ("purchase", -17))
+    assert not holds()
+    report(shop, "v", ("view_item", -12))
+    assert holds()
+    shop.clock.now_ms += 20 * 60_000
+    assert holds()
+    shop.clock.now_ms += 1
+    assert not holds()
+
+
 @pytest.mark.parametrize("role", ["advertiser", "agency", "retailer", "site", "crm", "finance", "auditor"])
 def test_nobody_but_a_merchant_learns_about_a_visitor(shop: World, role: str) -> None:
     pattern_id = saved(shop)
