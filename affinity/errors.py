@@ -12,7 +12,7 @@ AffinityRefused
 ├── AudienceRefused           422  audience_empty, audience_ambiguous, audience_incomplete, audience_contradictory,
 │                                  audience_too_deep, segment_unknown, attribute_unknown, attribute_type_differs,
 │                                  category_unknown, rfm_class_unknown, lifecycle_unknown
-├── PatternRefused            422  pattern_contradictory, pattern_unsatisfiable, category_unknown
+├── PatternRefused            422  pattern_contradictory, pattern_unsatisfiable, pattern_too_long, category_unknown
 ├── AttributeTypeDiffers      422  attribute_type_differs
 ├── LinkRefused               422  link_to_itself; 409 link_exists, link_chained
 ├── LinkUnknown               404  link_unknown

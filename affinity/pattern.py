@@ -3,6 +3,7 @@
 import re
 from datetime import datetime
 from typing import Annotated, Literal
+from unicodedata import normalize
 
 from msgspec import Meta, Struct
 
@@ -12,6 +13,8 @@ from affinity.errors import PatternRefused
 from affinity.navigation import Action
 
 _WORD = re.compile(r"\w+")
+
+WANTED_COUNT_MAX = 100  # events one pattern may want: not many more of a visitor are kept
 
 
 class PatternStep(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -25,6 +28,7 @@ class PatternStep(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     price_at_least_micros: PriceMicros | None = None
     price_at_most_micros: PriceMicros | None = None
     query_contains: Annotated[str, Meta(min_length=1, max_length=128)] | None = None  # all of its words
+    traffic_source: Annotated[str, Meta(min_length=1, max_length=128)] | None = None  # as reported, without case
 
 
 class NavigationPattern(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -65,6 +69,10 @@ def validate_pattern(pattern: NavigationPattern, vocabulary: Vocabulary, pointer
             if name == "without" and step.at_least != 1:
                 message = f"one such event is one too many: at_least must be 1 in without, was {step.at_least}"
                 raise PatternRefused(message, f"{pointer}/without/{index}/at_least")
+    wanted_count = sum(step.at_least for step in pattern.steps)
+    if wanted_count > WANTED_COUNT_MAX:
+        message = f"the steps may want {WANTED_COUNT_MAX} events together, wanted {wanted_count}"
+        raise PatternRefused(message, f"{pointer}/steps", code="pattern_too_long")
     # An event that every one of the later steps is made of, and that is forbidden: it can never hold.
     for index, step in enumerate(pattern.steps):
         needs_another = index > 0 or step.at_least > 1
@@ -90,17 +98,22 @@ def covers(forbidden: PatternStep, step: PatternStep) -> bool:
         return False
     if high is not None and (step.price_at_most_micros is None or step.price_at_most_micros > high):
         return False
+    source = forbidden.traffic_source
+    if source is not None and (step.traffic_source is None or step.traffic_source.casefold() != source.casefold()):
+        return False
     if forbidden.query_contains is None:
         return True
     return step.query_contains is not None and words_of(forbidden.query_contains) <= words_of(step.query_contains)
 
 
 def words_of(text: str) -> frozenset[str]:
-    """Return the words of a search, without case: runs of letters and digits.
+    """Return the words of a search, without case: runs of letters and digits, however their accents are encoded.
 
     >>> sorted(words_of("Trail-Running, 42"))
     ['42', 'running', 'trail']
     """
+    if not text.isascii():
+        text = normalize("NFKC", text)
     return frozenset(_WORD.findall(text.casefold()))
 
 

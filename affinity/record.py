@@ -295,19 +295,16 @@ class VisitorRecord:
         self.view = None
         self.targets = None
 
-    def session_ends_ms(self, settings: Settings) -> int:
-        """Return the last moment of the session if nothing more happens."""
-        return self.events[-1].at_ms + settings.session_gap_s * 1000 if self.events else -1
-
-    def advance(self, targets: "Targets") -> PatternProgress:
+    def advance(self, targets: "Targets", settings: Settings) -> PatternProgress:
         """Return how far the visitor is with the patterns; from the kept events where the patterns are new."""
         progress = self.progress
-        if progress is None or self.targets is not targets or self.pending_count > len(self.events):
-            progress = self.progress = PatternProgress()
-            self.targets = targets
+        known = None if self.targets is None else self.targets.pattern_index
+        if progress is None or known is not targets.pattern_index or self.pending_count > len(self.events):
+            progress = self.progress = PatternProgress(settings)
             self.pending_count = len(self.events)
+        self.targets = targets
         if self.pending_count:
-            progress.advance(targets.pattern_index, self.events[len(self.events) - self.pending_count :])
+            progress.advance(targets.pattern_index, self.events, self.pending_count)
             self.pending_count = 0
         return progress
 

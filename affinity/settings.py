@@ -13,6 +13,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     Attributes:
         visitor_count_max: visitors whose state is kept in memory; the least recently seen goes first.
         visitor_event_count_max: most recent events kept of one visitor; patterns and ranking look no further back.
+        visitor_pattern_size_max: events that all the navigation patterns one visitor is followed in may want together;
+            beyond that, those begun longest ago are forgotten. At least 100, the most one pattern may want.
         session_gap_s: seconds without an event after which a visitor's session is over.
         render_wait_s: seconds after a fill within which its impression must be reported; else the fill no longer counts
             in frequency caps and visitors' limits. As long as the ledger takes impressions.
@@ -33,6 +35,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     visitor_count_max: int = 200_000
     visitor_event_count_max: int = 128
+    visitor_pattern_size_max: int = 2_048
     session_gap_s: int = 1_800
     render_wait_s: int = 1_800
     event_lateness_s: int = 86_400

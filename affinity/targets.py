@@ -17,6 +17,7 @@ from affinity.kernel import NODE_ALL, NODE_ANY, NODE_LEAF, NODE_NOT, evaluate_no
 from affinity.matching import PatternIndex
 from affinity.pattern import NavigationPattern
 from affinity.record import VisitorRecord
+from affinity.settings import Settings
 
 Bits = NDArray[np.uint64]
 Range = tuple[float, float, int]
@@ -34,16 +35,24 @@ class Targets:
         audiences, patterns: as they were given.
         audience_word_count, pattern_word_count: length of a visitor's bit arrays.
         pattern_index: what an event is looked up in.
+
+    Args:
+        pattern_index: the patterns' own, where they were compiled before.
     """
 
-    def __init__(self, audiences: Sequence[Audience], patterns: Sequence[NavigationPattern]) -> None:
+    def __init__(
+        self,
+        audiences: Sequence[Audience],
+        patterns: Sequence[NavigationPattern],
+        pattern_index: PatternIndex | None = None,
+    ) -> None:
         self.audiences = list(audiences)
         self.patterns = list(patterns)
         self.audience_word_count = (len(self.audiences) + 63) // 64
         self.pattern_word_count = (len(self.patterns) + 63) // 64
         self.no_audience_bits: Bits = frozen(np.zeros(self.audience_word_count, np.uint64))
         self.no_pattern_bits: Bits = frozen(np.zeros(self.pattern_word_count, np.uint64))
-        self.pattern_index = PatternIndex(self.patterns)
+        self.pattern_index = PatternIndex(self.patterns) if pattern_index is None else pattern_index
         nodes = _Nodes()
         roots = [nodes.add(audience) for audience in self.audiences]
         self.leaves = nodes.leaves
@@ -63,14 +72,14 @@ class Targets:
         evaluate_nodes_nb(self._kind, self._first, self._child, holds, self._root, bits)
         return frozen(bits), until_ms
 
-    def pattern_bits(self, record: VisitorRecord | None, session_ends_ms: int, now_ms: int) -> tuple[Bits, int]:
+    def pattern_bits(self, record: VisitorRecord | None, settings: Settings, now_ms: int) -> tuple[Bits, int]:
         """Return the bits of the patterns that hold for the visitor now, and until when no other answer is possible."""
         if record is None or not self.patterns:
             return self.no_pattern_bits, FOREVER_MS
-        progress = record.advance(self)
+        progress = record.advance(self, settings)
         if not progress.complete:
             return self.no_pattern_bits, FOREVER_MS
-        rows, until_ms = progress.holding(self.pattern_index, record.session_began_ms, session_ends_ms, now_ms)
+        rows, until_ms = progress.holding(self.pattern_index, now_ms)
         return set_bits(rows, self.pattern_word_count), until_ms
 
 
@@ -82,18 +91,15 @@ def compile_targets(
     Args:
         audiences: valid ones; those about a brand name it.
         patterns: valid ones.
-        previous: targets compiled before. They are returned again where they are of the same audiences and patterns,
-            so that nothing a visitor did has to be read again.
+        previous: targets compiled before. They are returned again where they are of the same audiences and patterns;
+            of the same patterns, these are not compiled again. So nothing a visitor did has to be read again.
     """
-    if (
-        previous is not None
-        and len(previous.audiences) == len(audiences)
-        and len(previous.patterns) == len(patterns)
-        and previous.audiences == list(audiences)
-        and previous.patterns == list(patterns)
-    ):
+    audiences, patterns = list(audiences), list(patterns)
+    if previous is None or previous.patterns != patterns:
+        return Targets(audiences, patterns)
+    if previous.audiences == audiences:
         return previous
-    return Targets(audiences, patterns)
+    return Targets(audiences, patterns, previous.pattern_index)
 
 
 def set_bits(rows: Sequence[int], word_count: int) -> Bits:

@@ -100,9 +100,8 @@ def view_visitor(
         and kept.pseudonym == pseudonym
     ):
         return kept
-    ends_ms = -1 if record is None else record.session_ends_ms(settings)
     audience_bits, audience_until_ms = targets.audience_bits(record, scale, now_ms)
-    pattern_bits, pattern_until_ms = targets.pattern_bits(record, ends_ms, now_ms)
+    pattern_bits, pattern_until_ms = targets.pattern_bits(record, settings, now_ms)
     if record is None:
         return VisitorView(
             pseudonym=pseudonym,

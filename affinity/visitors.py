@@ -16,7 +16,7 @@ from affinity.consent import ConsentReader
 from affinity.errors import EventInFuture, EventTooOld, LinkRefused
 from affinity.ga4 import name_purchase
 from affinity.held import HeldOrder
-from affinity.matching import Happening, PatternProgress
+from affinity.matching import Happening, holding_rows
 from affinity.model import BoundModel
 from affinity.navigation import Action, ConsentSignal, NavigationBatch, NavigationEvent
 from affinity.navigation_log import CLICKED, FILL_ACTIONS, RENDERED, SERVED, WITHDRAWN, LogLine, NavigationLog
@@ -658,11 +658,7 @@ class VisitorStore:
             return False
         if not targets.patterns:
             return True
-        events = list(record.events)
-        progress = PatternProgress()
-        progress.advance(targets.pattern_index, events)
-        ends_ms = events[-1].at_ms + self.settings.session_gap_s * 1000 if events else -1
-        return bool(progress.holding(targets.pattern_index, record.session_began_ms, ends_ms, now_ms)[0])
+        return bool(holding_rows(targets.pattern_index, list(record.events), self.settings, now_ms))
 
     def _hear_refusal(self, visitor_ids: Iterable[str], now_ms: int, is_trusted: bool) -> None:
         were_known = [self.withdraw(self.pseudonym(one), now_ms, is_trusted=is_trusted) for one in visitor_ids]
@@ -706,4 +702,5 @@ def _happening(line: LogLine, facts: ProductFacts | None) -> Happening:
         price_micros,
         1 if line.quantity is None else line.quantity,
         None if line.query is None else line.query.casefold(),
+        None if line.traffic_source is None else line.traffic_source.casefold(),
     )

@@ -154,8 +154,7 @@ class SlotServer:
         if snapshot.has_exact_pages:
             allocate_exactly_nb.warm()
         spec = snapshot.targets_spec
-        is_same = before is not None and before.market.snapshot.targets_spec == spec
-        targets = before.targets if before is not None and is_same else compile_targets(spec.audiences, spec.patterns)
+        targets = compile_targets(spec.audiences, spec.patterns, None if before is None else before.targets)
         market = Market(snapshot, self._bind_model(snapshot.product_id))
         if before is not None:
             market.go_on_from(before.market)

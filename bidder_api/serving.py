@@ -49,6 +49,7 @@ from bidder_api.hearing import Hearing
 from bidder_api.holdings import holdings
 from bidder_api.idempotency import forget_old
 from bidder_api.metrics import ServerMetrics
+from bidder_api.patterns import explain_endpoint
 from bidder_api.preview import preview_endpoint
 from bidder_api.readiness import Readiness
 from bidder_api.sales_facts import sales_facts_of
@@ -539,6 +540,7 @@ def compose(
             lambda audience, pattern: visitors.count_matching(audience, pattern, clock_ms()),
             settings.auction,
         ),
+        Route("/v1/navigation-patterns/{pattern_id}/explain", explain_endpoint(desk, visitors), methods=["GET"]),
         Route("/v1/rules/preview", preview_endpoint(desk, slot_server), methods=["POST"]),
     ]
     serving.app = build_app(

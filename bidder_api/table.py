@@ -339,6 +339,11 @@ MANAGEMENT: list[Operation] = [
         "pattern", "/v1/navigation-patterns", "navigation-patterns", BIDDING, patterns.PatternDraft,
         patterns.PatternPatch, patterns.CountedPattern, patterns.PatternPage, PageQuery,
     ),
+    Operation(
+        method="GET", path="/v1/navigation-patterns/{pattern_id}/explain", name="explain_navigation_pattern",
+        tag="navigation-patterns", roles=MERCHANT, query=patterns.ExplainQuery, answer=patterns.ExplainedPattern,
+        summary="How far a visitor is with a navigation pattern: what was done, what is missing, what is in the way",
+    ),
     *_resource(
         "rule", "/v1/rules", "rules", MERCHANT, RuleDraft, rules.RulePatch, rules.CheckedRule, rules.RulePage,
         rules.RuleQuery,

@@ -24,17 +24,80 @@ from affinity.pattern import NavigationPattern, PatternStep, words_of
 SESSION_GAP_MS = 30 * 60_000
 
 
-def pattern_holds(pattern: NavigationPattern, history: Sequence[tuple[int, Happening]], now_ms: int) -> bool:
+def pattern_holds(
+    pattern: NavigationPattern, history: Sequence[tuple[int, Happening]], now_ms: int, kept_count: int = 128
+) -> bool:
     """Say whether a pattern holds now, by trying every event as the one it began with.
 
     Args:
         pattern: a valid one.
         history: every event of the visitor with its place in the order of arrival.
         now_ms: the moment asked about.
+        kept_count: most recent events that are looked at.
     """
-    events = [event for _, event in sorted(history, key=lambda pair: (pair[1].at_ms, pair[0]))]
+    return any(beginnings(pattern, in_order(history, kept_count), now_ms))
+
+
+def in_order(history: Sequence[tuple[int, Happening]], kept_count: int) -> list[Happening]:
+    """Return the most recent events, oldest first; of equal times, what arrived first comes first."""
+    return [event for _, event in sorted(history, key=lambda pair: (pair[1].at_ms, pair[0]))][-kept_count:]
+
+
+def beginnings(pattern: NavigationPattern, events: list[Happening], now_ms: int) -> list[bool]:
+    """Say of every event whether a run that holds now begins with it."""
     wanted = [step for step in pattern.steps for _ in range(step.at_least)]
-    return any(_holds_from(pattern, wanted, events, first, now_ms) for first in range(len(events)))
+    return [_holds_from(pattern, wanted, events, first, now_ms) for first in range(len(events))]
+
+
+def patterns_holding(
+    patterns: Sequence[NavigationPattern],
+    history: Sequence[tuple[int, Happening]],
+    now_ms: int,
+    kept_count: int,
+    size_max: int,
+) -> list[bool]:
+    """Say of each pattern whether it holds now for a visitor followed in patterns that want so many events together.
+
+    At every event the patterns begun are ordered by when they began last; those before the last `size_max` wanted
+    events are forgotten, and a run that began before then is lost.
+    """
+    events = in_order(history, kept_count)
+    begun = [[_begun_last(pattern, events, place) for place in range(len(events))] for pattern in patterns]
+    wanted = [sum(step.at_least for step in pattern.steps) for pattern in patterns]
+
+    def is_followed(row: int, place: int) -> bool:
+        own = begun[row][place]
+        if own is None:
+            return False
+        size = 0
+        for other in range(len(patterns)):
+            others = begun[other][place]
+            if others is not None and (others, other) >= (own, row):
+                size += wanted[other]
+        return size <= size_max
+
+    return [
+        any(
+            holds and all(is_followed(row, place) for place in range(first, len(events)))
+            for first, holds in enumerate(beginnings(pattern, events, now_ms))
+        )
+        for row, pattern in enumerate(patterns)
+    ]
+
+
+def _begun_last(pattern: NavigationPattern, events: list[Happening], place: int) -> int | None:
+    """Return the last event up to `place` that begins the pattern, if it then is still begun."""
+    first = next((one for one in range(place, -1, -1) if is_one_of(events[one], pattern.steps[0])), None)
+    if first is None:
+        return None
+    for one in range(first + 1, place + 1):
+        if any(is_one_of(events[one], forbidden) for forbidden in pattern.without):
+            return None
+        begins_session = events[one].at_ms - events[one - 1].at_ms > SESSION_GAP_MS
+        has_ended = pattern.within == "session" or events[first].at_ms + pattern.within * 1000 < events[one - 1].at_ms
+        if begins_session and has_ended:
+            return None
+    return first
 
 
 def _holds_from(
@@ -86,6 +149,8 @@ def is_one_of(event: Happening, step: PatternStep) -> bool:
     if step.price_at_most_micros is not None and (
         event.price_micros is None or event.price_micros > step.price_at_most_micros
     ):
+        return False
+    if step.traffic_source is not None and step.traffic_source.lower() != event.traffic_source:
         return False
     if step.query_contains is not None:
         return event.query is not None and words_of(step.query_contains) <= words_of(event.query)

@@ -1,24 +1,40 @@
 """Navigation patterns: the compiled matcher says what re-reading the whole history says."""
 
+import inspect
 import os
 import random
+import sys
+import time
+from types import ModuleType
+from typing import Literal, NamedTuple
 
 import pytest
+from msgspec.structs import replace
 
-from affinity.matching import Happening, PatternIndex
+from affinity import matching
+from affinity.audience import Audience
+from affinity.matching import Happening, PatternIndex, PatternProgress, holding_rows
 from affinity.navigation import Action
 from affinity.pattern import NavigationPattern, PatternStep
 from affinity.record import VisitorRecord
 from affinity.settings import Settings
 from affinity.targets import Targets, compile_targets, has_bit
-from tests.affinity.naive import SESSION_GAP_MS, pattern_holds
+from tests.affinity.histories import (
+    BUY,
+    CART,
+    MINUTE_MS,
+    SEARCH,
+    START_MS,
+    VIEW,
+    random_history,
+    random_moment,
+    random_pattern,
+)
+from tests.affinity.naive import pattern_holds, patterns_holding
 
-START_MS = 1_700_000_000_000
-MINUTE_MS = 60_000
 SETTINGS = Settings()
-CASE_COUNT = 12_000 if os.environ.get("ENDCAP_FAULTS") == "full" else 2_400
-
-VIEW, CART, SEARCH, BUY = Action.VIEW_ITEM, Action.ADD_TO_CART, Action.SEARCH, Action.PURCHASE
+SIZE_MAX = SETTINGS.visitor_pattern_size_max
+CASE_COUNT = 100_000 if os.environ.get("ENDCAP_FAULTS") == "full" else 20_000
 
 
 def view(at_min: float, category_id: str = "Shoes", **more: object) -> Happening:
@@ -33,15 +49,15 @@ def holds(pattern: NavigationPattern, events: list[Happening], at_min: float, se
     """Say whether the pattern holds, when events arrive in the order given and it was live all along."""
     targets = compile_targets([], [pattern])
     record = VisitorRecord(b"v")
-    record.advance(targets)
+    record.advance(targets, settings)
     for event in events:
         record.note(event, None, settings)
-        record.advance(targets)
+        record.advance(targets, settings)
     return bit(record, targets, START_MS + int(at_min * MINUTE_MS), settings)
 
 
 def bit(record: VisitorRecord, targets: Targets, now_ms: int, settings: Settings = SETTINGS) -> bool:
-    bits, until_ms = targets.pattern_bits(record, record.session_ends_ms(settings), now_ms)
+    bits, until_ms = targets.pattern_bits(record, settings, now_ms)
     value = has_bit(bits, 0)
     if value:
         assert until_ms >= now_ms
@@ -158,82 +174,317 @@ def test_a_pattern_made_live_later_is_read_from_the_events_that_are_kept() -> No
     assert bit(record, compile_targets([], [two_views()]), START_MS + MINUTE_MS)
 
 
+def test_audiences_change_without_patterns_being_read_again() -> None:
+    targets, record = compile_targets([], [two_views()]), VisitorRecord(b"v")
+    record.note(view(0), None, SETTINGS)
+    progress = record.advance(targets, SETTINGS)
+    others = compile_targets([Audience(segment="vip")], [two_views()], targets)
+    assert others is not targets
+    assert compile_targets(others.audiences, others.patterns, others) is others
+    record.note(view(1), None, SETTINGS)
+    assert record.advance(others, SETTINGS) is progress
+    assert bit(record, others, START_MS + MINUTE_MS)
+    fewer = compile_targets([], [], others)
+    assert record.advance(fewer, SETTINGS) is not progress
+    assert bit(record, compile_targets([], [two_views()], fewer), START_MS + MINUTE_MS)
+
+
 def test_an_event_looks_at_no_pattern_that_does_not_mention_it() -> None:
     patterns = [
         NavigationPattern(within="session", steps=[PatternStep(action=VIEW, product_id=f"p{row}")])
         for row in range(500)
     ]
     index = PatternIndex(patterns)
-    assert [entry.pattern_row for entry in index.find(view(0, product_id="p7"))] == [7]
-    assert index.find(view(0, product_id="other")) == []
+    assert [entry.pattern_row for entry in index.find(view(0, product_id="p7"), [], SIZE_MAX)] == [7]
+    assert index.find(view(0, product_id="other"), [1, 7], SIZE_MAX) == []
 
 
-CATEGORIES = ["A", "A > B", "A > B > C", "A > D", "E", None]
-QUERIES = ["red shoe", "blue shoe", "shoe", "", None]
+def test_a_step_is_filed_under_what_fewest_ask_for() -> None:
+    patterns = [
+        NavigationPattern(within="session", steps=[step])
+        for row in range(300)
+        for step in (
+            PatternStep(action=VIEW, brand="everybody's", category_id=f"C{row}"),
+            PatternStep(action=VIEW, brand=f"b{row % 30}", category_id=f"C{row // 30}"),
+            PatternStep(action=SEARCH, query_contains=f"everybody's w{row}"),
+        )
+    ]
+    index = PatternIndex(patterns)
+
+    def looks_at(happening: Happening) -> int:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(matching, "_agreeing", lambda entries, *_: entries)
+            return len(index.find(happening, [], SIZE_MAX))
+
+    assert looks_at(view(0, "C7", brand="everybody's")) == 1
+    assert looks_at(view(0, "C70", brand="everybody's")) == 1
+    assert looks_at(view(0, "C7", brand="b3")) == 1
+    assert looks_at(view(0, "D", brand="everybody's")) == 0
+    assert looks_at(did(SEARCH, 0, query="everybody's w7")) == 1
+    assert looks_at(did(SEARCH, 0, query="everybody's")) == 0
 
 
-def random_event(rng: random.Random) -> Happening:
-    return Happening(
-        at_ms=START_MS + rng.choice((rng.randrange(8) * 15 * MINUTE_MS, rng.randrange(120 * MINUTE_MS))),
-        action=rng.choice([VIEW, VIEW, CART, SEARCH, BUY]),
-        product_id=rng.choice(["p", "q", "r", None]),
-        category_id=rng.choice(CATEGORIES),
-        brand=rng.choice(["X", "Y", None]),
-        price_micros=rng.choice([None, 1, 5, 9]),
-        query=rng.choice(QUERIES),
-    )
+def test_an_event_every_pattern_forbids_looks_only_at_those_the_visitor_has_begun() -> None:
+    patterns = [
+        NavigationPattern(
+            within="session",
+            steps=[PatternStep(action=VIEW, product_id=f"p{row}"), PatternStep(action=CART)],
+            without=[PatternStep(action=BUY)],
+        )
+        for row in range(500)
+    ]
+    index = PatternIndex(patterns)
+    for action in (CART, BUY):
+        assert index.find(did(action, 0), [], SIZE_MAX) == []
+        assert [entry.pattern_row for entry in index.find(did(action, 0), [7, 11], SIZE_MAX)] == [7, 11]
 
 
-def random_step(rng: random.Random, can_repeat: bool) -> PatternStep:
-    def maybe(choices: list[object]) -> object:
-        return rng.choice(choices) if rng.random() < 0.25 else None
-
-    return PatternStep(
-        action=rng.choice([VIEW, VIEW, CART, SEARCH, BUY]),
-        at_least=rng.choice([1, 1, 2, 3]) if can_repeat else 1,
-        category_id=maybe(["A", "A > B", "E"]),
-        brand=maybe(["X", "Y"]),
-        product_id=maybe(["p", "q"]),
-        price_at_least_micros=maybe([1, 5]),
-        price_at_most_micros=maybe([5, 9]),
-        query_contains=maybe(["shoe", "red shoe"]),
-    )  # type: ignore[arg-type]
+def size_of(progress: PatternProgress) -> int:
+    """Return the bytes of a visitor's progress and of all it alone holds."""
+    rows = list(progress._progress.values())
+    moments = {id(moment): moment for row in rows for moment in row if moment is not None}
+    return sum(map(sys.getsizeof, [progress, progress._progress, progress.complete, *rows, *moments.values()]))
 
 
-def random_pattern(rng: random.Random) -> NavigationPattern:
-    return NavigationPattern(
-        within=rng.choice(["session", 900, 1800, 3600, 6000]),
-        steps=[random_step(rng, can_repeat=True) for _ in range(rng.choice([1, 1, 2, 2, 3]))],
-        without=[random_step(rng, can_repeat=False) for _ in range(rng.choice([0, 0, 1, 2]))],
-    )
+@pytest.mark.parametrize("step_count", [1, 2, 8])
+def test_what_is_kept_of_a_visitors_patterns_is_bounded(step_count: int) -> None:
+    """A visitor who begins 5,000 patterns with every event, and goes through them, is followed in the last of them."""
+    patterns = [
+        NavigationPattern(within=3600 + row, steps=[PatternStep(action=VIEW, at_least=2)] * step_count)
+        for row in range(5_000)
+    ]
+    targets, record = compile_targets([], patterns), VisitorRecord(b"v")
+    for minute in range(20):
+        record.note(view(minute), None, SETTINGS)
+        progress = record.advance(targets, SETTINGS)
+        assert progress.size <= SIZE_MAX
+        assert size_of(progress) < 400_000
+    assert progress.size == SIZE_MAX
+    assert len(progress.complete) == SIZE_MAX // (2 * step_count)
 
 
-def test_the_compiled_matcher_agrees_with_re_reading_the_history() -> None:
-    """Histories arrive out of order, patterns become live at any time and are asked about at any time."""
-    rng = random.Random(20_26)
-    case_count = matched_count = 0
-    while case_count < CASE_COUNT:
+@pytest.mark.parametrize(
+    ("within", "later_min", "followed"),
+    [
+        ("session", [30], True),
+        ("session", [30.001], False),
+        (3600, [61], True),
+        (3600, [60, 91], True),
+        (3600, [61, 91], True),
+        (3600, [61, 91.001], False),
+    ],
+)
+def test_what_can_no_longer_hold_is_forgotten_when_a_session_begins(
+    within: int | Literal["session"], later_min: list[float], followed: bool
+) -> None:
+    pattern = NavigationPattern(within=within, steps=[PatternStep(action=VIEW), PatternStep(action=CART)])
+    targets, record = compile_targets([], [pattern]), VisitorRecord(b"v")
+    for event in [view(0), *[did(SEARCH, minute) for minute in later_min]]:
+        record.note(event, None, SETTINGS)
+    assert record.advance(targets, SETTINGS).size == (2 if followed else 0)
+
+
+def test_a_window_goes_on_until_the_time_of_an_event_reported_ahead_of_it() -> None:
+    pattern = NavigationPattern(within=1_860, steps=[PatternStep(action=VIEW)])
+    assert holds(pattern, [view(0), did(SEARCH, 33)], 31)
+    assert not holds(pattern, [view(0), did(SEARCH, 33)], 31.001)
+
+
+def test_an_event_more_patterns_begin_with_than_there_is_room_for_costs_no_more_for_all_of_them() -> None:
+    def seconds(count: int) -> float:
+        steps = [PatternStep(action=VIEW), PatternStep(action=CART)]
+        targets = compile_targets([], [NavigationPattern(within=60 + row, steps=steps) for row in range(count)])
+        record, taken = VisitorRecord(b"v"), []
+        for minute in range(7):
+            record.note(view(minute), None, SETTINGS)
+            began = time.process_time()
+            record.advance(targets, SETTINGS)
+            taken.append(time.process_time() - began)
+        return min(taken)
+
+    few, many = seconds(3_000), seconds(60_000)
+    assert many < 6 * few
+
+
+def test_what_began_with_an_event_no_longer_kept_is_forgotten() -> None:
+    pattern = NavigationPattern(within="session", steps=[PatternStep(action=VIEW), PatternStep(action=CART)])
+    settings = Settings(visitor_event_count_max=3)
+    targets, record = compile_targets([], [pattern]), VisitorRecord(b"v")
+    for minute, size in enumerate((2, 2, 2, 0)):
+        record.note(did(SEARCH if minute else VIEW, minute), None, settings)
+        assert record.advance(targets, settings).size == size
+
+
+class Compared(NamedTuple):
+    """What two matchers were compared on.
+
+    Attributes:
+        case_count: histories × patterns.
+        matched_count: cases in which the pattern holds.
+        shortened_count: cases in which it would also or not hold if all events were kept.
+    """
+
+    case_count: int
+    matched_count: int
+    shortened_count: int
+
+
+def compare_with_history(case_count_wanted: int, seed: int) -> Compared:
+    """Assert that the compiled matcher says what re-reading the history says.
+
+    Histories arrive out of order and lose their oldest events; patterns become live, and are asked for, at any time.
+    """
+    rng = random.Random(seed)
+    case_count = matched_count = shortened_count = 0
+    while case_count < case_count_wanted:
         patterns = [random_pattern(rng) for _ in range(12)]
         old, live = compile_targets([], patterns[:6]), compile_targets([], patterns)
-        history = [random_event(rng) for _ in range(rng.randrange(1, 25))]
-        if rng.random() < 0.6:
-            history.sort(key=lambda event: event.at_ms)
+        history = random_history(rng)
+        kept_count = rng.choice([128, 128, 128, 6, 2])
+        settings = Settings(visitor_event_count_max=kept_count)
         record = VisitorRecord(b"v")
         live_from = rng.randrange(len(history))
         for place, event in enumerate(history):
-            record.note(event, None, SETTINGS)
+            record.note(event, None, settings)
             if rng.random() < 0.5:
-                record.advance(live if place >= live_from else old)
-        now_ms = max(event.at_ms for event in history) + rng.choice(
-            [0, MINUTE_MS, SESSION_GAP_MS, SESSION_GAP_MS + 1, rng.randrange(100 * MINUTE_MS)]
-        )
-        bits, until_ms = live.pattern_bits(record, record.session_ends_ms(SETTINGS), now_ms)
+                record.advance(live if place >= live_from else old, settings)
+            if rng.random() < 0.02:
+                record.progress = None  # it can be read again from the events that are kept
+        now_ms = random_moment(rng, history)
+        bits, until_ms = live.pattern_bits(record, settings, now_ms)
+        read_again = holding_rows(live.pattern_index, record.events, settings, now_ms)
         arrived = list(enumerate(history))
         for row, pattern in enumerate(patterns):
-            expected = pattern_holds(pattern, arrived, now_ms)
+            expected = pattern_holds(pattern, arrived, now_ms, kept_count)
             assert has_bit(bits, row) is expected, (pattern, history, now_ms)
+            assert (row in read_again) is expected
             if expected:
                 matched_count += 1
-                assert pattern_holds(pattern, arrived, until_ms)  # no bit outlives what it stands for
+                assert pattern_holds(pattern, arrived, until_ms, kept_count)  # no bit outlives what it stands for
+            shortened_count += expected is not pattern_holds(pattern, arrived, now_ms)
             case_count += 1
-    assert matched_count > case_count // 20
+    return Compared(case_count, matched_count, shortened_count)
+
+
+def test_the_compiled_matcher_agrees_with_re_reading_the_history() -> None:
+    compared = compare_with_history(CASE_COUNT, 20_26)
+    assert compared.case_count >= CASE_COUNT
+    assert compared.matched_count > compared.case_count // 20
+    assert compared.shortened_count > compared.case_count // 400
+
+
+FAULTS = {  # one line of the matcher, and what it would be by mistake
+    "a without is overlooked": ("if progress is not None:\n                    self._forget(row)", "pass"),
+    "a without forgets only that the pattern was complete": (
+        "                    self._forget(row)\n                continue",
+        "                    self.complete.pop(row, None)\n                continue",
+    ),
+    "a without counts after the steps of its own event": (
+        "self._file(row, 0, FORBIDDEN",
+        "self._file(row, 99, FORBIDDEN",
+    ),
+    "one event is two steps": ("self._file(row, len(pattern.steps) - index,", "self._file(row, index + 1,"),
+    "the earliest beginning is kept": ("progress[0] = moment", "progress[0] = progress[0] or moment"),
+    "a step forgets how often it was done": (
+        "progress[base + 1 : base + wanted + 1] = progress[base : base + wanted]",
+        "progress[base + wanted] = progress[base]",
+    ),
+    "a later step needs no earlier one": (
+        "elif progress is None:\n                continue",
+        "elif progress is None:\n                progress = self._progress[row] = [moment] * index.length[row]",
+    ),
+    "the window is open at its end": ("if now_ms <= ends_ms:", "if now_ms < ends_ms:"),
+    "the session's end is overlooked": (
+        "ends_ms = session_ends_ms if within_ms is None",
+        "ends_ms = 1 << 62 if within_ms is None",
+    ),
+    "the session's beginning is overlooked": (
+        "if within_ms is None or self._begun",
+        "if within_ms is not None and self._begun",
+    ),
+    "what is no longer kept still counts": ("if number < self._oldest:", "if False:"),
+    "what is kept last no longer counts": ("if number < self._oldest:", "if number <= self._oldest:"),
+    "what ends at the beginning of a session is forgotten early": (
+        "if within_ms is None or self._begun_last(row).at_ms + within_ms < self._last_ms:",
+        "if True:",
+    ),
+    "a pause as long as a session may have ends it": (
+        "at_ms - self._last_ms > self._session_gap_ms",
+        "at_ms - self._last_ms >= self._session_gap_ms",
+    ),
+    "a category has nothing below it": (
+        "for category_id in ancestry(happening.category_id):",
+        "for category_id in ancestry(happening.category_id)[:1]:",
+    ),
+    "a brand's category has nothing below it": (
+        "step.category_id not in ancestry(happening.category_id)",
+        "step.category_id != happening.category_id",
+    ),
+    "one word of a search is enough": (
+        "return entry.words <= words",
+        "return not entry.words or bool(entry.words & words)",
+    ),
+    "a price at the limit is out of it": ("price < step.price_at_least_micros", "price <= step.price_at_least_micros"),
+    "a product without a price is cheap": (
+        "(price is None or price > step.price_at_most_micros)",
+        "(price is not None and price > step.price_at_most_micros)",
+    ),
+    "a traffic source is told by case": ("source = step.traffic_source.casefold()", "source = step.traffic_source"),
+    "later steps are looked for among all patterns but one": (
+        "for row in followed\n",
+        "for row in list(followed)[1:]\n",
+    ),
+    "later steps are not told apart by their action": (
+        "if entry.step.action == happening.action and _agrees",
+        "if _agrees",
+    ),
+    "what a step is filed under is taken for all it asks": (
+        "is_exact = asked.condition_count == covered",
+        "is_exact = True",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_comparison_sees_a_fault_of_one_line(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    right, wrong = FAULTS[fault]
+    source = inspect.getsource(matching)
+    assert source.count(right) == 1
+    faulty = ModuleType("faulty_matching")
+    exec(compile(source.replace(right, wrong), "faulty_matching", "exec"), faulty.__dict__)
+    monkeypatch.setattr("affinity.targets.PatternIndex", faulty.PatternIndex)
+    monkeypatch.setattr("affinity.record.PatternProgress", faulty.PatternProgress)
+    with pytest.raises(AssertionError):
+        compare_with_history(CASE_COUNT, 20_26)
+
+
+def test_a_visitor_in_too_many_patterns_is_followed_in_those_begun_last() -> None:
+    """Whatever was forgotten for want of room, one can say which, and reading the events again forgets the same."""
+    rng = random.Random(7)
+    size_max = 5
+    matched_count = forgotten_count = 0
+    for _ in range(700):
+        patterns = [random_pattern(rng) for _ in range(12)]
+        if rng.random() < 0.4:  # they begin with the same event
+            more_count = rng.randrange(2)
+            steps = [[PatternStep(action=VIEW), *pattern.steps[:more_count]] for pattern in patterns]
+            patterns = [replace(pattern, steps=some) for pattern, some in zip(patterns, steps, strict=True)]
+        patterns = [pattern for pattern in patterns if sum(step.at_least for step in pattern.steps) <= size_max]
+        targets = compile_targets([], patterns)
+        settings = Settings(visitor_event_count_max=rng.choice([128, 8]), visitor_pattern_size_max=size_max)
+        history, record = random_history(rng), VisitorRecord(b"v")
+        for event in history:
+            record.note(event, None, settings)
+            if rng.random() < 0.7:
+                assert record.advance(targets, settings).size <= size_max
+        now_ms = random_moment(rng, history)
+        bits, _ = targets.pattern_bits(record, settings, now_ms)
+        arrived = list(enumerate(history))
+        expected = patterns_holding(patterns, arrived, now_ms, settings.visitor_event_count_max, size_max)
+        assert [has_bit(bits, row) for row in range(len(patterns))] == expected, (patterns, history, now_ms)
+        matched_count += sum(expected)
+        forgotten_count += sum(
+            pattern_holds(pattern, arrived, now_ms, settings.visitor_event_count_max) for pattern in patterns
+        ) - sum(expected)
+    assert matched_count > 100
+    assert forgotten_count > 100

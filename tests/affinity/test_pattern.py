@@ -6,7 +6,7 @@ import pytest
 from affinity.audience import Vocabulary
 from affinity.errors import PatternRefused
 from affinity.navigation import Action
-from affinity.pattern import NavigationPattern, PatternStep, covers, validate_pattern
+from affinity.pattern import NavigationPattern, PatternStep, covers, validate_pattern, words_of
 
 KNOWN = Vocabulary(categories=frozenset({"A", "A > B"}))
 VIEW, BUY = Action.VIEW_ITEM, Action.PURCHASE
@@ -45,6 +45,11 @@ def test_a_pattern_of_known_things_can_be_saved() -> None:
             "/p/without/0/at_least",
         ),
         (
+            pattern(PatternStep(action=VIEW, at_least=60), PatternStep(action=BUY, at_least=41)),
+            "pattern_too_long",
+            "/p/steps",
+        ),
+        (
             pattern(PatternStep(action=VIEW, category_id="A > B", at_least=2), without=[PatternStep(action=VIEW)]),
             "pattern_unsatisfiable",
             "/p/steps/0",
@@ -75,6 +80,15 @@ def test_a_pattern_has_one_to_eight_steps(steps: int) -> None:
         msgspec.convert(body, NavigationPattern)
 
 
+def test_a_pattern_may_want_a_hundred_events() -> None:
+    validate_pattern(pattern(PatternStep(action=VIEW, at_least=60), PatternStep(action=BUY, at_least=40)), KNOWN)
+
+
+def test_words_are_told_apart_however_their_accents_are_encoded() -> None:
+    assert words_of("Crème-BRÛLÉE") == words_of("cre\u0300me bru\u0302le\u0301e") == {"crème", "brûlée"}
+    assert words_of("ＡＢＣ ½") == words_of("abc 1⁄2")
+
+
 def test_a_condition_covers_narrower_ones_only() -> None:
     cheap = PatternStep(action=VIEW, price_at_most_micros=10)
     assert covers(cheap, PatternStep(action=VIEW, price_at_most_micros=9))
@@ -83,3 +97,7 @@ def test_a_condition_covers_narrower_ones_only() -> None:
     words = PatternStep(action=Action.SEARCH, query_contains="trail")
     assert covers(words, PatternStep(action=Action.SEARCH, query_contains="trail shoe"))
     assert not covers(words, PatternStep(action=Action.SEARCH, query_contains="shoe"))
+    mail = PatternStep(action=VIEW, traffic_source="Mail")
+    assert covers(mail, PatternStep(action=VIEW, traffic_source="mail", brand="B"))
+    assert not covers(mail, PatternStep(action=VIEW, traffic_source="search"))
+    assert not covers(mail, PatternStep(action=VIEW))

@@ -3,7 +3,9 @@
 Run as `python -m tests.bench.bench_affinity`. Contestants are interleaved, round by round, so that a busy machine
 slows them alike; figures are medians over rounds.
 
-- *event*: one event taken in, and the visitor's patterns brought up to date, as the next auction would.
+- *event*: one event taken in, and the visitor's patterns brought up to date, as the next auction would. No pattern
+  begins with one of the events; many name their brands and words beside something else, and half forbid every purchase.
+- *crowded*: the same where all of the patterns begin with the event.
 - *view*: that, and everything else an auction reads of the visitor.
 - *batch*: 100 events as they come in over HTTP: decoded, hashed, appended to the log, applied.
 - *rank*: the model's scores of one visitor, on first use after an event.
@@ -29,7 +31,7 @@ from affinity.navigation import Action, Consent, NavigationBatch
 from affinity.navigation_log import NavigationLog
 from affinity.pattern import NavigationPattern, PatternStep
 from affinity.pseudonym import Pseudonymizer
-from affinity.record import read_facts
+from affinity.record import VisitorRecord, read_facts
 from affinity.sessions import Sessions
 from affinity.settings import Settings
 from affinity.targets import Targets, compile_targets
@@ -48,18 +50,20 @@ DECODER = msgspec.json.Decoder(NavigationBatch)
 
 
 def patterns(count: int) -> list[NavigationPattern]:
-    """Return patterns of every kind, none of which mentions the events below."""
+    """Return patterns of every kind, none of which mentions the events below; many name a brand or a word of them."""
     kinds: list[Callable[[int], PatternStep]] = [
         lambda row: PatternStep(action=Action.VIEW_ITEM, product_id=f"q{row}", at_least=2),
         lambda row: PatternStep(action=Action.VIEW_ITEM, category_id=f"E{row}", at_least=3),
         lambda row: PatternStep(action=Action.ADD_TO_CART, brand=f"x{row}"),
         lambda row: PatternStep(action=Action.SEARCH, query_contains=f"word{row}"),
+        lambda row: PatternStep(action=Action.VIEW_ITEM, brand=f"b{row % 500}", category_id=f"E{row}"),
+        lambda row: PatternStep(action=Action.SEARCH, query_contains=f"red word{row}"),
     ]
     return [
         NavigationPattern(
             within="session" if row % 2 else 3600,
-            steps=[kinds[row % 4](row), kinds[(row + 1) % 4](row)],
-            without=[PatternStep(action=Action.PURCHASE, product_id=f"q{row}")],
+            steps=[kinds[row % 6](row), kinds[(row + 1) % 6](row)],
+            without=[PatternStep(action=Action.PURCHASE, product_id=f"q{row}" if row % 2 else None)],
         )
         for row in range(count)
     ]
@@ -108,10 +112,23 @@ def pattern_rounds(*, with_view: bool) -> tuple[float, float]:
                 else:
                     record = visitors.record(visitors.pseudonym(visitor_id))
                     assert record is not None
-                    record.advance(targets)
+                    record.advance(targets, visitors.settings)
             taken[lane].append((time.perf_counter() - began) / len(decoded) * 1e6)
     few, many = (statistics.median(one) for one in taken)
     return few, many
+
+
+def crowded_time(count: int) -> float:
+    """Return microseconds of processor time an event costs that so many patterns begin with."""
+    steps = [PatternStep(action=Action.VIEW_ITEM), PatternStep(action=Action.ADD_TO_CART)]
+    targets = compile_targets([], [NavigationPattern(within=60 + row, steps=steps) for row in range(count)])
+    record, taken = VisitorRecord(bytes(16)), []
+    for place in range(100):
+        record.note(Happening(NOW_MS + place, Action.VIEW_ITEM), None, Settings())
+        began = time.process_time()
+        record.advance(targets, Settings())
+        taken.append((time.process_time() - began) * 1e6)
+    return statistics.median(taken)
 
 
 def batch_rate() -> float:
@@ -171,6 +188,8 @@ def main() -> int:
     """Print the figures."""
     few, many = pattern_rounds(with_view=False)
     print(f"event: {few:.1f} µs with {FEW} patterns, {many:.1f} µs with {MANY}: ratio {many / few:.2f} (≤ 1.5)")
+    few, many = crowded_time(1_000), crowded_time(MANY)
+    print(f"crowded: {few:.0f} µs where 1,000 patterns begin with the event, {many:.0f} µs where {MANY} do")
     few, many = pattern_rounds(with_view=True)
     print(f"event and view: {few:.1f} µs with {FEW} patterns, {many:.1f} µs with {MANY}: ratio {many / few:.2f}")
     print(f"batches of 100: {batch_rate():,.0f} events/s (≥ 20,000)")
