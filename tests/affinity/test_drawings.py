@@ -169,9 +169,9 @@ def test_a_visitor_of_whom_this_is_reported_has_the_pattern_or_not(drawing: Draw
 def test_re_reading_and_explaining_say_so_too(drawing: Drawing) -> None:
     kept: list[tuple[int, Happening]] = []
     for mark in drawing.marks:
-        if mark.what == "†":
+        if mark.what == "†" or not mark.has_consent:
             kept.clear()
-        elif mark.what in DEEDS and mark.has_consent:
+        elif mark.what in DEEDS:
             action, category_id, query = DEEDS[mark.what]
             event = Happening(to_ms(mark.occurred_at), action, category_id=category_id, query=query and query.lower())
             kept.append((mark.arrival, event))
