@@ -16,6 +16,7 @@ from affinity.errors import LogUnwritable
 
 # Beside the visitors' own actions: a sponsored fill, the report that it rendered, and that it was clicked.
 SERVED, RENDERED, CLICKED = "served", "rendered", "clicked"
+FILL_ACTIONS = frozenset({SERVED, RENDERED, CLICKED})
 CHUNK_BYTES = 4_000_000
 SUFFIX = ".jsonl"
 

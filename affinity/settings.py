@@ -2,6 +2,8 @@
 
 from msgspec import Struct
 
+from affinity.special import DEFAULT_TERMS
+
 
 class Settings(Struct, frozen=True, kw_only=True):
     """Settings of navigation, visitors and models.
@@ -18,8 +20,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         navigation_body_bytes_max: largest body of `POST /v1/navigation`, in bytes.
         navigation_segment_bytes: size of one file of the navigation log, in bytes.
         interest_half_life_s: seconds after which an event counts half in category and brand affinities.
-        audience_size_min: visitors an audience or pattern must match before a number is shown.
+        audience_size_min: visitors an audience must match now before it can be targeted, and an audience or a pattern
+            before a number is shown.
         audience_sample_size: visitors looked at to estimate how many match.
+        special_category_terms: words that tell of a special category of personal data (GDPR, article 9), separated by
+            commas, `*` for any ending: segments and attributes named by them are refused; empty refuses none.
     """
 
     visitor_count_max: int = 200_000
@@ -34,3 +39,4 @@ class Settings(Struct, frozen=True, kw_only=True):
     interest_half_life_s: int = 1_209_600
     audience_size_min: int = 50
     audience_sample_size: int = 20_000
+    special_category_terms: str = DEFAULT_TERMS

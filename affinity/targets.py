@@ -4,15 +4,16 @@ Equal predicates and equal subtrees of all audiences are kept once. A visitor's 
 hold; one pass of a kernel over the distinct nodes says which audiences do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from affinity.audience import Audience
-from affinity.computed import DAY_MS, CustomerScale, lifecycle, price_tier, promophile_score, rfm_class
+from affinity.audience import Audience, without_lists
+from affinity.computed import DAY_MS, CustomerScale, clv_tier, lifecycle, price_tier, promophile_score, rfm_class
+from affinity.contradiction import LOYALTY_ATTRIBUTE
 from affinity.kernel import NODE_ALL, NODE_ANY, NODE_LEAF, NODE_NOT, evaluate_nodes_nb
 from affinity.matching import PatternIndex
 from affinity.pattern import NavigationPattern
@@ -45,7 +46,7 @@ class Targets:
         self.no_pattern_bits: Bits = frozen(np.zeros(self.pattern_word_count, np.uint64))
         self.pattern_index = PatternIndex(self.patterns)
         nodes = _Nodes()
-        roots = [nodes.add(audience) for audience in self.audiences]
+        roots = [nodes.add(without_lists(audience)) for audience in self.audiences]
         self.leaves = nodes.leaves
         self._kind = np.array(nodes.kind, np.int8)
         self._first = np.array([*nodes.first, len(nodes.child)], np.int64)
@@ -123,6 +124,8 @@ class _Leaves:
         self._number: dict[bytes, int] = {}
         self.segment: dict[str, list[int]] = {}
         self.rfm: dict[str, list[int]] = {}
+        self.clv_tier: dict[str, list[int]] = {}
+        self.order_status: dict[str, list[int]] = {}
         self.lifecycle: dict[str, list[int]] = {}
         self.attribute_value: dict[tuple[str, Any], list[int]] = {}
         self.attribute_range: dict[str, list[Range]] = {}
@@ -131,6 +134,7 @@ class _Leaves:
         self.bought_product: dict[str, list[tuple[int, int]]] = {}
         self.bought_category: dict[str, list[tuple[int, int]]] = {}
         self.bought_brand: dict[str, list[tuple[int, int]]] = {}
+        self.entered: dict[tuple[str, str], list[tuple[int, int]]] = {}
         self.category_share: dict[str, list[Range]] = {}
         self.brand_share: dict[str, list[Range]] = {}
 
@@ -149,8 +153,7 @@ class _Leaves:
             _file(self.segment, node.segment, number)
         elif node.attribute is not None:
             values = node.one_of or ([] if node.equals is None else [node.equals])
-            for value in values:
-                _file(self.attribute_value, (node.attribute, value), number)
+            _file_all(self.attribute_value, [(node.attribute, value) for value in values], number)
             if not values:
                 _file(self.attribute_range, node.attribute, bounds)
         elif node.score is not None:
@@ -158,11 +161,18 @@ class _Leaves:
         elif node.counter is not None:
             _file(self.counter, node.counter, bounds)
         elif node.rfm is not None:
-            for word in node.rfm:
-                _file(self.rfm, word, number)
+            _file_all(self.rfm, node.rfm, number)
+        elif node.clv_tier is not None:
+            _file_all(self.clv_tier, node.clv_tier, number)
         elif node.lifecycle is not None:
-            for word in node.lifecycle:
-                _file(self.lifecycle, word, number)
+            _file_all(self.lifecycle, node.lifecycle, number)
+        elif node.order_status is not None:
+            _file_all(self.order_status, node.order_status, number)
+        elif node.loyalty_tier is not None:
+            _file_all(self.attribute_value, [(LOYALTY_ATTRIBUTE, one) for one in node.loyalty_tier], number)
+        elif node.entered_segment is not None and node.within_days is not None:
+            key_of_entry = node.entered_segment, node.from_segment or ""
+            _file(self.entered, key_of_entry, (node.within_days * DAY_MS, number))
         elif node.affinity_category is not None:
             _file(self.category_share, node.affinity_category, bounds)
         elif node.affinity_brand is not None:
@@ -196,9 +206,10 @@ class _Leaves:
             (self.bought_product, record.bought_product),
             (self.bought_category, record.bought_category),
             (self.bought_brand, record.bought_brand),
+            (self.entered, record.entered),
         ):
             if filed and times:
-                until_ms = min(until_ms, _mark_bought(filed, times, now_ms, holds))
+                until_ms = min(until_ms, _mark_recent(filed, times, now_ms, holds))
         return min(until_ms, self._mark_computed(record, scale, now_ms, holds))
 
     def _mark_profile(self, record: VisitorRecord, holds: NDArray[np.uint8]) -> None:
@@ -217,6 +228,9 @@ class _Leaves:
         if self.rfm:
             for number in self.rfm.get(rfm_class(purchases, scale) or "", ()):
                 holds[number] = 1
+        if self.clv_tier:
+            for number in self.clv_tier.get(clv_tier(purchases, scale) or "", ()):
+                holds[number] = 1
         for number in self.lifecycle.get(lifecycle(purchases, now_ms), ()):
             holds[number] = 1
         _mark_ranges(self.score.get("promophile"), promophile_score(purchases, scale), holds)
@@ -224,6 +238,8 @@ class _Leaves:
         _mark_ranges(self.counter.get("order_count"), purchases.order_count, holds)
         if not purchases.order_count:
             return FOREVER_MS
+        for number in self.order_status.get(purchases.last_order_status, ()):
+            holds[number] = 1
         since_first_ms, since_last_ms = now_ms - purchases.first_at_ms, now_ms - purchases.last_at_ms
         _mark_ranges(self.counter.get("days_since_first_order"), since_first_ms // DAY_MS, holds)
         _mark_ranges(self.counter.get("days_since_last_order"), since_last_ms // DAY_MS, holds)
@@ -265,6 +281,11 @@ def _file(filed: dict[Any, list[T]], key: Any, thing: T) -> None:
     filed.setdefault(key, []).append(thing)
 
 
+def _file_all(filed: dict[Any, list[T]], keys: Sequence[Any], thing: T) -> None:
+    for key in dict.fromkeys(keys):
+        _file(filed, key, thing)
+
+
 def _mark_ranges(ranges: list[Range] | None, value: float | None, holds: NDArray[np.uint8]) -> None:
     if ranges is None or value is None:
         return
@@ -280,8 +301,8 @@ def _mark_shares(
         _mark_ranges(filed.get(name), weight / total, holds)
 
 
-def _mark_bought(
-    filed: dict[str, list[tuple[int, int]]], times: dict[str, int], now_ms: int, holds: NDArray[np.uint8]
+def _mark_recent(
+    filed: dict[Any, list[tuple[int, int]]], times: Mapping[Any, int], now_ms: int, holds: NDArray[np.uint8]
 ) -> int:
     until_ms = FOREVER_MS
     for name, at_ms in times.items():

@@ -12,11 +12,13 @@ from msgspec import Struct
 
 from affinity.audience import Audience
 from affinity.computed import CustomerScale, measure_customers
+from affinity.customer_book import CustomerBook
+from affinity.customers import ComputedProfile, SegmentEntry
 from affinity.errors import EventInFuture, EventTooOld, LinkRefused
 from affinity.matching import Happening, PatternProgress
 from affinity.model import BoundModel
 from affinity.navigation import Action, Consent, NavigationBatch, NavigationEvent
-from affinity.navigation_log import CLICKED, RENDERED, SERVED, LogLine, NavigationLog
+from affinity.navigation_log import CLICKED, FILL_ACTIONS, RENDERED, SERVED, LogLine, NavigationLog
 from affinity.pattern import NavigationPattern
 from affinity.profile import ProfileDraft
 from affinity.pseudonym import Pseudonymizer
@@ -26,7 +28,6 @@ from affinity.targets import Targets, compile_targets, has_bit
 from affinity.view import VisitorView, anonymous_view, view_visitor
 
 _ACTIONS = {action.value: action for action in Action}
-_FILL_ACTIONS = frozenset({SERVED, RENDERED, CLICKED})
 
 
 class Recorded(Struct, frozen=True):
@@ -40,6 +41,8 @@ class VisitorStore:
     """The visitors of one deployment.
 
     Attributes:
+        customers: what was computed of customers, and which segments visitors entered.
+        forgotten_count: how often somebody was forgotten.
         given_back_count: fills taken back from frequency caps and visitors' limits because they never rendered.
         also_forget: who else keeps something under pseudonyms, told which are forgotten.
 
@@ -70,6 +73,8 @@ class VisitorStore:
         self._profiles: dict[bytes, ProfileDraft] = {}
         self._events_seen: tuple[set[int], set[int]] = (set(), set())
         self._served_lines: list[LogLine] = []
+        self.customers = CustomerBook()
+        self.forgotten_count = 0
         self.given_back_count = 0
         self.also_forget: list[Callable[[set[bytes]], None]] = []
         self._read_segments: set[str] = set()
@@ -191,7 +196,7 @@ class VisitorStore:
         if person in self._devices:
             return self._customer_record(person)
         record = self._records.get(pseudonym)
-        if record is None and pseudonym in self._profiles:
+        if record is None and (pseudonym in self._profiles or pseudonym in self.customers):
             record = self._record_for(pseudonym, 0)
         return record
 
@@ -244,7 +249,9 @@ class VisitorStore:
         return self._customer_of.get(pseudonym, pseudonym)
 
     def measure(self) -> None:
-        """Measure how the shop's customers compare; to be called at start and every so often."""
+        """Measure how the shop's customers compare, where they were never computed; at start and every so often."""
+        if self.customers.scale is not None:
+            return
         self.scale = measure_customers(record.purchases for record in self._persons())
         for record in [*self._records.values(), *self._customers.values()]:
             if record.purchases.order_count:
@@ -278,6 +285,28 @@ class VisitorStore:
         for pseudonym, profile in profiles:
             self._profiles[pseudonym] = profile
             self._show_profile(pseudonym)
+
+    def put_computed(self, computed: Iterable[tuple[bytes, ComputedProfile]]) -> None:
+        """Take over what was computed of visitors, as the database keeps it."""
+        for pseudonym, one in computed:
+            self.customers.put(pseudonym, one)
+            record = self._records.get(pseudonym)
+            if record is not None:
+                self.customers.support(record, self.facts)
+            self._customers.pop(self.person(pseudonym), None)
+
+    def put_entries(self, entries: Iterable[SegmentEntry]) -> None:
+        """Take over which segments visitors entered, as the database keeps it."""
+        for pseudonym in self.customers.enter(entries):
+            self._show_profile(pseudonym)
+
+    def put_scale(self, scale: CustomerScale | None) -> None:
+        """Take over how customers compare, as it was computed; None before it ever was."""
+        if scale is None or scale == self.customers.scale:
+            return
+        self.customers.scale = self.scale = scale
+        for record in [*self._records.values(), *self._customers.values()]:
+            record.view = None
 
     def link(self, pseudonym: bytes, customer_pseudonym: bytes) -> None:
         """Join a visitor to a customer: from now on they are known together.
@@ -336,6 +365,8 @@ class VisitorStore:
     def forget(self, pseudonyms: Iterable[bytes]) -> None:
         """Drop everything kept in memory under the pseudonyms. The log's and the database's part is not done here."""
         gone = set(pseudonyms)
+        self.forgotten_count += 1
+        self.customers.forget(gone)
         for pseudonym in gone:
             self.unlink(pseudonym)
             for device in self._devices.pop(pseudonym, ()):
@@ -386,7 +417,7 @@ class VisitorStore:
                 if self._has_seen(line.event):
                     continue
                 self._remember(line.event)
-            if line.action in _FILL_ACTIONS or line.action in _ACTIONS:
+            if line.action in FILL_ACTIONS or line.action in _ACTIONS:
                 self._apply(line, now_ms)
         return count
 
@@ -402,7 +433,7 @@ class VisitorStore:
         records = [record]
         if person in self._customers:
             records.append(self._customers[person])
-        if line.action in _FILL_ACTIONS:
+        if line.action in FILL_ACTIONS:
             _apply_fill(line, records)
             return
         facts = self.facts.get(line.product_id) if line.product_id is not None else None
@@ -415,6 +446,8 @@ class VisitorStore:
         if record is None:
             record = self._records[pseudonym] = VisitorRecord(pseudonym)
             record.profile = self._profiles.get(pseudonym)
+            record.entered = self.customers.entered([pseudonym])
+            self.customers.support(record, self.facts)
             if len(self._records) > self.settings.visitor_count_max:
                 self._records.popitem(last=False)
         else:
@@ -431,12 +464,7 @@ class VisitorStore:
     def _customer_record(self, customer: bytes) -> VisitorRecord:
         record = self._customers.get(customer)
         if record is None:
-            record = VisitorRecord(customer)
-            for pseudonym in (customer, *self._devices[customer]):
-                if pseudonym in self._records:
-                    record.take_in(self._records[pseudonym], self.settings)
-            record.profile = self.profile(customer)
-            self._customers[customer] = record
+            record = self._customers[customer] = self._sum(customer)
             if len(self._customers) > self.settings.visitor_count_max:
                 self._customers.popitem(last=False)
         else:
@@ -447,6 +475,7 @@ class VisitorStore:
         for record in (self._records.get(pseudonym), self._customers.get(self.person(pseudonym))):
             if record is not None:
                 record.profile = self.profile(record.pseudonym)
+                record.entered = self.customers.entered(self._own_pseudonyms(record.pseudonym))
                 record.version += 1
                 record.view = None
 
@@ -479,15 +508,28 @@ class VisitorStore:
         for customer in self._devices:
             yield self._customer_record(customer)
 
+    def _own_pseudonyms(self, pseudonym: bytes) -> list[bytes]:
+        """Return the pseudonyms a record of theirs adds up: a customer's and all devices', else the visitor's alone."""
+        return [pseudonym, *self._devices.get(pseudonym, ())]
+
+    def _sum(self, person: bytes) -> VisitorRecord:
+        """Return a new record of everything known of a person, their devices added up."""
+        record = VisitorRecord(person)
+        for pseudonym in self._own_pseudonyms(person):
+            own = self._records.get(pseudonym)
+            if own is None and pseudonym in self.customers:
+                own = VisitorRecord(pseudonym)
+                self.customers.support(own, self.facts)
+            if own is not None:
+                record.take_in(own, self.settings)
+        record.profile = self.profile(person)
+        record.entered = self.customers.entered(self._own_pseudonyms(person))
+        return record
+
     def _matches(self, person: bytes, targets: Targets, now_ms: int) -> bool:
         record = self._customers.get(person) or self._records.get(person)
-        if record is None:
-            record = VisitorRecord(person)
-            for pseudonym in list(self._devices.get(person, ())):
-                device = self._records.get(pseudonym)
-                if device is not None:
-                    record.take_in(device, self.settings)
-            record.profile = self.profile(person)
+        if record is None or (person in self._devices and person not in self._customers):
+            record = self._sum(person)
         if targets.audiences and not has_bit(targets.audience_bits(record, self.scale, now_ms)[0], 0):
             return False
         if not targets.patterns:

@@ -108,7 +108,7 @@ def management_routes(desk: Desk, keyring: Keyring, hash_key: bytes, count_visit
         count_visitors: how many visitors an audience and a pattern match now, None under the least that is shown.
     """
     own_keys = keys.KeyDesk(hash_key)
-    own_audiences = audiences.saved_audiences(lambda audience: count_visitors(audience, None))
+    own_audiences = audiences.saved_audiences(lambda audience: count_visitors(audience, None), desk.special)
     own_patterns = patterns.saved_patterns(lambda pattern: count_visitors(None, pattern))
     read, change = desk.reading, desk.changing
     one_attribute = "/v1/virtual-attributes/{virtual_attribute_id}"

@@ -29,6 +29,7 @@ from affinity.metrics import AffinityMetrics
 from affinity.model import AffinityModel, BoundModel, latest_model, load_model, neutral_model
 from affinity.navigation_log import NavigationLog
 from affinity.record import ProductFacts, read_facts
+from affinity.special import special_categories
 from affinity.visitors import VisitorStore
 from auction import endpoint as auction_endpoint
 from auction.metrics import AuctionMetrics
@@ -315,27 +316,39 @@ class Serving(Struct, kw_only=True):
         self.products.apply(changed, change_seq)
 
     async def _follow_visitors(self) -> None:
-        """Take over profiles and links that another process wrote."""
-        profile_seq = self.visitors.profile_seq
+        """Take over profiles and links that another process wrote, and what was computed of customers."""
+        visitors, profile_seq = self.visitors, self.visitors.profile_seq
+        forgotten_count = visitors.forgotten_count
 
-        def read(connection: Connection) -> tuple[int, Any, Any]:
-            name = affinity_store.VISITORS
-            change_seq = affinity_store.current_change_seq(connection, self.retailer_id, name)
+        def read(connection: Connection) -> tuple[int, affinity_store.VisitorChanges | None]:
+            change_seq = affinity_store.current_change_seq(connection, self.retailer_id, affinity_store.VISITORS)
             if change_seq == self.visitor_seq:
-                return change_seq, None, None
-            return (
-                change_seq,
-                affinity_store.read_profiles(connection, self.retailer_id, profile_seq),
-                affinity_store.read_links(connection, self.retailer_id),
-            )
+                return change_seq, None
+            return change_seq, affinity_store.read_visitor_changes(connection, self.retailer_id, profile_seq)
 
-        change_seq, profiles, links = await in_thread(lambda: self.database.read(read))
-        if profiles is None:
+        change_seq, changes = await in_thread(lambda: self.database.read(read))
+        if changes is None:
             return
         if self.visitor_seq < 0:
-            self.visitors.set_links(links)
-        self.visitors.put_profiles((row.pseudonym, row.profile) for row in profiles)
-        self.visitor_seq = self.visitors.profile_seq = change_seq
+            visitors.set_links(changes.links)
+        visitors.put_scale(changes.scale)
+
+        async def take(some: list[T], take_over: Callable[[list[T]], None]) -> bool:
+            """Take over some at a time; say whether nobody was erased since, who may be among them."""
+            for first in range(0, len(some), FOLLOW_COUNT):
+                if visitors.forgotten_count != forgotten_count:
+                    return False
+                take_over(some[first : first + FOLLOW_COUNT])
+                await asyncio.sleep(0)
+            return True
+
+        if not (
+            await take(changes.profiles, visitors.put_profiles)
+            and await take(changes.computed, visitors.put_computed)
+            and await take(changes.entries, visitors.put_entries)
+        ):
+            return  # what is there now is read again
+        self.visitor_seq = visitors.profile_seq = change_seq
 
     async def _follow_models(self) -> bool:
         """Take up a model that was trained since; say whether there is one."""
@@ -463,7 +476,12 @@ def compose(
         intake_of=intake_of,
     )
     desk = Desk(
-        database, deployment.retailer_id, clock_ms, server.management_thread_count, count_call=metrics.count_call
+        database,
+        deployment.retailer_id,
+        clock_ms,
+        server.management_thread_count,
+        count_call=metrics.count_call,
+        special=special_categories(settings.affinity.special_category_terms),
     )
     books = ledger_endpoint.Books(
         retailer_id=deployment.retailer_id,

@@ -8,6 +8,8 @@ import pytest
 
 from affinity.audience import Audience
 from affinity.catalog import Product
+from affinity.computed import CustomerScale, Purchases
+from affinity.customers import ComputedProfile, SegmentEntry
 from affinity.errors import EventInFuture, EventTooOld, LinkRefused
 from affinity.model import neutral_model
 from affinity.navigation import Action, Consent, NavigationBatch, NavigationEvent
@@ -335,6 +337,84 @@ def test_navigation_sent_along_counts_for_one_auction_only() -> None:
     nobody = visitors.view(None, CONSENT, TARGETS, MODEL, NOW_MS + 1000, sent)
     assert has_bit(nobody.pattern_bits, 0)
     assert len(visitors) == 1
+
+
+def computed(through_s: float, *, order_count: int = 3, product_id: str = "p2") -> ComputedProfile:
+    at_ms = NOW_MS + round(through_s * 1000)
+    purchases = Purchases(order_count=order_count, first_at_ms=1, last_at_ms=at_ms - 1, amount_micros=30)
+    return ComputedProfile(through_ms=at_ms, purchases=purchases, bought={product_id: at_ms - 1})
+
+
+def test_a_record_rests_on_what_was_computed_and_adds_what_was_bought_since(tmp_path: Path) -> None:
+    visitors = store(tmp_path)
+    pseudonym = visitors.pseudonym("v")
+    post(visitors, event("v", -500, Action.PURCHASE, price_micros=5), event("v", -200, Action.PURCHASE, price_micros=7))
+    visitors.put_computed([(pseudonym, computed(-400))])
+
+    def check(visitors: VisitorStore, order_count: int, amount_micros: int) -> None:
+        record = visitors.record(pseudonym)
+        assert record is not None
+        assert (record.purchases.order_count, record.purchases.amount_micros) == (order_count, amount_micros)
+        assert record.bought_product["p2"]
+        assert record.bought_brand["B0"] == NOW_MS - 400_001
+
+    check(visitors, 3 + 1, 30 + 7)  # the earlier purchase is in what was computed
+    visitors.put_computed([(pseudonym, computed(-400))])  # told again
+    check(visitors, 3 + 1, 30 + 7)
+    post(visitors, event("v", -450, Action.PURCHASE, price_micros=9))  # late: the next computation finds it
+    check(visitors, 3 + 1, 30 + 7)
+    post(visitors, event("v", 200, Action.PURCHASE, price_micros=9))
+    check(visitors, 3 + 2, 30 + 7 + 9)
+
+    after_a_kill = store(tmp_path)
+    after_a_kill.put_computed([(pseudonym, computed(-400))])
+    after_a_kill.load(NOW_MS)
+    check(after_a_kill, 3 + 2, 30 + 7 + 9)
+    forgetful = store(tmp_path, visitor_count_max=1)
+    forgetful.put_computed([(pseudonym, computed(-400))])
+    forgetful.load(NOW_MS)
+    post(forgetful, event("w"))
+    assert len(forgetful) == 1
+    check(forgetful, 3, 30)
+
+
+def test_what_was_computed_of_devices_adds_up_and_is_parted_again() -> None:
+    visitors = store()
+    phone, customer = visitors.pseudonym("phone"), visitors.pseudonym("c")
+    visitors.put_computed([(phone, computed(-30)), (customer, computed(-30, order_count=1))])
+    visitors.put_entries([SegmentEntry(phone, "vip", "", 5), SegmentEntry(customer, "vip", "", 7)])
+    visitors.link(phone, customer)
+    both = visitors.record(phone)
+    assert both is not None
+    assert (both.purchases.order_count, both.entered) == (4, {("vip", ""): 7})
+    visitors.put_computed([(phone, computed(-20, order_count=5))])
+    again = visitors.record(phone)
+    assert again is not None
+    assert again.purchases.order_count == 6
+    visitors.unlink(phone)
+    alone = visitors.record(phone)
+    assert alone is not None
+    assert (alone.purchases.order_count, alone.entered) == (5, {("vip", ""): 5})
+    visitors.forget([phone])
+    assert visitors.record(phone) is None
+
+
+def test_who_was_computed_is_targeted_without_ever_being_seen() -> None:
+    visitors = store(audience_size_min=1)
+    pseudonym = visitors.pseudonym("v")
+    visitors.put_entries([SegmentEntry(pseudonym, "lifecycle:lapsing", "lifecycle:active", NOW_MS)])
+    visitors.put_computed([(pseudonym, computed(-30))])
+    visitors.put_scale(CustomerScale(clv=(0.0, 0.0, 0.0)))
+    lapsing = Audience(entered_segment="lifecycle:lapsing", from_segment="lifecycle:active", within_days=3)
+    for audience in (lapsing, Audience(clv_tier=["top"]), Audience(counter="order_count", at_least=3)):
+        targets = compile_targets([audience], [])
+        view = visitors.view("v", CONSENT, targets, MODEL, NOW_MS)
+        assert has_bit(view.audience_bits, 0), audience
+        assert visitors.count_matching(audience, None, NOW_MS) == 1
+    assert not visitors.view("v", Consent(), targets, MODEL, NOW_MS).audience_bits.any()
+    assert visitors.scale.clv == (0.0, 0.0, 0.0)
+    visitors.measure()
+    assert visitors.scale.clv == (0.0, 0.0, 0.0)  # what was computed stands
 
 
 def test_fewer_than_fifty_visitors_are_not_counted_out() -> None:
