@@ -20,25 +20,22 @@ class CustomerBook:
     """Computed profiles and segment entries, by pseudonym.
 
     Attributes:
+        computed: what was computed of each visitor.
         scale: how the shop's customers compare, as computed last; None before the first time.
     """
 
     def __init__(self) -> None:
         self.scale: CustomerScale | None = None
-        self._computed: dict[bytes, ComputedProfile] = {}
+        self.computed: dict[bytes, ComputedProfile] = {}
         self._entered: dict[bytes, dict[tuple[str, str], int]] = {}
 
     def __contains__(self, pseudonym: bytes) -> bool:
         """Say whether anything was computed of the visitor."""
-        return pseudonym in self._computed
-
-    def pseudonyms(self) -> list[bytes]:
-        """Return of whom anything was computed."""
-        return list(self._computed)
+        return pseudonym in self.computed
 
     def put(self, pseudonym: bytes, computed: ComputedProfile) -> None:
         """Take over what was computed of a visitor."""
-        self._computed[pseudonym] = computed
+        self.computed[pseudonym] = computed
 
     def enter(self, entries: Iterable[SegmentEntry]) -> set[bytes]:
         """Take over entries into segments; return whose they were."""
@@ -64,12 +61,12 @@ class CustomerBook:
 
     def support(self, record: VisitorRecord, facts: Mapping[str, ProductFacts]) -> None:
         """Let a visitor's own record rest on what was computed of them, if anything was."""
-        computed = self._computed.get(record.pseudonym)
+        computed = self.computed.get(record.pseudonym)
         if computed is not None:
             record.rest_on(computed.purchases, computed.bought, computed.through_ms, facts)
 
     def forget(self, pseudonyms: Iterable[bytes]) -> None:
         """Drop everything kept under the pseudonyms."""
         for pseudonym in pseudonyms:
-            self._computed.pop(pseudonym, None)
+            self.computed.pop(pseudonym, None)
             self._entered.pop(pseudonym, None)

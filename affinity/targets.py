@@ -64,6 +64,34 @@ class Targets:
         evaluate_nodes_nb(self._kind, self._first, self._child, holds, self._root, bits)
         return frozen(bits), until_ms
 
+    def predicates_of(self, record: VisitorRecord, scale: CustomerScale, now_ms: int) -> NDArray[np.uint8]:
+        """Return (P,) which of the distinct predicates hold of the visitor now."""
+        holds = np.zeros(self._leaf_count, np.uint8)
+        self.leaves.mark(record, scale, now_ms, holds)
+        return holds
+
+    def count_root(self, holds: NDArray[np.bool_], count_min: float) -> int:
+        """Return of how many visitors the first audience holds, its parts being bitsets over them.
+
+        Args:
+            holds: (V, P) which predicates hold of which visitor, see `predicates_of`.
+            count_min: a part that holds for fewer counts as holding for nobody.
+        """
+        root = int(self._root[0])
+        columns: list[NDArray[np.bool_]] = []
+        for row, kind in enumerate(self._kind):
+            children = self._child[self._first[row] : self._first[row + 1]]
+            if kind == NODE_LEAF:
+                column = holds[:, children[0]]
+            elif kind == NODE_NOT:
+                column = ~columns[children[0]]
+            else:
+                join = np.logical_and if kind == NODE_ALL else np.logical_or
+                column = join.reduce([columns[child] for child in children])
+            is_too_small = row != root and np.count_nonzero(column) < count_min
+            columns.append(np.zeros_like(column) if is_too_small else column)
+        return int(np.count_nonzero(columns[root]))
+
     def pattern_bits(self, record: VisitorRecord | None, session_ends_ms: int, now_ms: int) -> tuple[Bits, int]:
         """Return the bits of the patterns that hold for the visitor now, and until when no other answer is possible."""
         if record is None or not self.patterns:

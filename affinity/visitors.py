@@ -6,11 +6,12 @@ their sum: so a link can be undone, and erasing a customer finds every device.
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
 from affinity.audience import Audience
+from affinity.audience_size import AudienceSizes, count_members
 from affinity.computed import CustomerScale, measure_customers
 from affinity.customer_book import CustomerBook
 from affinity.customers import ComputedProfile, SegmentEntry
@@ -24,9 +25,10 @@ from affinity.profile import ProfileDraft
 from affinity.pseudonym import Pseudonymizer
 from affinity.record import ProductFacts, VisitorRecord
 from affinity.settings import Settings
-from affinity.targets import Targets, compile_targets, has_bit
+from affinity.targets import Targets, compile_targets
 from affinity.view import VisitorView, anonymous_view, view_visitor
 
+ANYBODY = Audience(counter="order_count", at_least=0)
 _ACTIONS = {action.value: action for action in Action}
 
 
@@ -75,6 +77,7 @@ class VisitorStore:
         self._served_lines: list[LogLine] = []
         self.customers = CustomerBook()
         self.forgotten_count = 0
+        self._sizes = AudienceSizes(settings.audience_size_min, lambda: map(self._known, self._pseudonyms()))
         self.given_back_count = 0
         self.also_forget: list[Callable[[set[bytes]], None]] = []
         self._read_segments: set[str] = set()
@@ -233,8 +236,24 @@ class VisitorStore:
         if navigation:
             record = self._with(record, pseudonym, navigation)
         return view_visitor(
-            record, targets, model, now_ms, pseudonym=pseudonym, settings=self.settings, scale=self.scale
+            record,
+            targets,
+            model,
+            now_ms,
+            pseudonym=pseudonym,
+            settings=self.settings,
+            scale=self.scale,
+            targetable=self._sizes.of(targets),
         )
+
+    def count_audiences(self, targets: Targets, person_count_max: int, now_ms: int) -> int:
+        """Look at up to so many persons, to learn which audiences are large enough to be targeted.
+
+        Returns:
+            How many were looked at; 0 where there is nothing to do now.
+        """
+        self._sizes.of(targets)
+        return self._sizes.count(person_count_max, self.scale, now_ms)
 
     def profile(self, pseudonym: bytes) -> ProfileDraft | None:
         """Return the visitor's profile: the linked customer's, if there is one."""
@@ -260,17 +279,24 @@ class VisitorStore:
     def count_matching(self, audience: Audience | None, pattern: NavigationPattern | None, now_ms: int) -> int | None:
         """Return about how many visitors are in the audience and have the pattern now; None under the least shown.
 
-        Counted over all visitors in memory, or scaled up from a sample of them. May run beside the thread that
-        changes them.
+        Counted over all visitors there are, or scaled up from a sample of them, and rounded down (`count_members`). May
+        run beside the thread that changes them.
         """
-        targets = compile_targets([audience] if audience else [], [pattern] if pattern else [])
-        persons = [self._customer_of.get(one, one) for one in [*self._records, *self._profiles]]
-        persons = list(dict.fromkeys(persons))
+        persons = list(self._pseudonyms())
         sample_size = self.settings.audience_sample_size
         sample = persons if len(persons) <= sample_size else random.Random(0).sample(persons, sample_size)
-        matched = sum(self._matches(person, targets, now_ms) for person in sample)
-        estimate = matched if sample is persons else round(matched * len(persons) / len(sample))
-        return estimate if estimate >= self.settings.audience_size_min else None
+        records: Iterator[VisitorRecord] = map(self._known, sample)
+        if pattern is not None:
+            targets = compile_targets([], [pattern])
+            records = (record for record in records if self._has_pattern(record, targets, now_ms))
+        return count_members(
+            audience or ANYBODY,
+            records,
+            self.scale,
+            now_ms,
+            self.settings.audience_size_min,
+            len(persons) / len(sample) if sample else 1.0,
+        )
 
     # --- profiles, links, erasure --------------------------------------------------------------------------------
 
@@ -526,14 +552,22 @@ class VisitorStore:
         record.entered = self.customers.entered(self._own_pseudonyms(person))
         return record
 
-    def _matches(self, person: bytes, targets: Targets, now_ms: int) -> bool:
-        record = self._customers.get(person) or self._records.get(person)
-        if record is None or (person in self._devices and person not in self._customers):
-            record = self._sum(person)
-        if targets.audiences and not has_bit(targets.audience_bits(record, self.scale, now_ms)[0], 0):
-            return False
-        if not targets.patterns:
-            return True
+    def _pseudonyms(self) -> Iterator[bytes]:
+        """Yield everybody there is, once: customers with their devices, and visitors linked to nobody."""
+        yield from list(self._devices)
+        seen: list[Container[bytes]] = [self._devices, self._customer_of]
+        for those in (self._records, self._profiles, self.customers.computed):
+            for pseudonym in list(those):
+                if not any(pseudonym in others for others in seen):
+                    yield pseudonym
+            seen.append(those)
+
+    def _known(self, person: bytes) -> VisitorRecord:
+        """Return everything known of a person; kept nowhere where it was not."""
+        record = self._customers.get(person) if person in self._devices else self._records.get(person)
+        return self._sum(person) if record is None else record
+
+    def _has_pattern(self, record: VisitorRecord, targets: Targets, now_ms: int) -> bool:
         events = list(record.events)
         progress = PatternProgress()
         progress.advance(targets.pattern_index, events)

@@ -72,6 +72,8 @@ SWITCH_INTERVAL_S = (
 TICK_S = 1.0
 GC_YOUNG_COUNT = 20_000  # objects made between two looks at the young ones
 FOLLOW_COUNT = 400  # events of an imported file read between two requests
+COUNT_COUNT = 40  # visitors looked at between two requests, to count audiences
+COUNT_S_MAX = 0.25  # then other things have their turn first
 HOUSEKEEPING_EVERY_S = 3600.0
 
 _log = structlog.get_logger("serving")
@@ -241,6 +243,7 @@ class Serving(Struct, kw_only=True):
             await in_thread(set_memory_aside)
         self.readiness.done("snapshot")
         await self._follow_products()
+        await self._count_audiences()
 
     async def hear(self, news: SnapshotNews) -> None:
         """Act on what the snapshot builder tells."""
@@ -280,7 +283,17 @@ class Serving(Struct, kw_only=True):
             self.slot_server.take(await in_thread(lambda: self.slot_server.prepare(snapshot)))
         while self.visitors.follow(FOLLOW_COUNT, self.clock_ms()) == FOLLOW_COUNT:
             await asyncio.sleep(0)
+        await self._count_audiences()
         self.metrics.ready.set(self.readiness.is_ready)
+
+    async def _count_audiences(self) -> None:
+        """Learn which audiences are large enough to be targeted, some visitors between two requests."""
+        ends_at = time.monotonic() + COUNT_S_MAX
+        while self.slot_server.served is not None and time.monotonic() < ends_at:
+            targets = self.slot_server.served.targets
+            if not self.visitors.count_audiences(targets, COUNT_COUNT, self.clock_ms()):
+                return
+            await asyncio.sleep(0)
 
     async def _start_then_tick(self) -> None:
         await self.start()

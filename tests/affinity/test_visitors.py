@@ -19,7 +19,7 @@ from affinity.profile import ProfileDraft
 from affinity.pseudonym import NO_VISITOR, Pseudonymizer
 from affinity.record import VisitorRecord, read_facts
 from affinity.settings import Settings
-from affinity.targets import compile_targets, has_bit
+from affinity.targets import Targets, compile_targets, has_bit
 from affinity.visitors import VisitorStore
 
 NOW_MS = 1_700_000_000_000
@@ -29,6 +29,7 @@ PRODUCTS = [
     Product(product_id=f"p{row}", brand=f"B{row % 2}", product_type="A > B", price_micros=5) for row in range(9)
 ]
 TWICE = NavigationPattern(within="session", steps=[PatternStep(action=Action.VIEW_ITEM, category_id="A", at_least=2)])
+VIP = Audience(segment="vip")
 TARGETS = compile_targets([Audience(segment="vip")], [TWICE])
 MODEL = neutral_model([product.product_id for product in PRODUCTS])
 
@@ -267,7 +268,7 @@ def test_linked_devices_are_known_together_and_parted_again_exactly() -> None:
 
 
 def test_devices_of_a_customer_share_profile_and_counters() -> None:
-    visitors = store()
+    visitors = store(audience_size_min=1)
     phone, laptop, customer = (visitors.pseudonym(name) for name in ("phone", "laptop", "c-1"))
     visitors.put_profile(customer, ProfileDraft(segments=["vip"]))
     visitors.link(phone, customer)
@@ -417,16 +418,89 @@ def test_who_was_computed_is_targeted_without_ever_being_seen() -> None:
     assert visitors.scale.clv == (0.0, 0.0, 0.0)  # what was computed stands
 
 
+def crowd(visitors: VisitorStore, count: int, *segment_ids: str, first: int = 0) -> None:
+    for number in range(first, first + count):
+        visitors.put_profile(visitors.pseudonym(f"v{number}"), ProfileDraft(segments=list(segment_ids)))
+
+
 def test_fewer_than_fifty_visitors_are_not_counted_out() -> None:
     visitors = store()
-    for number in range(60):
-        visitors.put_profile(visitors.pseudonym(f"v{number}"), ProfileDraft(segments=["vip"] if number < 50 else []))
-    assert visitors.count_matching(Audience(segment="vip"), None, NOW_MS) == 50
-    assert visitors.count_matching(Audience(not_=Audience(segment="vip")), None, NOW_MS) is None
-    for number in range(55):
+    crowd(visitors, 50, "vip")
+    crowd(visitors, 10, first=50)
+    assert visitors.count_matching(VIP, None, NOW_MS) == 50
+    assert visitors.count_matching(Audience(not_=VIP), None, NOW_MS) is None
+    for number in range(59):
         post(visitors, event(f"v{number}"), event(f"v{number}", 1))
-    assert visitors.count_matching(None, TWICE, NOW_MS + 1000) == 55
-    assert visitors.count_matching(Audience(segment="vip"), TWICE, NOW_MS + 1000) == 50
+    assert visitors.count_matching(None, TWICE, NOW_MS + 1000) == 50  # 59, rounded down
+    assert visitors.count_matching(VIP, TWICE, NOW_MS + 1000) == 50
+    crowd(visitors, 1, "none")
+    assert visitors.count_matching(VIP, None, NOW_MS) is None
+
+
+def test_no_two_counts_tell_of_one_visitor() -> None:
+    visitors = store()
+    crowd(visitors, 200, "vip")
+    crowd(visitors, 1, "vip", "one", first=200)
+    one = Audience(segment="one")
+    whole = visitors.count_matching(VIP, None, NOW_MS)
+    assert whole == 200
+    for without_one in (
+        Audience(all=[VIP, Audience(not_=one)]),
+        Audience(all=[VIP, Audience(not_=Audience(all=[VIP, one]))]),
+        Audience(not_=Audience(any=[Audience(not_=VIP), one])),
+    ):
+        assert visitors.count_matching(without_one, None, NOW_MS) == whole
+    assert visitors.count_matching(Audience(any=[VIP, one]), None, NOW_MS) == whole
+    crowd(visitors, 9, "vip", first=201)  # 210: on the edge, where one more or less would show
+    assert visitors.count_matching(VIP, None, NOW_MS) == 210
+    assert visitors.count_matching(Audience(all=[VIP, Audience(not_=one)]), None, NOW_MS) == 210
+
+
+def is_targeted(visitors: VisitorStore, targets: Targets, visitor_id: str = "v0") -> bool:
+    return has_bit(visitors.view(visitor_id, CONSENT, targets, MODEL, NOW_MS).audience_bits, 0)
+
+
+def count_all(visitors: VisitorStore, targets: Targets) -> int:
+    count = 0
+    while some := visitors.count_audiences(targets, 20, NOW_MS):
+        count += some
+    return count
+
+
+def test_under_fifty_visitors_an_audience_is_not_targeted() -> None:
+    visitors = store()
+    targets = compile_targets([VIP], [])
+    crowd(visitors, 49, "vip")
+    crowd(visitors, 30, first=100)
+    assert not is_targeted(visitors, targets)  # nobody counted yet
+    assert count_all(visitors, targets) == 79
+    assert not is_targeted(visitors, targets)
+    crowd(visitors, 1, "vip", first=49)
+    again = compile_targets([Audience(segment="vip")], [])
+    assert count_all(visitors, again) == 80
+    assert is_targeted(visitors, again)
+    assert not is_targeted(visitors, again, "v100")
+    both = compile_targets([VIP, Audience(not_=VIP)], [])
+    assert is_targeted(visitors, both)  # it was counted before; the other was not
+    assert not has_bit(visitors.view("v100", CONSENT, both, MODEL, NOW_MS).audience_bits, 1)
+    crowd(visitors, 60, "other", first=200)
+    assert count_all(visitors, compile_targets([Audience(segment="other"), VIP], [])) > 80
+    assert count_all(visitors, compile_targets([Audience(not_=Audience(segment="none"))], [])) == 60  # that is enough
+    crowd(visitors, 40)
+    count_all(visitors, both)
+    assert not is_targeted(visitors, both, "v45")
+    assert has_bit(visitors.view("v100", CONSENT, both, MODEL, NOW_MS).audience_bits, 1)  # 30, 40 and 60
+
+
+def test_devices_of_one_customer_are_one_visitor_when_an_audience_is_counted() -> None:
+    visitors = store()
+    targets = compile_targets([VIP], [])
+    for number in range(60):
+        visitors.link(visitors.pseudonym(f"v{number}"), visitors.pseudonym("c"))
+        post(visitors, event(f"v{number}"))
+    visitors.put_profile(visitors.pseudonym("c"), ProfileDraft(segments=["vip"]))
+    assert count_all(visitors, targets) == 1
+    assert not is_targeted(visitors, targets)
 
 
 def test_a_count_is_scaled_up_from_a_sample() -> None:
