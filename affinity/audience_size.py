@@ -39,12 +39,12 @@ class AudienceSizes:
         self._size_min = size_min
         self._each_person = each_person
         self._clock_s = clock_s
-        self._is_large: dict[bytes, bool] = {}
         self._targets: Targets | None = None
         self._targetable: Bits = frozen(np.zeros(0, np.uint64))
         self._keys: list[bytes] = []
-        self._persons: Iterator[VisitorRecord] | None = None
-        self._count = np.zeros(0, np.int64)
+        self._is_large = np.zeros(0, bool)  # (A,) in the latest round, or already in this one
+        self._count = np.zeros(0, np.int64)  # (A,) so far in this round
+        self._persons: Iterator[VisitorRecord] | None = None  # yet to be looked at in this round
         self._round_s = 0.0
         self._rests_until_s = 0.0
 
@@ -54,51 +54,56 @@ class AudienceSizes:
             self._take(targets)
         return self._targetable
 
-    def count(self, person_count_max: int, scale: CustomerScale, now_ms: int) -> int:
-        """Look at up to so many more persons; return how many were looked at, 0 where there is nothing to do now."""
-        targets = self._targets
+    def count(self, s_max: float, scale: CustomerScale, now_ms: int) -> int:
+        """Look at more persons for about so many seconds; return how many it were, 0 where there is nothing to do now.
+
+        An audience is large as soon as it was found to be, and small only after a whole round.
+        """
+        targets, began_s = self._targets, self._clock_s()
         if targets is None or self._size_min <= 1 or not targets.audiences:
             return 0
-        began_s = self._clock_s()
         if self._persons is None:
             if began_s < self._rests_until_s:
                 return 0
-            self._persons, self._count, self._round_s = self._each_person(), np.zeros(len(self._keys), np.int64), 0.0
-        looked_at = 0
+            self._persons, self._round_s = self._each_person(), 0.0
+            self._count[:] = 0
+        looked_at, is_over, taken_s = 0, True, 0.0
         for record in self._persons:
             bits, _ = targets.audience_bits(record, scale, now_ms)
-            self._count += np.unpackbits(bits.view(np.uint8), bitorder="little", count=len(self._keys))
+            self._count += np.unpackbits(bits.view(np.uint8), bitorder="little", count=len(self._count))
             looked_at += 1
-            if looked_at == person_count_max:
+            is_over = int(self._count.min()) >= self._size_min
+            taken_s = self._clock_s() - began_s
+            if is_over or taken_s >= s_max:
                 break
-        self._round_s += self._clock_s() - began_s
-        is_over = looked_at < person_count_max or bool((self._count >= self._size_min).all())
+        else:
+            is_over = True
         self._learn(targets, is_over=is_over)
+        self._round_s += taken_s
         if is_over:
             self._persons = None
             self._rests_until_s = self._clock_s() + max(PAUSE_S_MIN, PAUSE_PER_ROUND * self._round_s)
         return looked_at
 
     def _take(self, targets: Targets) -> None:
+        known = {key for key, is_large in zip(self._keys, self._is_large.tolist(), strict=True) if is_large}
         self._targets = targets
         self._keys = [_encode(audience) for audience in targets.audiences]
-        self._is_large = {key: self._is_large[key] for key in self._keys if key in self._is_large}
+        self._is_large = np.array([self._size_min <= 1 or key in known for key in self._keys], bool)
+        self._count = np.zeros(len(self._keys), np.int64)
         self._persons, self._rests_until_s = None, 0.0
         self._show(targets)
 
     def _learn(self, targets: Targets, *, is_over: bool) -> None:
-        """An audience is large as soon as it was found to be, and small only after a whole round."""
-        changed = False
-        for key, count in zip(self._keys, self._count.tolist(), strict=True):
-            is_large = count >= self._size_min
-            if (is_large or is_over) and self._is_large.get(key) is not is_large:
-                self._is_large[key] = is_large
-                changed = True
-        if changed:
+        is_large = self._count >= self._size_min
+        if not is_over:
+            is_large |= self._is_large
+        if not np.array_equal(is_large, self._is_large):
+            self._is_large = is_large
             self._show(targets)
 
     def _show(self, targets: Targets) -> None:
-        rows = [row for row, key in enumerate(self._keys) if self._size_min <= 1 or self._is_large.get(key, False)]
+        rows = np.flatnonzero(self._is_large).tolist()
         self._targetable = frozen(set_bits(rows, targets.audience_word_count))
 
 

@@ -246,14 +246,14 @@ class VisitorStore:
             targetable=self._sizes.of(targets),
         )
 
-    def count_audiences(self, targets: Targets, person_count_max: int, now_ms: int) -> int:
-        """Look at up to so many persons, to learn which audiences are large enough to be targeted.
+    def count_audiences(self, targets: Targets, s_max: float, now_ms: int) -> int:
+        """Look at more persons for about so many seconds, to learn which audiences are large enough to be targeted.
 
         Returns:
             How many were looked at; 0 where there is nothing to do now.
         """
         self._sizes.of(targets)
-        return self._sizes.count(person_count_max, self.scale, now_ms)
+        return self._sizes.count(s_max, self.scale, now_ms)
 
     def profile(self, pseudonym: bytes) -> ProfileDraft | None:
         """Return the visitor's profile: the linked customer's, if there is one."""

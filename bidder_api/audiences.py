@@ -11,6 +11,7 @@ from affinity.catalog import AdvertiserId
 from affinity.special import SpecialCategories
 from affinity.store import get_audience, insert_audience, list_audiences, read_vocabulary, update_audience
 from auction.campaign import Name
+from bidder_api.call import Answer, Call, Work
 from bidder_api.resources import page_of, patch_type
 from bidder_api.saved import SavedKind
 
@@ -30,6 +31,19 @@ class CountedAudience(SavedAudience, frozen=True, kw_only=True):
         visitor_count: of the audience, rounded down to tens and to two digits; null also where it is a list.
         visitor_counts: of a list, that of each of its names and of `other`.
     """
+
+    visitor_count: int | None
+    visitor_counts: dict[str, int | None] | None
+
+
+class AudiencePreviewRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of `POST /v1/audiences/preview`."""
+
+    audience: Audience
+
+
+class AudiencePreview(Struct, frozen=True, kw_only=True):
+    """About how many visitors are in an audience that is not saved, as of a saved one."""
 
     visitor_count: int | None
     visitor_counts: dict[str, int | None] | None
@@ -68,22 +82,11 @@ def saved_audiences(count: Callable[[Audience], int | None], special: SpecialCat
     """
 
     def check(connection: Connection, retailer_id: str, saved: SavedAudience) -> None:
-        check_audience(
-            connection,
-            retailer_id,
-            saved.audience,
-            "/audience",
-            special,
-            may_leave_brand_out=True,
-            may_be_list=True,
-        )
+        _check_saved(connection, retailer_id, saved.audience, special)
 
     def show(saved: SavedAudience) -> CountedAudience:
-        choices = choices_of(saved.audience)
         return CountedAudience(
-            **msgspec.structs.asdict(saved),
-            visitor_count=None if choices else count(saved.audience),
-            visitor_counts={name: count(choice) for name, choice in choices.items()} if choices else None,
+            **msgspec.structs.asdict(saved), **msgspec.structs.asdict(_preview(saved.audience, count))
         )
 
     return SavedKind(
@@ -97,4 +100,27 @@ def saved_audiences(count: Callable[[Audience], int | None], special: SpecialCat
         list_some=list_audiences,
         update=update_audience,
         show=show,
+    )
+
+
+def audience_preview(count: Callable[[Audience], int | None]) -> Work:
+    """Return the operation that counts an audience which is not saved; `count` as in `saved_audiences`."""
+
+    def preview(connection: Connection, call: Call) -> Answer:
+        asked: AudiencePreviewRequest = call.body
+        _check_saved(connection, call.retailer_id, asked.audience, call.special)
+        return Answer(body=_preview(asked.audience, count))
+
+    return preview
+
+
+def _check_saved(connection: Connection, retailer_id: str, audience: Audience, special: SpecialCategories) -> None:
+    check_audience(connection, retailer_id, audience, "/audience", special, may_leave_brand_out=True, may_be_list=True)
+
+
+def _preview(audience: Audience, count: Callable[[Audience], int | None]) -> AudiencePreview:
+    choices = choices_of(audience)
+    return AudiencePreview(
+        visitor_count=None if choices else count(audience),
+        visitor_counts={name: count(choice) for name, choice in choices.items()} if choices else None,
     )

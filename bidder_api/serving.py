@@ -72,8 +72,8 @@ SWITCH_INTERVAL_S = (
 TICK_S = 1.0
 GC_YOUNG_COUNT = 20_000  # objects made between two looks at the young ones
 FOLLOW_COUNT = 400  # events of an imported file read between two requests
-COUNT_COUNT = 40  # visitors looked at between two requests, to count audiences
-COUNT_S_MAX = 0.25  # then other things have their turn first
+COUNT_SLICE_S = 0.001  # how long audiences are counted between two requests
+COUNT_S_MAX = 0.25  # and in all, before other things have their turn
 HOUSEKEEPING_EVERY_S = 3600.0
 
 _log = structlog.get_logger("serving")
@@ -291,7 +291,7 @@ class Serving(Struct, kw_only=True):
         ends_at = time.monotonic() + COUNT_S_MAX
         while self.slot_server.served is not None and time.monotonic() < ends_at:
             targets = self.slot_server.served.targets
-            if not self.visitors.count_audiences(targets, COUNT_COUNT, self.clock_ms()):
+            if not self.visitors.count_audiences(targets, COUNT_SLICE_S, self.clock_ms()):
                 return
             await asyncio.sleep(0)
 

@@ -253,6 +253,8 @@ def test_a_saved_list_of_audiences_tells_the_number_of_each_and_a_bid_takes_one(
     assert made.status_code == 201, made.text
     assert made.json()["visitor_counts"] == {"vip": 60, "buyers": None, "other": None}
     assert made.json()["visitor_count"] is None
+    seen = shop.call("POST", "/v1/audiences/preview", {"audience": {"any": [vip["audience"], buyers["audience"]]}})
+    assert seen.json() == {"visitor_count": 60, "visitor_counts": None}
     bid = shop.call("GET", "/v1/bids").json()["items"][0]
 
     def change(audience: dict[str, Any]) -> Any:
@@ -282,7 +284,8 @@ def test_who_cannot_be_targeted_is_refused_in_bids_and_saved_audiences(
 ) -> None:
     campaign = shop.call("GET", "/v1/bids").json()["items"][0]["campaign_id"]
     bid = {"campaign_id": campaign, "product_ids": ["p1"], "bid_micros": 99_001, "audience": audience}
-    for path, body in (("/v1/bids", bid), ("/v1/audiences", {"name": "x", "audience": audience})):
+    saved = {"name": "x", "audience": audience}
+    for path, body in (("/v1/bids", bid), ("/v1/audiences", saved), ("/v1/audiences/preview", {"audience": audience})):
         answer = shop.call("POST", path, body)
         assert (answer.status_code, answer.json()["code"], answer.json()["pointer"]) == (422, code, pointer)
     assert shop.call("PUT", "/v1/profiles/w1", {"segments": ["HIV patients"]}, role="crm").status_code == 422
