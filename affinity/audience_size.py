@@ -5,9 +5,11 @@ Counting is spread out between requests. An audience that was never counted is n
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from affinity.audience import Audience
 from affinity.computed import CustomerScale
@@ -44,6 +46,7 @@ class AudienceSizes:
         self._keys: list[bytes] = []
         self._is_large = np.zeros(0, bool)  # (A,) in the latest round, or already in this one
         self._count = np.zeros(0, np.int64)  # (A,) so far in this round
+        self._is_whole = np.zeros(0, bool)  # (A,) since this round's beginning
         self._persons: Iterator[VisitorRecord] | None = None  # yet to be looked at in this round
         self._round_s = 0.0
         self._rests_until_s = 0.0
@@ -57,7 +60,8 @@ class AudienceSizes:
     def count(self, s_max: float, scale: CustomerScale, now_ms: int) -> int:
         """Look at more persons for about so many seconds; return how many it were, 0 where there is nothing to do now.
 
-        An audience is large as soon as it was found to be, and small only after a whole round.
+        An audience is large as soon as it was found to be, and small only after a whole round. One that comes in the
+        middle of a round is looked at from there on, and from the beginning in the next.
         """
         targets, began_s = self._targets, self._clock_s()
         if targets is None or self._size_min <= 1 or not targets.audiences:
@@ -66,7 +70,7 @@ class AudienceSizes:
             if began_s < self._rests_until_s:
                 return 0
             self._persons, self._round_s = self._each_person(), 0.0
-            self._count[:] = 0
+            self._count[:], self._is_whole[:] = 0, True
         looked_at, is_over, taken_s = 0, True, 0.0
         for record in self._persons:
             bits, _ = targets.audience_bits(record, scale, now_ms)
@@ -82,22 +86,35 @@ class AudienceSizes:
         self._round_s += taken_s
         if is_over:
             self._persons = None
-            self._rests_until_s = self._clock_s() + max(PAUSE_S_MIN, PAUSE_PER_ROUND * self._round_s)
+            is_decided = bool((self._is_whole | self._is_large).all())
+            self._rests_until_s = (
+                0.0 if not is_decided else self._clock_s() + max(PAUSE_S_MIN, PAUSE_PER_ROUND * self._round_s)
+            )
+            if not is_decided and not looked_at:
+                return self.count(s_max, scale, now_ms)
         return looked_at
 
     def _take(self, targets: Targets) -> None:
-        known = {key for key, is_large in zip(self._keys, self._is_large.tolist(), strict=True) if is_large}
+        before = {key: row for row, key in enumerate(self._keys)}
         self._targets = targets
         self._keys = [_encode(audience) for audience in targets.audiences]
-        self._is_large = np.array([self._size_min <= 1 or key in known for key in self._keys], bool)
-        self._count = np.zeros(len(self._keys), np.int64)
-        self._persons, self._rests_until_s = None, 0.0
+        row_before = np.array([before.get(key, -1) for key in self._keys], np.int64)
+        is_known = row_before >= 0
+
+        def carried(of_before: NDArray[Any], fill: object) -> NDArray[Any]:
+            of_now = np.full(len(self._keys), fill, of_before.dtype)
+            of_now[is_known] = of_before[row_before[is_known]]
+            return of_now
+
+        self._is_large = carried(self._is_large, self._size_min <= 1)
+        self._count, self._is_whole = carried(self._count, 0), carried(self._is_whole, False)
+        if not is_known.all():
+            self._rests_until_s = 0.0
         self._show(targets)
 
     def _learn(self, targets: Targets, *, is_over: bool) -> None:
         is_large = self._count >= self._size_min
-        if not is_over:
-            is_large |= self._is_large
+        is_large |= self._is_large & ~(self._is_whole & is_over)
         if not np.array_equal(is_large, self._is_large):
             self._is_large = is_large
             self._show(targets)

@@ -73,7 +73,7 @@ TICK_S = 1.0
 GC_YOUNG_COUNT = 20_000  # objects made between two looks at the young ones
 FOLLOW_COUNT = 400  # events of an imported file read between two requests
 COUNT_SLICE_S = 0.001  # how long audiences are counted between two requests
-COUNT_S_MAX = 0.25  # and in all, before other things have their turn
+COUNT_S_MAX = 0.1  # and in all, before other things have their turn
 HOUSEKEEPING_EVERY_S = 3600.0
 
 _log = structlog.get_logger("serving")

@@ -476,8 +476,8 @@ def test_under_fifty_visitors_an_audience_is_not_targeted() -> None:
     assert count_all(visitors, targets) == 79
     assert not is_targeted(visitors, targets)
     crowd(visitors, 1, "vip", first=49)
-    again = compile_targets([Audience(segment="vip")], [])
-    assert count_all(visitors, again) == 80  # the fiftieth came last
+    again = compile_targets([Audience(segment="vip"), Audience(segment="none")], [])
+    assert count_all(visitors, again) == 80
     assert is_targeted(visitors, again)
     assert not is_targeted(visitors, again, "v100")
     both = compile_targets([VIP, Audience(not_=VIP)], [])
@@ -490,6 +490,28 @@ def test_under_fifty_visitors_an_audience_is_not_targeted() -> None:
     count_all(visitors, both)
     assert not is_targeted(visitors, both, "v45")
     assert has_bit(visitors.view("v100", CONSENT, both, MODEL, NOW_MS).audience_bits, 1)  # 30, 40 and 60
+
+
+def test_an_audience_that_comes_in_the_middle_of_a_round_waits_for_no_round_and_counts_nobody_twice() -> None:
+    visitors = store()
+    crowd(visitors, 30, "late", first=200)
+    crowd(visitors, 30, "early")
+    crowd(visitors, 60, "vip", first=300)
+    other = Audience(segment="none")
+
+    def look_at(targets: Targets, person_count: int) -> None:
+        for _ in range(person_count):
+            visitors.count_audiences(targets, 0.0, NOW_MS)
+
+    look_at(compile_targets([other], []), 35)
+    targets = compile_targets([VIP, other, Audience(segment="early")], [])
+    look_at(targets, 25 + 50)  # on from there
+    assert is_targeted(visitors, targets, "v300")
+    for rounds in range(3):
+        look_at(compile_targets([VIP, other, Audience(segment=f"new{rounds}"), Audience(segment="early")], []), 120)
+    last = compile_targets([Audience(segment="early")], [])
+    count_all(visitors, last)
+    assert not is_targeted(visitors, last, "v0")  # thirty, seen in several rounds
 
 
 def test_devices_of_one_customer_are_one_visitor_when_an_audience_is_counted() -> None:

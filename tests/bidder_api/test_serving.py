@@ -317,6 +317,37 @@ def test_what_is_computed_beside_it_is_taken_up_and_goes_with_the_visitor(shop: 
     assert (changes.computed, changes.entries) == ([], [])
 
 
+def test_who_is_erased_while_changes_are_taken_over_does_not_come_back(
+    shop: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitors = shop.serving.visitors
+    ana, bob = visitors.pseudonym("ana"), visitors.pseudonym("bob")
+    shop.portal.call(shop.serving.tick)
+
+    def keep(connection: sa.Connection) -> None:
+        put_profile(connection, RETAILER, bob, ProfileDraft(segments=["vip"]), NOW_MS)
+        computed = ComputedProfile(through_ms=NOW_MS, purchases=Purchases(order_count=2))
+        store.put_computed_profiles(
+            connection, RETAILER, {ana: computed}, [], store.begin_computation(connection, RETAILER)
+        )
+
+    shop.database.transact(keep)
+    take_over = visitors.put_profiles
+
+    def erase_meanwhile(profiles: Any) -> None:
+        take_over(profiles)
+        shop.database.transact(lambda connection: store.delete_visitor(connection, RETAILER, [ana]))
+        visitors.forget([ana])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(visitors, "put_profiles", erase_meanwhile)
+        shop.portal.call(shop.serving.tick)
+    assert visitors.record(ana) is None
+    shop.portal.call(shop.serving.tick)
+    assert visitors.record(ana) is None
+    assert visitors.record(bob) is not None
+
+
 def test_metrics_show_fills_events_and_problems(shop: World) -> None:
     fill(shop)
     shop.call("GET", "/v1/campaigns/cmp_x")
