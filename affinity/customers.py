@@ -199,6 +199,8 @@ def entries_between(
     pseudonym: bytes, before: Sequence[str], after: Sequence[str], now_ms: int, from_count_max: int = 20
 ) -> list[SegmentEntry]:
     """Return what was entered when the named segments of a visitor became others."""
+    if before == after:
+        return []
     left = [one for one in before if one not in set(after)][:from_count_max]
     return [
         SegmentEntry(pseudonym, entered, origin, now_ms)

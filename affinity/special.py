@@ -25,6 +25,9 @@ DEFAULT_TERMS = (
 )
 
 
+KNOWN_COUNT_MAX = 10_000  # names looked at that are remembered
+
+
 class SpecialCategories:
     """The terms of one deployment.
 
@@ -36,10 +39,17 @@ class SpecialCategories:
     def __init__(self, terms: str = DEFAULT_TERMS) -> None:
         patterns = [_pattern(term) for term in terms.split(",") if _words(term.replace("*", ""))]
         self._pattern = re.compile("|".join(f"(?: {one} )" for one in patterns)) if patterns else None
+        self._known: dict[str, bool] = {}
 
     def is_special(self, name: str) -> bool:
         """Say whether a name tells of a special category: whether one of the terms is among its words."""
-        return self._pattern is not None and self._pattern.search(f" {_words(name)} ") is not None
+        known = self._known.get(name)
+        if known is None:
+            if len(self._known) >= KNOWN_COUNT_MAX:
+                self._known.clear()
+            is_special = self._pattern is not None and self._pattern.search(f" {_words(name)} ") is not None
+            known = self._known[name] = is_special
+        return known
 
     def check(self, name: str, pointer: str | None) -> None:
         """Refuse a name of a segment or an attribute that tells of a special category.

@@ -444,18 +444,26 @@ class ProfileRow(Struct, frozen=True):
 def put_profile(connection: Connection, retailer_id: str, pseudonym: bytes, profile: ProfileDraft, now_ms: int) -> int:
     """Set a visitor's profile, whole; return its place in the sequence of visitors' changes.
 
+    Segments that it names and the one before did not, if there was one, are recorded as entered now.
+
     Raises:
         AttributeTypeDiffers: an attribute has another type than the first profile gave it.
     """
-    return put_profiles(connection, retailer_id, {pseudonym: profile}, now_ms)
+    return put_profiles(connection, retailer_id, {pseudonym: profile}, now_ms, newcomers_enter=True)
 
 
 def put_profiles(
-    connection: Connection, retailer_id: str, new_profiles: Mapping[bytes, ProfileDraft], now_ms: int
+    connection: Connection,
+    retailer_id: str,
+    new_profiles: Mapping[bytes, ProfileDraft],
+    now_ms: int,
+    *,
+    newcomers_enter: bool = False,
 ) -> int:
     """Set the profiles of many visitors, whole; return their place in the sequence of visitors' changes.
 
-    Segments that a profile names and the one before did not are recorded as entered now.
+    Segments that a profile names and the one before did not are recorded as entered now. A visitor's first profile only
+    tells where they stand, unless `newcomers_enter`: else a whole base would have entered on the day it was imported.
 
     Raises:
         AttributeTypeDiffers: an attribute has another type than the first profile gave it.
@@ -468,6 +476,7 @@ def put_profiles(
     entries = [
         entry
         for pseudonym, profile in new_profiles.items()
+        if newcomers_enter or pseudonym in before
         for entry in entries_between(pseudonym, before.get(pseudonym, NO_PROFILE).segments, profile.segments, now_ms)
     ]
     _record_entries(connection, retailer_id, entries, change_seq)

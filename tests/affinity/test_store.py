@@ -148,6 +148,19 @@ def test_entering_a_segment_is_kept_with_what_was_left_for_it(database: Database
     }  # fmt: skip
 
 
+def test_a_base_that_is_imported_enters_nothing_but_the_next_time_does(database: Database) -> None:
+    def put_profiles(now_ms: int, *segment_ids: str) -> None:
+        profile = ProfileDraft(segments=list(segment_ids))
+        database.transact(lambda c: store.put_profiles(c, R, {b"a" * 16: profile, b"b" * 16: profile}, now_ms))
+
+    put_profiles(1, "guest")
+    assert database.read(lambda c: store.read_segment_entries(c, R)) == []
+    put_profiles(2, "guest", "vip")
+    entries = database.read(lambda c: store.read_segment_entries(c, R))
+    assert {one.pseudonym for one in entries} == {b"a" * 16, b"b" * 16}
+    assert {(one.segment_id, one.from_segment_id) for one in entries} == {("vip", "")}
+
+
 def test_what_is_computed_is_read_back_since_a_change_and_erased_with_the_visitor(database: Database) -> None:
     phone, other = b"p" * 16, b"o" * 16
     seen = database.transact(lambda c: store.begin_computation(c, R))
