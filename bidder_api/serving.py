@@ -73,6 +73,7 @@ TICK_S = 1.0
 GC_YOUNG_COUNT = 20_000  # objects made between two looks at the young ones
 FOLLOW_COUNT = 400  # events of an imported file read between two requests
 COUNT_SLICE_S = 0.001  # how long audiences are counted between two requests
+FIRST_COUNT_S_MAX = 5.0  # nothing is known of any audience yet
 COUNT_S_MAX = 0.1  # and in all, before other things have their turn
 HOUSEKEEPING_EVERY_S = 3600.0
 
@@ -243,7 +244,7 @@ class Serving(Struct, kw_only=True):
             await in_thread(set_memory_aside)
         self.readiness.done("snapshot")
         await self._follow_products()
-        await self._count_audiences()
+        await self._count_audiences(FIRST_COUNT_S_MAX if is_first else COUNT_S_MAX)
 
     async def hear(self, news: SnapshotNews) -> None:
         """Act on what the snapshot builder tells."""
@@ -283,12 +284,12 @@ class Serving(Struct, kw_only=True):
             self.slot_server.take(await in_thread(lambda: self.slot_server.prepare(snapshot)))
         while self.visitors.follow(FOLLOW_COUNT, self.clock_ms()) == FOLLOW_COUNT:
             await asyncio.sleep(0)
-        await self._count_audiences()
+        await self._count_audiences(COUNT_S_MAX)
         self.metrics.ready.set(self.readiness.is_ready)
 
-    async def _count_audiences(self) -> None:
+    async def _count_audiences(self, s_max: float) -> None:
         """Learn which audiences are large enough to be targeted, some visitors between two requests."""
-        ends_at = time.monotonic() + COUNT_S_MAX
+        ends_at = time.monotonic() + s_max
         while self.slot_server.served is not None and time.monotonic() < ends_at:
             targets = self.slot_server.served.targets
             if not self.visitors.count_audiences(targets, COUNT_SLICE_S, self.clock_ms()):
