@@ -1,6 +1,8 @@
 """HTTP of navigation, profiles, links between devices, what is held of a visitor, and erasure."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
+from operator import itemgetter
 from typing import TypeVar
 
 import anyio.to_thread
@@ -12,17 +14,26 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from affinity import store
-from affinity.audience import SegmentId
 from affinity.catalog import Attribute
-from affinity.computed import lifecycle, price_tier, promophile_score, rfm_class
+from affinity.computed import (
+    clv_micros,
+    clv_tier,
+    lifecycle,
+    price_tier,
+    promophile_score,
+    promotion_lift,
+    promotion_share,
+    rfm_class,
+)
 from affinity.erasure import Elsewhere, Eraser, Transact
 from affinity.errors import BodyTooLarge, LinkUnknown, ProfileUnknown, VisitorUnknown
 from affinity.ga4 import read_batch
 from affinity.held import HeldEvent, HeldLink, HeldOrder, HeldState, HeldTouch, describe_line, describe_state
 from affinity.metrics import AffinityMetrics
 from affinity.navigation import VisitorId
-from affinity.profile import ProfileDraft
+from affinity.profile import ProfileDraft, SegmentId
 from affinity.record import VisitorRecord
+from affinity.special import special_categories
 from affinity.visitors import Recorded, VisitorStore
 
 T = TypeVar("T")
@@ -45,14 +56,35 @@ class Link(Struct, frozen=True):
     customer_id: str
 
 
+class Entry(Struct, frozen=True, kw_only=True):
+    """That a visitor came into a segment."""
+
+    segment: str
+    from_segment: str | None
+    entered_at: datetime
+
+
 class ComputedProfile(Struct, frozen=True, kw_only=True):
-    """What we compute of a visitor; null where nothing was bought."""
+    """What we compute of a visitor; null where nothing was bought.
+
+    Attributes:
+        clv_micros: what the customer is expected to spend in the coming year.
+        promotion_share: share of the units bought under the shelf price, 0 to 1.
+        promotion_lift: that share over the shop's own.
+        entered: the segments entered, with when and, where it is known, from which.
+    """
 
     rfm: str | None
+    clv_tier: str | None
+    clv_micros: int
     lifecycle: str
     order_count: int
+    order_status: str | None
     promophile: float | None
+    promotion_share: float | None
+    promotion_lift: float | None
     price_tier: float | None
+    entered: list[Entry]
 
 
 class HeldVisitor(Struct, frozen=True, kw_only=True):
@@ -155,6 +187,7 @@ class _Surface:
     async def put_profile(self, request: Request) -> Response:
         """Set a visitor's profile, whole."""
         draft: ProfileDraft = request.scope["body"]
+        special_categories(self._visitors.settings.special_category_terms).check_profile(draft)
         pseudonym = self._visitors.pseudonym(request.path_params["visitor_id"])
         person, now_ms = self._visitors.person(pseudonym), self._clock_ms()
         was_known = self._visitors.is_known(person)
@@ -263,10 +296,23 @@ class _Surface:
         purchases, scale = record.purchases, self._visitors.scale
         return ComputedProfile(
             rfm=rfm_class(purchases, scale),
+            clv_tier=clv_tier(purchases, scale),
+            clv_micros=clv_micros(purchases, scale, self._clock_ms()),
             lifecycle=lifecycle(purchases, self._clock_ms()),
             order_count=purchases.order_count,
+            order_status=purchases.last_order_status if purchases.order_count else None,
             promophile=promophile_score(purchases, scale),
+            promotion_share=promotion_share(purchases),
+            promotion_lift=promotion_lift(purchases, scale),
             price_tier=price_tier(purchases),
+            entered=[
+                Entry(
+                    segment=segment_id,
+                    from_segment=origin or None,
+                    entered_at=datetime.fromtimestamp(at_ms / 1000, UTC),
+                )
+                for (segment_id, origin), at_ms in sorted(record.entered.items(), key=itemgetter(1, 0))
+            ],
         )
 
     async def _commit(self, work: Callable[[Connection], T]) -> T:

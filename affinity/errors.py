@@ -11,13 +11,16 @@ AffinityRefused
 ├── LogUnwritable             503  navigation_unwritable (retryable)
 ├── AudienceRefused           422  audience_empty, audience_ambiguous, audience_incomplete, audience_contradictory,
 │                                  audience_too_deep, segment_unknown, attribute_unknown, attribute_type_differs,
-│                                  category_unknown, rfm_class_unknown, lifecycle_unknown
+│                                  category_unknown, rfm_class_unknown, lifecycle_unknown, clv_tier_unknown,
+│                                  order_status_unknown, audience_name_unknown
+├── SpecialCategoryRefused    422  special_category
 ├── PatternRefused            422  pattern_contradictory, pattern_unsatisfiable, pattern_too_long, category_unknown
 ├── AttributeTypeDiffers      422  attribute_type_differs
 ├── LinkRefused               422  link_to_itself; 409 link_exists, link_chained
 ├── LinkUnknown               404  link_unknown
 ├── ProfileUnknown            404  profile_unknown
 ├── VisitorUnknown            404  visitor_unknown
+├── ComputationDisturbed      503  computation_disturbed (retryable)
 ├── ModelRefused              500  model_refused: a file of another version, or damaged
 ├── TrainingRefused           422  training_empty
 ├── TradeRefused              422  trade_empty, trade_too_large
@@ -97,6 +100,12 @@ class AudienceRefused(AffinityRefused):
     code = "audience_empty"
 
 
+class SpecialCategoryRefused(AffinityRefused):
+    """A segment or an attribute tells of health, religion, politics and the like."""
+
+    code = "special_category"
+
+
 class PatternRefused(AffinityRefused):
     """The pattern can never hold, or names what is not there."""
 
@@ -134,6 +143,14 @@ class VisitorUnknown(AffinityRefused):
 
     code = "visitor_unknown"
     status = 404
+
+
+class ComputationDisturbed(AffinityRefused):
+    """Visitors were erased again and again while profiles were computed."""
+
+    code = "computation_disturbed"
+    status = 503
+    retryable = True
 
 
 class ModelRefused(AffinityRefused):

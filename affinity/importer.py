@@ -14,14 +14,15 @@ from msgspec import Struct
 from sqlalchemy.engine import Connection
 
 from affinity import store
-from affinity.catalog import Attribute, AttributeType, attribute_type
-from affinity.errors import EventRefused
+from affinity.catalog import AttributeType, attribute_type
+from affinity.errors import EventRefused, SpecialCategoryRefused
 from affinity.feed import BadLine, open_feed, read_feed_lines
 from affinity.ga4 import read_event
 from affinity.navigation import NavigationEvent
 from affinity.navigation_log import LogLine, NavigationLog
 from affinity.profile import ProfileDraft, ProfileLine
 from affinity.pseudonym import Pseudonymizer
+from affinity.special import SpecialCategories
 
 T = TypeVar("T")
 Transact = Callable[[Callable[[Connection], Any]], Any]
@@ -90,11 +91,18 @@ def import_catalog(
 
 
 def import_profiles(
-    path: Path, transact: Transact, retailer_id: str, now_ms: int, progress: Progress, pseudonymizer: Pseudonymizer
+    path: Path,
+    transact: Transact,
+    retailer_id: str,
+    now_ms: int,
+    progress: Progress,
+    pseudonymizer: Pseudonymizer,
+    special: SpecialCategories,
 ) -> Imported:
     """Bring visitors' profiles into the database: JSON lines of `{visitor_id, segments[], attributes{}}`.
 
-    An attribute's type is fixed by the first profile that brings it; a line with another is bad.
+    An attribute's type is fixed by the first profile that brings it; a line with another is bad, and so is one that
+    tells of a special category of personal data.
     """
     types: dict[str, AttributeType] = transact(
         lambda connection: store.read_attribute_types(connection, retailer_id, "profile")
@@ -110,7 +118,7 @@ def import_profiles(
         done += 1
         if done % PROGRESS_EVERY == 0:
             progress(done, None)
-        complaint = line if isinstance(line, str) else _type_complaint(line.attributes, types)
+        complaint = line if isinstance(line, str) else _profile_complaint(line, types, special)
         if isinstance(line, str) or complaint is not None:
             bad_lines.append((line_number, complaint or ""))
             continue
@@ -241,9 +249,13 @@ def _log_line(event: NavigationEvent, pseudonym: bytes, pseudonymizer: Pseudonym
     )
 
 
-def _type_complaint(attributes: dict[str, Attribute], types: dict[str, AttributeType]) -> str | None:
-    """Say what is wrong with a line's attributes; fix the types of new ones."""
-    for name, value in attributes.items():
+def _profile_complaint(line: ProfileLine, types: dict[str, AttributeType], special: SpecialCategories) -> str | None:
+    """Say what is wrong with a line; fix the types of its new attributes."""
+    try:
+        special.check_profile(line)
+    except SpecialCategoryRefused as refusal:
+        return str(refusal)
+    for name, value in line.attributes.items():
         kind = attribute_type(value)
         fixed = types.setdefault(name, kind)
         if kind != fixed and not (fixed == "float" and kind == "int"):

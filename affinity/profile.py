@@ -4,9 +4,10 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from affinity.audience import SegmentId
 from affinity.catalog import Attribute, AttributeName
 from affinity.navigation import VisitorId
+
+SegmentId = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+(?![\s\S])")]
 
 
 class ProfileDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from affinity.catalog import Product
-from affinity.computed import Purchases
+from affinity.computed import EPOCH_MS, Purchases
 from affinity.matching import Happening, PatternProgress, ancestry
 from affinity.navigation import Action
 from affinity.profile import ProfileDraft
@@ -25,7 +27,6 @@ SERVED_TIMES_COUNT_MAX = 4_000  # of all bids
 SHOWN_PLACEMENT_COUNT_MAX = 64
 SHOWN_TIME_COUNT_MAX = 200  # of one placement: as many as its limits may allow
 UNRENDERED_COUNT_MAX = 256
-EPOCH_MS = 1_577_836_800_000  # 2020: interests are kept in weights of that day, which never need to be aged
 
 ACTION_WEIGHT: Mapping[Action, float] = {
     Action.VIEW_ITEM: 1.0,
@@ -105,6 +106,8 @@ class VisitorRecord:
         category_weight, brand_weight: decayed interest; a category's is also its ancestors'.
         interest_weight: sum that the weights are shares of.
         bought_product, bought_category, bought_brand: time each was bought last.
+        computed_through_ms: moment up to which `purchases` were computed from everything there was; 0 where never.
+        entered: segment, and the one left for it or "", to when it was entered last.
         dismissed: products the visitor does not want to see.
         served_at_ms: bid id to the times the visitor was shown it, oldest first.
         shown: placement id to the sponsored products shown there.
@@ -119,7 +122,9 @@ class VisitorRecord:
         "brand_weight",
         "category_total",
         "category_weight",
+        "computed_through_ms",
         "dismissed",
+        "entered",
         "events",
         "pending_count",
         "profile",
@@ -134,6 +139,7 @@ class VisitorRecord:
         "unrendered",
         "version",
         "view",
+        "view_mask",
         "view_model",
         "view_targets",
         "view_until_ms",
@@ -153,16 +159,19 @@ class VisitorRecord:
         self.bought_category: dict[str, int] = {}
         self.bought_brand: dict[str, int] = {}
         self.purchases = Purchases()
+        self.computed_through_ms = 0
         self.dismissed: dict[str, None] = {}
         self.served_at_ms: dict[str, list[int]] = {}
         self.shown: dict[str, Shown] = {}
         self.unrendered: dict[tuple[int, str, int], str] = {}
         self.profile: ProfileDraft | None = None
+        self.entered: Mapping[tuple[str, str], int] = {}
         self.progress: PatternProgress | None = None
         self.targets: Targets | None = None  # what `progress` was advanced with
         self.pending_count = 0  # events at the end that `progress` does not know yet
         self.view: VisitorView | None = None
         self.view_model: Any = None
+        self.view_mask: Any = None  # the audiences that were large enough then
         self.view_targets: Targets | None = None
         self.view_until_ms = 0
 
@@ -270,6 +279,7 @@ class VisitorRecord:
             for name, at_ms in theirs.items():
                 _note_last(mine, name, at_ms)
         self.purchases.add(other.purchases)
+        self.computed_through_ms = max(self.computed_through_ms, other.computed_through_ms)
         self.dismissed.update(other.dismissed)
         for bid_id, times in other.served_at_ms.items():
             self.served_at_ms[bid_id] = sorted([*self.served_at_ms.get(bid_id, ()), *times])[-SERVED_TIME_COUNT_MAX:]
@@ -287,6 +297,7 @@ class VisitorRecord:
         twin.take_in(self, settings)
         twin.session_began_ms = self.session_began_ms
         twin.profile = self.profile
+        twin.entered = self.entered
         return twin
 
     def changed(self) -> None:
@@ -294,6 +305,32 @@ class VisitorRecord:
         self.version += 1
         self.view = None
         self.targets = None
+
+    def rest_on(
+        self, purchases: Purchases, bought: Mapping[str, int], through_ms: int, facts: Mapping[str, ProductFacts]
+    ) -> None:
+        """Take over the purchases computed up to some moment; those kept from later are added again.
+
+        An event from before that moment no longer adds to them: it is counted, or will be the next time.
+
+        Args:
+            purchases: summed up through that moment; copied.
+            bought: product id to when it was bought last.
+            through_ms: the moment.
+            facts: what the catalogue says of each product.
+        """
+        self.version += 1
+        self.view = None
+        self.purchases = msgspec.structs.replace(purchases)
+        self.computed_through_ms = through_ms
+        for product_id, at_ms in bought.items():
+            known = facts.get(product_id)
+            category_id, brand = (None, None) if known is None else (known.category_id, known.brand)
+            self._note_bought(product_id, category_id, brand, at_ms)
+        for happening in self.events:
+            if happening.action is Action.PURCHASE and happening.at_ms > through_ms:
+                known = None if happening.product_id is None else facts.get(happening.product_id)
+                self._note_purchase(happening, known)
 
     def advance(self, targets: "Targets", settings: Settings) -> PatternProgress:
         """Return how far the visitor is with the patterns; from the kept events where the patterns are new."""
@@ -341,18 +378,21 @@ class VisitorRecord:
     def _note_purchase(self, happening: Happening, facts: ProductFacts | None) -> None:
         at_ms, quantity = happening.at_ms, max(happening.quantity, 1)
         price = happening.price_micros
+        self._note_bought(happening.product_id, happening.category_id, happening.brand, at_ms)
+        if at_ms <= self.computed_through_ms:
+            return
         self.purchases.note(at_ms, 0 if price is None else price * quantity)
-        if happening.product_id is not None:
-            _note_last(self.bought_product, happening.product_id, at_ms)
-        if happening.category_id is not None:
-            for category_id in ancestry(happening.category_id):
-                _note_last(self.bought_category, category_id, at_ms)
-        if happening.brand is not None:
-            _note_last(self.bought_brand, happening.brand, at_ms)
-        if facts is not None and price is not None and facts.shelf_price_micros:
-            self.purchases.units += quantity
-            self.purchases.promotion_units += quantity * (price < facts.shelf_price_micros)
-            self.purchases.price_rank_sum += quantity * facts.price_rank
+        if facts is not None:
+            self.purchases.note_units(quantity, price, facts.shelf_price_micros, facts.price_rank)
+
+    def _note_bought(self, product_id: str | None, category_id: str | None, brand: str | None, at_ms: int) -> None:
+        if product_id is not None:
+            _note_last(self.bought_product, product_id, at_ms)
+        if category_id is not None:
+            for one in ancestry(category_id):
+                _note_last(self.bought_category, one, at_ms)
+        if brand is not None:
+            _note_last(self.bought_brand, brand, at_ms)
 
 
 def interest_weight(happening: Happening, settings: Settings) -> float:

@@ -4,6 +4,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from affinity.special import DEFAULT_TERMS
+
 _PURPOSES = r"^([1-9]|1[0-9]|2[0-4])(,([1-9]|1[0-9]|2[0-4]))*(?![\s\S])"
 
 
@@ -24,13 +26,16 @@ class Settings(Struct, frozen=True, kw_only=True):
         navigation_body_bytes_max: largest body of `POST /v1/navigation`, in bytes.
         navigation_segment_bytes: size of one file of the navigation log, in bytes.
         interest_half_life_s: seconds after which an event counts half in category and brand affinities.
-        audience_size_min: visitors an audience or pattern must match before a number is shown.
+        audience_size_min: visitors an audience must match now before it can be targeted, and an audience or a pattern
+            before a number is shown.
         audience_sample_size: visitors looked at to estimate how many match.
         retention_days: days after which navigation is deleted, in memory and on disk; 0 keeps it.
         tcf_purposes: purposes of IAB Europe's TCF, by number, that a TC string must all allow before anything is
             personalised: by default storage (1), an advertising profile (3) and its use (4).
         tcf_vendor_id: number of the vendor in the TCF's global list that must be allowed too; 0 asks for the purposes
             alone, as where the shop itself is the controller.
+        special_category_terms: words that tell of a special category of personal data (GDPR, article 9), separated by
+            commas, `*` for any ending: segments and attributes named by them are refused; empty refuses none.
     """
 
     visitor_count_max: int = 200_000
@@ -49,3 +54,4 @@ class Settings(Struct, frozen=True, kw_only=True):
     retention_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
     tcf_purposes: Annotated[str, Meta(pattern=_PURPOSES)] = "1,3,4"
     tcf_vendor_id: Annotated[int, Meta(ge=0, le=65_535)] = 0
+    special_category_terms: str = DEFAULT_TERMS

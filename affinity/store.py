@@ -1,5 +1,7 @@
 """Tables of the catalogue and what became of it, profiles, links, saved audiences and patterns; the change sequence.
 
+What the CRM says of a visitor is a profile, what we compute of one a computed profile.
+
 Holds the SQL of this package and nothing else; nothing on the slot path imports it. Every function takes an open
 connection and the retailer's id; who calls decides what one transaction is. Visitors are here as pseudonyms only.
 """
@@ -24,10 +26,13 @@ from affinity.catalog import (
     category_and_ancestors,
     change_product,
 )
+from affinity.computed import CustomerScale
+from affinity.customers import ComputedProfile, SegmentEntry, entries_between
 from affinity.errors import AttributeTypeDiffers
 from affinity.pattern import NavigationPattern, SavedPattern
 from affinity.profile import ProfileDraft
 from affinity.signals import Signals
+from affinity.special import DEFAULT_TERMS, SpecialCategories, special_categories
 
 T = TypeVar("T")
 
@@ -35,6 +40,8 @@ metadata = sa.MetaData()
 
 DEPLOYMENT = "deployment"
 VISITORS = "visitors"
+ERASURES = "erasures"
+NO_PROFILE = ProfileDraft()
 PARAMETER_COUNT_MAX = 500  # ids named in one statement
 
 change_sequence = sa.Table(
@@ -105,6 +112,37 @@ profiles = sa.Table(
     sa.Column("updated_at_ms", sa.BigInteger, nullable=False),
     sa.Column("change_seq", sa.BigInteger, nullable=False),
     sa.Index("profiles_by_change", "retailer_id", "change_seq"),
+)
+
+customer_scales = sa.Table(
+    "customer_scales",
+    metadata,
+    sa.Column("retailer_id", sa.Text, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("computed_at_ms", sa.BigInteger, nullable=False),
+)
+
+computed_profiles = sa.Table(
+    "computed_profiles",
+    metadata,
+    sa.Column("retailer_id", sa.Text, primary_key=True),
+    sa.Column("pseudonym", sa.LargeBinary, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("computed_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("change_seq", sa.BigInteger, nullable=False),
+    sa.Index("computed_profiles_by_change", "retailer_id", "change_seq"),
+)
+
+segment_entries = sa.Table(
+    "segment_entries",
+    metadata,
+    sa.Column("retailer_id", sa.Text, primary_key=True),
+    sa.Column("pseudonym", sa.LargeBinary, primary_key=True),
+    sa.Column("segment_id", sa.Text, primary_key=True),
+    sa.Column("from_segment_id", sa.Text, primary_key=True),
+    sa.Column("entered_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("change_seq", sa.BigInteger, nullable=False),
+    sa.Index("segment_entries_by_change", "retailer_id", "change_seq"),
 )
 
 visitor_links = sa.Table(
@@ -482,16 +520,26 @@ class ProfileRow(Struct, frozen=True):
 def put_profile(connection: Connection, retailer_id: str, pseudonym: bytes, profile: ProfileDraft, now_ms: int) -> int:
     """Set a visitor's profile, whole; return its place in the sequence of visitors' changes.
 
+    Segments that it names and the one before did not, if there was one, are recorded as entered now.
+
     Raises:
         AttributeTypeDiffers: an attribute has another type than the first profile gave it.
     """
-    return put_profiles(connection, retailer_id, {pseudonym: profile}, now_ms)
+    return put_profiles(connection, retailer_id, {pseudonym: profile}, now_ms, newcomers_enter=True)
 
 
 def put_profiles(
-    connection: Connection, retailer_id: str, new_profiles: Mapping[bytes, ProfileDraft], now_ms: int
+    connection: Connection,
+    retailer_id: str,
+    new_profiles: Mapping[bytes, ProfileDraft],
+    now_ms: int,
+    *,
+    newcomers_enter: bool = False,
 ) -> int:
     """Set the profiles of many visitors, whole; return their place in the sequence of visitors' changes.
+
+    Segments that a profile names and the one before did not are recorded as entered now. A visitor's first profile only
+    tells where they stand, unless `newcomers_enter`: else a whole base would have entered on the day it was imported.
 
     Raises:
         AttributeTypeDiffers: an attribute has another type than the first profile gave it.
@@ -500,6 +548,14 @@ def put_profiles(
     named = {segment_id for one in new_profiles.values() for segment_id in one.segments}
     _insert_new(connection, segments, [{"retailer_id": retailer_id, "segment_id": one} for one in sorted(named)])
     change_seq = next_change_seq(connection, retailer_id, VISITORS)
+    before = _get_profiles(connection, retailer_id, list(new_profiles))
+    entries = [
+        entry
+        for pseudonym, profile in new_profiles.items()
+        if newcomers_enter or pseudonym in before
+        for entry in entries_between(pseudonym, before.get(pseudonym, NO_PROFILE).segments, profile.segments, now_ms)
+    ]
+    _record_entries(connection, retailer_id, entries, change_seq)
     rows = [
         {
             "retailer_id": retailer_id,
@@ -516,8 +572,7 @@ def put_profiles(
 
 def get_profile(connection: Connection, retailer_id: str, pseudonym: bytes) -> ProfileDraft | None:
     """Return the visitor's profile, or None."""
-    query = sa.select(profiles.c.body).where(profiles.c.retailer_id == retailer_id, profiles.c.pseudonym == pseudonym)
-    return decode_one(connection, query, ProfileDraft)
+    return _get_profiles(connection, retailer_id, [pseudonym]).get(pseudonym)
 
 
 def read_profiles(connection: Connection, retailer_id: str, since_seq: int = -1) -> list[ProfileRow]:
@@ -532,6 +587,136 @@ def read_profiles(connection: Connection, retailer_id: str, since_seq: int = -1)
     return [
         ProfileRow(bytes(row.pseudonym), profile, row.change_seq) for row, profile in zip(rows, decoded, strict=True)
     ]
+
+
+def read_profile_pseudonyms(connection: Connection, retailer_id: str) -> set[bytes]:
+    """Return of whom there is a profile."""
+    query = sa.select(profiles.c.pseudonym).where(profiles.c.retailer_id == retailer_id)
+    return {bytes(one) for one in connection.execute(query).scalars()}
+
+
+# --- what is computed of customers -------------------------------------------------------------------------------
+
+
+def begin_computation(connection: Connection, retailer_id: str) -> int:
+    """Return how many erasures there were, so that `put_computed_profiles` can tell whether there was another."""
+    _insert_new(connection, change_sequence, [{"retailer_id": retailer_id, "name": ERASURES, "value": 0}])
+    return current_change_seq(connection, retailer_id, ERASURES)
+
+
+def put_computed_profiles(
+    connection: Connection,
+    retailer_id: str,
+    computed: Mapping[bytes, ComputedProfile],
+    entries: Sequence[SegmentEntry],
+    erasure_seq: int,
+) -> bool:
+    """Set what was computed of some visitors, and record which segments they entered.
+
+    Args:
+        connection: open, in a transaction.
+        retailer_id: whose visitors they are.
+        computed: by pseudonym.
+        entries: of the same visitors.
+        erasure_seq: `begin_computation` returned it before anything was read that this was computed from.
+
+    Returns:
+        Whether they were set: not where somebody was erased since, who may be among them.
+    """
+    query = sa.select(change_sequence.c.value).where(
+        change_sequence.c.retailer_id == retailer_id, change_sequence.c.name == ERASURES
+    )
+    if connection.execute(query.with_for_update()).scalar_one() != erasure_seq:  # erasures wait from here on
+        return False
+    change_seq = next_change_seq(connection, retailer_id, VISITORS)
+    rows = [
+        {
+            "retailer_id": retailer_id,
+            "pseudonym": pseudonym,
+            "body": _encode(one).decode(),
+            "computed_at_ms": one.through_ms,
+            "change_seq": change_seq,
+        }
+        for pseudonym, one in computed.items()
+    ]
+    changed = ["body", "computed_at_ms", "change_seq"]
+    upsert(connection, computed_profiles, rows, ["retailer_id", "pseudonym"], changed)
+    _record_entries(connection, retailer_id, entries, change_seq)
+    return True
+
+
+def finish_computation(connection: Connection, retailer_id: str, scale: CustomerScale, now_ms: int) -> None:
+    """Set how customers compare, and delete what was computed before of those who are no customers any more."""
+    row = {"retailer_id": retailer_id, "body": _encode(scale).decode(), "computed_at_ms": now_ms}
+    upsert(connection, customer_scales, [row], ["retailer_id"], ["body", "computed_at_ms"])
+    is_old = sa.and_(computed_profiles.c.retailer_id == retailer_id, computed_profiles.c.computed_at_ms < now_ms)
+    connection.execute(computed_profiles.delete().where(is_old))
+    next_change_seq(connection, retailer_id, VISITORS)
+
+
+def read_customer_scale(connection: Connection, retailer_id: str) -> CustomerScale | None:
+    """Return how customers compare, as computed last; None before the first time."""
+    query = sa.select(customer_scales.c.body).where(customer_scales.c.retailer_id == retailer_id)
+    body = connection.execute(query).scalar_one_or_none()
+    return None if body is None else msgspec.json.decode(body, type=CustomerScale)
+
+
+class VisitorChanges(Struct, frozen=True):
+    """What a serving process takes over of visitors.
+
+    Attributes:
+        links: all there are.
+        scale: how customers compare.
+        profiles, computed, entries: those set since, the first two with their pseudonyms.
+    """
+
+    links: dict[bytes, bytes]
+    scale: CustomerScale | None
+    profiles: list[tuple[bytes, ProfileDraft]]
+    computed: list[tuple[bytes, ComputedProfile]]
+    entries: list[SegmentEntry]
+
+
+def read_visitor_changes(connection: Connection, retailer_id: str, since_seq: int) -> VisitorChanges:
+    """Return what is there of visitors, and what of it was set after `since_seq` in the sequence of their changes."""
+    return VisitorChanges(
+        links=read_links(connection, retailer_id),
+        scale=read_customer_scale(connection, retailer_id),
+        profiles=[(row.pseudonym, row.profile) for row in read_profiles(connection, retailer_id, since_seq)],
+        computed=read_computed_profiles(connection, retailer_id, since_seq),
+        entries=read_segment_entries(connection, retailer_id, since_seq),
+    )
+
+
+def read_customer_segments(connection: Connection, retailer_id: str) -> dict[bytes, dict[str, str]] | None:
+    """Return where each person stood when they were computed last; None before the first time."""
+    if read_customer_scale(connection, retailer_id) is None:
+        return None
+    rows = read_computed_profiles(connection, retailer_id)
+    return {pseudonym: computed.segments for pseudonym, computed in rows if computed.segments}
+
+
+def read_computed_profiles(
+    connection: Connection, retailer_id: str, since_seq: int = -1
+) -> list[tuple[bytes, ComputedProfile]]:
+    """Return what was computed after `since_seq` in the sequence of visitors' changes, with whose it is."""
+    query = sa.select(computed_profiles.c.pseudonym, computed_profiles.c.body).where(
+        computed_profiles.c.retailer_id == retailer_id, computed_profiles.c.change_seq > since_seq
+    )
+    rows = connection.execute(query).all()
+    decoded = decode_list([row.body for row in rows], ComputedProfile)
+    return [(bytes(row.pseudonym), computed) for row, computed in zip(rows, decoded, strict=True)]
+
+
+def read_segment_entries(connection: Connection, retailer_id: str, since_seq: int = -1) -> list[SegmentEntry]:
+    """Return the entries into segments recorded after `since_seq` in the sequence of visitors' changes."""
+    query = sa.select(
+        segment_entries.c.pseudonym,
+        segment_entries.c.segment_id,
+        segment_entries.c.from_segment_id,
+        segment_entries.c.entered_at_ms,
+    ).where(segment_entries.c.retailer_id == retailer_id, segment_entries.c.change_seq > since_seq)
+    return [SegmentEntry(bytes(row[0]), row[1], row[2], row[3]) for row in connection.execute(query)]
 
 
 def known_segments(connection: Connection, retailer_id: str, named: Iterable[str] | None = None) -> set[str]:
@@ -577,31 +762,49 @@ def read_person(connection: Connection, retailer_id: str, pseudonym: bytes) -> s
 
 
 def delete_visitor(connection: Connection, retailer_id: str, pseudonyms: Iterable[bytes]) -> int:
-    """Delete profiles and links under any of the pseudonyms; return how many rows went."""
+    """Delete everything kept under any of the pseudonyms; return how many rows went."""
     named = list(pseudonyms)
-    in_profiles = sa.and_(profiles.c.retailer_id == retailer_id, profiles.c.pseudonym.in_(named))
+    next_change_seq(connection, retailer_id, ERASURES)
     in_links = sa.and_(
         visitor_links.c.retailer_id == retailer_id,
         sa.or_(visitor_links.c.pseudonym.in_(named), visitor_links.c.customer_pseudonym.in_(named)),
     )
-    gone = connection.execute(profiles.delete().where(in_profiles)).rowcount
-    return gone + connection.execute(visitor_links.delete().where(in_links)).rowcount
+    gone = connection.execute(visitor_links.delete().where(in_links)).rowcount
+    for table in (profiles, computed_profiles, segment_entries):
+        is_theirs = sa.and_(table.c.retailer_id == retailer_id, table.c.pseudonym.in_(named))
+        gone += connection.execute(table.delete().where(is_theirs)).rowcount
+    return gone
 
 
-def read_vocabulary(connection: Connection, retailer_id: str, mentioning: Audience | NavigationPattern) -> Vocabulary:
-    """Return what exists of the segments, categories and attributes an audience or a pattern mentions."""
+def read_vocabulary(
+    connection: Connection,
+    retailer_id: str,
+    mentioning: Audience | NavigationPattern,
+    special: SpecialCategories | None = None,
+) -> Vocabulary:
+    """Return what exists of the segments, categories and attributes an audience or a pattern mentions.
+
+    Args:
+        connection: open.
+        retailer_id: whose they are.
+        mentioning: the audience or pattern.
+        special: the names that are refused; None means those of the default setting.
+    """
     if isinstance(mentioning, NavigationPattern):
         steps = (*mentioning.steps, *mentioning.without)
         named = {step.category_id for step in steps if step.category_id is not None}
         return Vocabulary(categories=frozenset(known_categories(connection, retailer_id, named)))
     nodes = list(predicates_of(mentioning))
-    named_segments = {node.segment for node in nodes if node.segment is not None}
+    named_segments = {
+        one for node in nodes for one in (node.segment, node.entered_segment, node.from_segment) if one is not None
+    }
     named_categories = {one for node in nodes for one in (node.category_id, node.affinity_category) if one is not None}
-    has_attributes = any(node.attribute is not None for node in nodes)
+    has_attributes = any(node.attribute is not None or node.loyalty_tier is not None for node in nodes)
     return Vocabulary(
         segments=frozenset(known_segments(connection, retailer_id, named_segments)),
         categories=frozenset(known_categories(connection, retailer_id, named_categories)),
         attribute_types=read_attribute_types(connection, retailer_id, "profile") if has_attributes else {},
+        special=special_categories(DEFAULT_TERMS) if special is None else special,
     )
 
 
@@ -769,6 +972,23 @@ def upsert(
 
 
 # --- rows --------------------------------------------------------------------------------------------------------
+
+
+def _get_profiles(connection: Connection, retailer_id: str, pseudonyms: list[bytes]) -> dict[bytes, ProfileDraft]:
+    found: dict[bytes, ProfileDraft] = {}
+    for some in _chunks(pseudonyms):
+        query = sa.select(profiles.c.pseudonym, profiles.c.body).where(
+            profiles.c.retailer_id == retailer_id, profiles.c.pseudonym.in_(some)
+        )
+        for pseudonym, body in connection.execute(query):
+            found[bytes(pseudonym)] = msgspec.json.decode(body, type=ProfileDraft)
+    return found
+
+
+def _record_entries(connection: Connection, retailer_id: str, entries: Iterable[SegmentEntry], change_seq: int) -> None:
+    rows = [{"retailer_id": retailer_id, "change_seq": change_seq, **entry._asdict()} for entry in entries]
+    key = ["retailer_id", "pseudonym", "segment_id", "from_segment_id"]
+    upsert(connection, segment_entries, rows, key, ["entered_at_ms", "change_seq"])
 
 
 def _audience_row(audience: SavedAudience) -> dict[str, Any]:

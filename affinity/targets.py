@@ -4,15 +4,16 @@ Equal predicates and equal subtrees of all audiences are kept once. A visitor's 
 hold; one pass of a kernel over the distinct nodes says which audiences do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from affinity.audience import Audience
-from affinity.computed import DAY_MS, CustomerScale, lifecycle, price_tier, promophile_score, rfm_class
+from affinity.audience import Audience, without_lists
+from affinity.computed import DAY_MS, CustomerScale, clv_tier, lifecycle, price_tier, promophile_score, rfm_class
+from affinity.contradiction import LOYALTY_ATTRIBUTE
 from affinity.kernel import NODE_ALL, NODE_ANY, NODE_LEAF, NODE_NOT, evaluate_nodes_nb
 from affinity.matching import PatternIndex
 from affinity.pattern import NavigationPattern
@@ -54,7 +55,7 @@ class Targets:
         self.no_pattern_bits: Bits = frozen(np.zeros(self.pattern_word_count, np.uint64))
         self.pattern_index = PatternIndex(self.patterns) if pattern_index is None else pattern_index
         nodes = _Nodes()
-        roots = [nodes.add(audience) for audience in self.audiences]
+        roots = [nodes.add(without_lists(audience)) for audience in self.audiences]
         self.leaves = nodes.leaves
         self._kind = np.array(nodes.kind, np.int8)
         self._first = np.array([*nodes.first, len(nodes.child)], np.int64)
@@ -71,6 +72,34 @@ class Targets:
         bits = np.zeros(self.audience_word_count, np.uint64)
         evaluate_nodes_nb(self._kind, self._first, self._child, holds, self._root, bits)
         return frozen(bits), until_ms
+
+    def predicates_of(self, record: VisitorRecord, scale: CustomerScale, now_ms: int) -> NDArray[np.uint8]:
+        """Return (P,) which of the distinct predicates hold of the visitor now."""
+        holds = np.zeros(self._leaf_count, np.uint8)
+        self.leaves.mark(record, scale, now_ms, holds)
+        return holds
+
+    def count_root(self, holds: NDArray[np.bool_], count_min: float) -> int:
+        """Return of how many visitors the first audience holds, its parts being bitsets over them.
+
+        Args:
+            holds: (V, P) which predicates hold of which visitor, see `predicates_of`.
+            count_min: a part that holds for fewer counts as holding for nobody.
+        """
+        root = int(self._root[0])
+        columns: list[NDArray[np.bool_]] = []
+        for row, kind in enumerate(self._kind):
+            children = self._child[self._first[row] : self._first[row + 1]]
+            if kind == NODE_LEAF:
+                column = holds[:, children[0]]
+            elif kind == NODE_NOT:
+                column = ~columns[children[0]]
+            else:
+                join = np.logical_and if kind == NODE_ALL else np.logical_or
+                column = join.reduce([columns[child] for child in children])
+            is_too_small = row != root and np.count_nonzero(column) < count_min
+            columns.append(np.zeros_like(column) if is_too_small else column)
+        return int(np.count_nonzero(columns[root]))
 
     def pattern_bits(self, record: VisitorRecord | None, settings: Settings, now_ms: int) -> tuple[Bits, int]:
         """Return the bits of the patterns that hold for the visitor now, and until when no other answer is possible."""
@@ -129,6 +158,8 @@ class _Leaves:
         self._number: dict[bytes, int] = {}
         self.segment: dict[str, list[int]] = {}
         self.rfm: dict[str, list[int]] = {}
+        self.clv_tier: dict[str, list[int]] = {}
+        self.order_status: dict[str, list[int]] = {}
         self.lifecycle: dict[str, list[int]] = {}
         self.attribute_value: dict[tuple[str, Any], list[int]] = {}
         self.attribute_range: dict[str, list[Range]] = {}
@@ -137,6 +168,7 @@ class _Leaves:
         self.bought_product: dict[str, list[tuple[int, int]]] = {}
         self.bought_category: dict[str, list[tuple[int, int]]] = {}
         self.bought_brand: dict[str, list[tuple[int, int]]] = {}
+        self.entered: dict[tuple[str, str], list[tuple[int, int]]] = {}
         self.category_share: dict[str, list[Range]] = {}
         self.brand_share: dict[str, list[Range]] = {}
 
@@ -155,8 +187,7 @@ class _Leaves:
             _file(self.segment, node.segment, number)
         elif node.attribute is not None:
             values = node.one_of or ([] if node.equals is None else [node.equals])
-            for value in values:
-                _file(self.attribute_value, (node.attribute, value), number)
+            _file_all(self.attribute_value, [(node.attribute, value) for value in values], number)
             if not values:
                 _file(self.attribute_range, node.attribute, bounds)
         elif node.score is not None:
@@ -164,11 +195,18 @@ class _Leaves:
         elif node.counter is not None:
             _file(self.counter, node.counter, bounds)
         elif node.rfm is not None:
-            for word in node.rfm:
-                _file(self.rfm, word, number)
+            _file_all(self.rfm, node.rfm, number)
+        elif node.clv_tier is not None:
+            _file_all(self.clv_tier, node.clv_tier, number)
         elif node.lifecycle is not None:
-            for word in node.lifecycle:
-                _file(self.lifecycle, word, number)
+            _file_all(self.lifecycle, node.lifecycle, number)
+        elif node.order_status is not None:
+            _file_all(self.order_status, node.order_status, number)
+        elif node.loyalty_tier is not None:
+            _file_all(self.attribute_value, [(LOYALTY_ATTRIBUTE, one) for one in node.loyalty_tier], number)
+        elif node.entered_segment is not None and node.within_days is not None:
+            key_of_entry = node.entered_segment, node.from_segment or ""
+            _file(self.entered, key_of_entry, (node.within_days * DAY_MS, number))
         elif node.affinity_category is not None:
             _file(self.category_share, node.affinity_category, bounds)
         elif node.affinity_brand is not None:
@@ -202,9 +240,10 @@ class _Leaves:
             (self.bought_product, record.bought_product),
             (self.bought_category, record.bought_category),
             (self.bought_brand, record.bought_brand),
+            (self.entered, record.entered),
         ):
             if filed and times:
-                until_ms = min(until_ms, _mark_bought(filed, times, now_ms, holds))
+                until_ms = min(until_ms, _mark_recent(filed, times, now_ms, holds))
         return min(until_ms, self._mark_computed(record, scale, now_ms, holds))
 
     def _mark_profile(self, record: VisitorRecord, holds: NDArray[np.uint8]) -> None:
@@ -223,6 +262,9 @@ class _Leaves:
         if self.rfm:
             for number in self.rfm.get(rfm_class(purchases, scale) or "", ()):
                 holds[number] = 1
+        if self.clv_tier:
+            for number in self.clv_tier.get(clv_tier(purchases, scale) or "", ()):
+                holds[number] = 1
         for number in self.lifecycle.get(lifecycle(purchases, now_ms), ()):
             holds[number] = 1
         _mark_ranges(self.score.get("promophile"), promophile_score(purchases, scale), holds)
@@ -230,6 +272,8 @@ class _Leaves:
         _mark_ranges(self.counter.get("order_count"), purchases.order_count, holds)
         if not purchases.order_count:
             return FOREVER_MS
+        for number in self.order_status.get(purchases.last_order_status, ()):
+            holds[number] = 1
         since_first_ms, since_last_ms = now_ms - purchases.first_at_ms, now_ms - purchases.last_at_ms
         _mark_ranges(self.counter.get("days_since_first_order"), since_first_ms // DAY_MS, holds)
         _mark_ranges(self.counter.get("days_since_last_order"), since_last_ms // DAY_MS, holds)
@@ -271,6 +315,11 @@ def _file(filed: dict[Any, list[T]], key: Any, thing: T) -> None:
     filed.setdefault(key, []).append(thing)
 
 
+def _file_all(filed: dict[Any, list[T]], keys: Sequence[Any], thing: T) -> None:
+    for key in dict.fromkeys(keys):
+        _file(filed, key, thing)
+
+
 def _mark_ranges(ranges: list[Range] | None, value: float | None, holds: NDArray[np.uint8]) -> None:
     if ranges is None or value is None:
         return
@@ -286,8 +335,8 @@ def _mark_shares(
         _mark_ranges(filed.get(name), weight / total, holds)
 
 
-def _mark_bought(
-    filed: dict[str, list[tuple[int, int]]], times: dict[str, int], now_ms: int, holds: NDArray[np.uint8]
+def _mark_recent(
+    filed: dict[Any, list[tuple[int, int]]], times: Mapping[Any, int], now_ms: int, holds: NDArray[np.uint8]
 ) -> int:
     until_ms = FOREVER_MS
     for name, at_ms in times.items():

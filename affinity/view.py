@@ -76,6 +76,7 @@ def view_visitor(
     pseudonym: bytes,
     settings: Settings,
     scale: CustomerScale,
+    targetable: NDArray[np.uint64] | None = None,
 ) -> VisitorView:
     """Return what an auction now may know of a visitor who consented.
 
@@ -89,6 +90,7 @@ def view_visitor(
         pseudonym: the visitor's own.
         settings: this package's.
         scale: how the shop's customers compare.
+        targetable: bits of the audiences that may be targeted; None for all of them.
     """
     kept = None if record is None else record.view
     if (
@@ -96,11 +98,14 @@ def view_visitor(
         and kept is not None
         and record.view_targets is targets
         and record.view_model is model
+        and record.view_mask is targetable
         and now_ms <= record.view_until_ms
         and kept.pseudonym == pseudonym
     ):
         return kept
     audience_bits, audience_until_ms = targets.audience_bits(record, scale, now_ms)
+    if targetable is not None:
+        audience_bits = frozen(audience_bits & targetable)
     pattern_bits, pattern_until_ms = targets.pattern_bits(record, settings, now_ms)
     if record is None:
         return VisitorView(
@@ -124,6 +129,6 @@ def view_visitor(
         seen_at_ms=record.served_at_ms,
         segments=frozenset(record.profile.segments) if record.profile is not None else frozenset(),
     )
-    record.view_targets, record.view, record.view_model = targets, view, model
+    record.view_targets, record.view, record.view_model, record.view_mask = targets, view, model, targetable
     record.view_until_ms = min(audience_until_ms, pattern_until_ms)
     return view

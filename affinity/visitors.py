@@ -6,13 +6,16 @@ their sum: so a link can be undone, and erasing a customer finds every device.
 
 import random
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
 from affinity.audience import Audience
+from affinity.audience_size import AudienceSizes, count_members
 from affinity.computed import CustomerScale, measure_customers
 from affinity.consent import ConsentReader
+from affinity.customer_book import CustomerBook
+from affinity.customers import ComputedProfile, SegmentEntry
 from affinity.errors import EventInFuture, EventTooOld, LinkRefused
 from affinity.ga4 import name_purchase
 from affinity.held import HeldOrder
@@ -27,9 +30,10 @@ from affinity.pseudonym import NO_VISITOR, Pseudonymizer
 from affinity.record import ProductFacts, VisitorRecord
 from affinity.retention import DAY_MS, forget_before
 from affinity.settings import Settings
-from affinity.targets import Targets, compile_targets, has_bit
+from affinity.targets import Targets, compile_targets
 from affinity.view import VisitorView, anonymous_view, view_visitor
 
+ANYBODY = Audience(counter="order_count", at_least=0)
 _ACTIONS = {action.value: action for action in Action}
 REFUSED_COUNT_MAX = 50_000
 DROP_COUNT = 500  # records looked at between two requests
@@ -47,6 +51,8 @@ class VisitorStore:
     """The visitors of one deployment.
 
     Attributes:
+        customers: what was computed of customers, and which segments visitors entered.
+        forgotten_count: how often somebody was forgotten.
         given_back_count: fills taken back from frequency caps and visitors' limits because they never rendered.
         also_forget: who else keeps something under pseudonyms, told which are forgotten.
         withdrawn: who withdrew consent and is not out of the log and the database yet.
@@ -78,6 +84,9 @@ class VisitorStore:
         self._profiles: dict[bytes, ProfileDraft] = {}
         self._events_seen: tuple[set[int], set[int]] = (set(), set())
         self._served_lines: list[LogLine] = []
+        self.customers = CustomerBook()
+        self.forgotten_count = 0
+        self._sizes = AudienceSizes(settings.audience_size_min, lambda: map(self._known, self._pseudonyms()))
         self.given_back_count = 0
         self.also_forget: list[Callable[[set[bytes]], None]] = []
         self._read_segments: set[str] = set()
@@ -273,7 +282,7 @@ class VisitorStore:
         if person in self._devices:
             return self._customer_record(person)
         record = self._records.get(pseudonym)
-        if record is None and pseudonym in self._profiles:
+        if record is None and (pseudonym in self._profiles or pseudonym in self.customers):
             record = self._record_for(pseudonym, 0)
         return record
 
@@ -311,8 +320,24 @@ class VisitorStore:
         if navigation:
             record = self._with(record, pseudonym, navigation)
         return view_visitor(
-            record, targets, model, now_ms, pseudonym=pseudonym, settings=self.settings, scale=self.scale
+            record,
+            targets,
+            model,
+            now_ms,
+            pseudonym=pseudonym,
+            settings=self.settings,
+            scale=self.scale,
+            targetable=self._sizes.of(targets),
         )
+
+    def count_audiences(self, targets: Targets, s_max: float, now_ms: int) -> int:
+        """Look at more persons for about so many seconds, to learn which audiences are large enough to be targeted.
+
+        Returns:
+            How many were looked at; 0 where there is nothing to do now.
+        """
+        self._sizes.of(targets)
+        return self._sizes.count(s_max, self.scale, now_ms)
 
     def profile(self, pseudonym: bytes) -> ProfileDraft | None:
         """Return the visitor's profile: the linked customer's, if there is one."""
@@ -331,7 +356,9 @@ class VisitorStore:
         return self._customer_of.get(pseudonym, pseudonym)
 
     def measure(self) -> None:
-        """Measure how the shop's customers compare; to be called at start and every so often."""
+        """Measure how the shop's customers compare, where they were never computed; at start and every so often."""
+        if self.customers.scale is not None:
+            return
         self.scale = measure_customers(record.purchases for record in self._persons())
         for record in [*self._records.values(), *self._customers.values()]:
             if record.purchases.order_count:
@@ -340,17 +367,24 @@ class VisitorStore:
     def count_matching(self, audience: Audience | None, pattern: NavigationPattern | None, now_ms: int) -> int | None:
         """Return about how many visitors are in the audience and have the pattern now; None under the least shown.
 
-        Counted over all visitors in memory, or scaled up from a sample of them. May run beside the thread that
-        changes them.
+        Counted over all visitors there are, or scaled up from a sample of them, and rounded down (`count_members`). May
+        run beside the thread that changes them.
         """
-        targets = compile_targets([audience] if audience else [], [pattern] if pattern else [])
-        persons = [self._customer_of.get(one, one) for one in [*self._records, *self._profiles]]
-        persons = list(dict.fromkeys(persons))
+        persons = list(self._pseudonyms())
         sample_size = self.settings.audience_sample_size
         sample = persons if len(persons) <= sample_size else random.Random(0).sample(persons, sample_size)
-        matched = sum(self._matches(person, targets, now_ms) for person in sample)
-        estimate = matched if sample is persons else round(matched * len(persons) / len(sample))
-        return estimate if estimate >= self.settings.audience_size_min else None
+        records: Iterator[VisitorRecord] = map(self._known, sample)
+        if pattern is not None:
+            targets = compile_targets([], [pattern])
+            records = (record for record in records if self._has_pattern(record, targets, now_ms))
+        return count_members(
+            audience or ANYBODY,
+            records,
+            self.scale,
+            now_ms,
+            self.settings.audience_size_min,
+            len(persons) / len(sample) if sample else 1.0,
+        )
 
     # --- profiles, links, erasure --------------------------------------------------------------------------------
 
@@ -373,6 +407,28 @@ class VisitorStore:
         for pseudonym in pseudonyms:
             if self._profiles.pop(pseudonym, None) is not None:
                 self._show_profile(pseudonym)
+
+    def put_computed(self, computed: Iterable[tuple[bytes, ComputedProfile]]) -> None:
+        """Take over what was computed of visitors, as the database keeps it."""
+        for pseudonym, one in computed:
+            self.customers.put(pseudonym, one)
+            record = self._records.get(pseudonym)
+            if record is not None:
+                self.customers.support(record, self.facts)
+            self._customers.pop(self.person(pseudonym), None)
+
+    def put_entries(self, entries: Iterable[SegmentEntry]) -> None:
+        """Take over which segments visitors entered, as the database keeps it."""
+        for pseudonym in self.customers.enter(entries):
+            self._show_profile(pseudonym)
+
+    def put_scale(self, scale: CustomerScale | None) -> None:
+        """Take over how customers compare, as it was computed; None before it ever was."""
+        if scale is None or scale == self.customers.scale:
+            return
+        self.customers.scale = self.scale = scale
+        for record in [*self._records.values(), *self._customers.values()]:
+            record.view = None
 
     def link(self, pseudonym: bytes, customer_pseudonym: bytes) -> None:
         """Join a visitor to a customer: from now on they are known together.
@@ -479,6 +535,8 @@ class VisitorStore:
     def forget(self, pseudonyms: Iterable[bytes]) -> None:
         """Drop everything kept in memory under the pseudonyms. The log's and the database's part is not done here."""
         gone = set(pseudonyms)
+        self.forgotten_count += 1
+        self.customers.forget(gone)
         for pseudonym in gone:
             self.unlink(pseudonym)
             for device in self._devices.pop(pseudonym, ()):
@@ -581,6 +639,8 @@ class VisitorStore:
         if record is None:
             record = self._records[pseudonym] = VisitorRecord(pseudonym)
             record.profile = self._profiles.get(pseudonym)
+            record.entered = self.customers.entered([pseudonym])
+            self.customers.support(record, self.facts)
             if len(self._records) > self.settings.visitor_count_max:
                 self._records.popitem(last=False)
         else:
@@ -597,12 +657,7 @@ class VisitorStore:
     def _customer_record(self, customer: bytes) -> VisitorRecord:
         record = self._customers.get(customer)
         if record is None:
-            record = VisitorRecord(customer)
-            for pseudonym in (customer, *self._devices[customer]):
-                if pseudonym in self._records:
-                    record.take_in(self._records[pseudonym], self.settings)
-            record.profile = self.profile(customer)
-            self._customers[customer] = record
+            record = self._customers[customer] = self._sum(customer)
             if len(self._customers) > self.settings.visitor_count_max:
                 self._customers.popitem(last=False)
         else:
@@ -613,6 +668,7 @@ class VisitorStore:
         for record in (self._records.get(pseudonym), self._customers.get(self.person(pseudonym))):
             if record is not None:
                 record.profile = self.profile(record.pseudonym)
+                record.entered = self.customers.entered(self._own_pseudonyms(record.pseudonym))
                 record.version += 1
                 record.view = None
 
@@ -645,19 +701,40 @@ class VisitorStore:
         for customer in self._devices:
             yield self._customer_record(customer)
 
-    def _matches(self, person: bytes, targets: Targets, now_ms: int) -> bool:
-        record = self._customers.get(person) or self._records.get(person)
-        if record is None:
-            record = VisitorRecord(person)
-            for pseudonym in list(self._devices.get(person, ())):
-                device = self._records.get(pseudonym)
-                if device is not None:
-                    record.take_in(device, self.settings)
-            record.profile = self.profile(person)
-        if targets.audiences and not has_bit(targets.audience_bits(record, self.scale, now_ms)[0], 0):
-            return False
-        if not targets.patterns:
-            return True
+    def _own_pseudonyms(self, pseudonym: bytes) -> list[bytes]:
+        """Return the pseudonyms a record of theirs adds up: a customer's and all devices', else the visitor's alone."""
+        return [pseudonym, *self._devices.get(pseudonym, ())]
+
+    def _sum(self, person: bytes) -> VisitorRecord:
+        """Return a new record of everything known of a person, their devices added up."""
+        record = VisitorRecord(person)
+        for pseudonym in self._own_pseudonyms(person):
+            own = self._records.get(pseudonym)
+            if own is None and pseudonym in self.customers:
+                own = VisitorRecord(pseudonym)
+                self.customers.support(own, self.facts)
+            if own is not None:
+                record.take_in(own, self.settings)
+        record.profile = self.profile(person)
+        record.entered = self.customers.entered(self._own_pseudonyms(person))
+        return record
+
+    def _pseudonyms(self) -> Iterator[bytes]:
+        """Yield everybody there is, once: customers with their devices, and visitors linked to nobody."""
+        yield from list(self._devices)
+        seen: list[Container[bytes]] = [self._devices, self._customer_of]
+        for those in (self._records, self._profiles, self.customers.computed):
+            for pseudonym in list(those):
+                if not any(pseudonym in others for others in seen):
+                    yield pseudonym
+            seen.append(those)
+
+    def _known(self, person: bytes) -> VisitorRecord:
+        """Return everything known of a person; kept nowhere where it was not."""
+        record = self._customers.get(person) if person in self._devices else self._records.get(person)
+        return self._sum(person) if record is None else record
+
+    def _has_pattern(self, record: VisitorRecord, targets: Targets, now_ms: int) -> bool:
         return bool(holding_rows(targets.pattern_index, list(record.events), self.settings, now_ms))
 
     def _hear_refusal(self, visitor_ids: Iterable[str], now_ms: int, is_trusted: bool) -> None:

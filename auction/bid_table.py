@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from affinity.audience import Audience
+from affinity.audience import Audience, without_lists
 from affinity.pattern import NavigationPattern
 from auction.campaign import Bid, BidContext, Keyword
 from auction.kernel import BID, CLICK, IMPRESSION, UNKNOWN_TEMPERATURE
@@ -249,7 +249,7 @@ class BidTable:
             self._products.code(tuple(bid.product_ids)),
             NONE_ROW if bid.product_target is None else self._product_targets.code(_encode(bid.product_target)),
             self._campaigns.code(bid.campaign_id),
-            NONE_ROW if bid.audience is None else self._audiences.code(_encode(bid.audience)),
+            NONE_ROW if bid.audience is None else self._audiences.code(_encode(without_lists(bid.audience))),
             NONE_ROW if bid.navigation_pattern is None else self._patterns.code(_encode(bid.navigation_pattern)),
             NONE_ROW if context is None else self._conditions.code(_encode(context)),
             NONE_ROW if not negatives else self._negatives.code(_keyword_keys(negatives)),

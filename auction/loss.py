@@ -70,7 +70,7 @@ WORDS: dict[LossReason, str] = {
     LossReason.DISMISSED: "the visitor asked not to see the product",
     LossReason.BELOW_RELEVANCE: "the product is under the placement's relevance floor",
     LossReason.NO_CONSENT: "the bid needs a visitor's consent",
-    LossReason.AUDIENCE_MISSED: "the visitor is not in the bid's audience",
+    LossReason.AUDIENCE_MISSED: "the visitor is not in the bid's audience, or too few are",
     LossReason.PATTERN_MISSED: "the visitor has not made the bid's navigation pattern",
     LossReason.FREQUENCY_CAPPED: "the visitor was shown the bid as often as it allows",
     LossReason.NOT_ENTITLED: "the advertiser is not entitled to bid on the product",

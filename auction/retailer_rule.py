@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from affinity.audience import SegmentId
 from affinity.catalog import CategoryId, ProductId
 from affinity.navigation import Moment
+from affinity.profile import SegmentId
 from auction.campaign import Name, TemperatureRange
 from auction.placement import FloorMicros, Floors
 from auction.request import PageType

@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 from sqlalchemy.engine import Connection
 
+from affinity.special import SpecialCategories
 from affinity.store import entitled_products, get_product, next_change_seq
 from auction.campaign import Bid, BidDraft
 from auction.store import get_bid, get_placement, insert_bid, list_bids, update_bid
@@ -60,7 +61,7 @@ def create_bid(connection: Connection, call: Call) -> Answer:
         updated_at=now,
         change_seq=next_change_seq(connection, call.retailer_id),
     )
-    check_bid(connection, call.retailer_id, bid)
+    check_bid(connection, call.retailer_id, bid, call.special)
     insert_bid(connection, call.retailer_id, bid)
     call.log("create", "bid", bid.bid_id, after=bid)
     return Answer(body=bid, headers={"ETag": etag(bid.change_seq), "Location": f"/v1/bids/{bid.bid_id}"})
@@ -125,7 +126,7 @@ def find_bid(connection: Connection, call: Call) -> Bid:
     return bid
 
 
-def check_bid(connection: Connection, retailer_id: str, bid: Bid) -> None:
+def check_bid(connection: Connection, retailer_id: str, bid: Bid, special: SpecialCategories) -> None:
     """Check what no single field's type can say, in the order of the fields.
 
     Raises:
@@ -162,7 +163,7 @@ def check_bid(connection: Connection, retailer_id: str, bid: Bid) -> None:
             message = f"bid_micros per 1000 impressions must be a multiple of 1000, was {bid.bid_micros}"
             raise Invalid("bid_micros_indivisible", message, "/bid_micros") from None
     if bid.audience is not None:
-        check_audience(connection, retailer_id, bid.audience, "/audience", may_leave_brand_out=True)
+        check_audience(connection, retailer_id, bid.audience, "/audience", special, may_leave_brand_out=True)
     if bid.navigation_pattern is not None:
         check_pattern(connection, retailer_id, bid.navigation_pattern, "/navigation_pattern")
     if bid.context is not None and bid.context.temperature_c is not None:
@@ -181,7 +182,7 @@ def _store(connection: Connection, call: Call, before: Bid, action: str, changed
         change_seq=next_change_seq(connection, call.retailer_id),
     )
     if action == "update":
-        check_bid(connection, call.retailer_id, after)
+        check_bid(connection, call.retailer_id, after, call.special)
     update_bid(connection, call.retailer_id, after)
     call.log(action, "bid", after.bid_id, before=before, after=after)
     return Answer(body=after, headers={"ETag": etag(after.change_seq)})

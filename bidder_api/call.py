@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
+from affinity.special import SpecialCategories
 from bidder_api.access import Caller
 from bidder_api.changes import Actor, Change, record_changes
 from bidder_api.database import Database
@@ -53,6 +54,7 @@ class Call(Struct, kw_only=True):
     body: Any
     query: Any
     if_match: str | None
+    special: SpecialCategories
     changes: list[Change] = []
 
     def log(
@@ -77,6 +79,7 @@ class Desk:
         clock_ms: UTC, milliseconds since 1970.
         thread_count: calls carried out at the same time; the others wait.
         count_call: told how many seconds each call took, by operation.
+        special: names of segments and attributes that are refused.
     """
 
     def __init__(
@@ -86,7 +89,9 @@ class Desk:
         clock_ms: Callable[[], int],
         thread_count: int = 4,
         count_call: Callable[[str, float], None] = lambda operation, seconds: None,
+        special: SpecialCategories | None = None,
     ) -> None:
+        self.special = SpecialCategories() if special is None else special
         self.database = database
         self.retailer_id = retailer_id
         self.clock_ms = clock_ms
@@ -175,6 +180,7 @@ class Desk:
             body=scope.get("body"),
             query=scope.get("query"),
             if_match=request.headers.get("if-match"),
+            special=self.special,
         )
 
 

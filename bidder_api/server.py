@@ -113,7 +113,8 @@ def management_routes(
         auction_settings: what auctions are held with, for whoever asks how.
     """
     own_keys = keys.KeyDesk(hash_key)
-    own_audiences = audiences.saved_audiences(lambda audience: count_visitors(audience, None))
+    own_audiences = audiences.saved_audiences(lambda audience: count_visitors(audience, None), desk.special)
+    preview_audience = audiences.audience_preview(lambda audience: count_visitors(audience, None))
     own_patterns = patterns.saved_patterns(lambda pattern: count_visitors(None, pattern))
     read, change = desk.reading, desk.changing
     one_attribute = "/v1/virtual-attributes/{virtual_attribute_id}"
@@ -141,6 +142,7 @@ def management_routes(
         Route("/v1/bids/{bid_id}", change(bids.archive_bid), methods=["DELETE"]),
         Route("/v1/audiences", change(own_audiences.create), methods=["POST"]),
         Route("/v1/audiences", read(own_audiences.list_own), methods=["GET"]),
+        Route("/v1/audiences/preview", read(preview_audience), methods=["POST"]),
         Route("/v1/audiences/{audience_id}", read(own_audiences.read), methods=["GET"]),
         Route("/v1/audiences/{audience_id}", change(own_audiences.change), methods=["PATCH"]),
         Route("/v1/audiences/{audience_id}", change(own_audiences.archive), methods=["DELETE"]),

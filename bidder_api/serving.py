@@ -32,6 +32,7 @@ from affinity.metrics import AffinityMetrics
 from affinity.model import AffinityModel, BoundModel, latest_model, load_model, neutral_model
 from affinity.navigation_log import NavigationLog
 from affinity.record import ProductFacts, read_facts
+from affinity.special import special_categories
 from affinity.visitors import VisitorStore
 from auction import endpoint as auction_endpoint
 from auction.metrics import AuctionMetrics
@@ -76,6 +77,9 @@ SWITCH_INTERVAL_S = (
 TICK_S = 1.0
 GC_YOUNG_COUNT = 20_000  # objects made between two looks at the young ones
 FOLLOW_COUNT = 400  # events of an imported file read between two requests
+COUNT_SLICE_S = 0.001  # how long audiences are counted between two requests
+FIRST_COUNT_S_MAX = 5.0  # nothing is known of any audience yet
+COUNT_S_MAX = 0.1  # and in all, before other things have their turn
 HOUSEKEEPING_EVERY_S = 3600.0
 
 _log = structlog.get_logger("serving")
@@ -247,6 +251,7 @@ class Serving(Struct, kw_only=True):
             await in_thread(set_memory_aside)
         self.readiness.done("snapshot")
         await self._follow_products()
+        await self._count_audiences(FIRST_COUNT_S_MAX if is_first else COUNT_S_MAX)
 
     async def hear(self, news: SnapshotNews) -> None:
         """Act on what the snapshot builder tells."""
@@ -287,6 +292,7 @@ class Serving(Struct, kw_only=True):
         await self._finish_withdrawals()
         while self.visitors.follow(FOLLOW_COUNT, self.clock_ms()) == FOLLOW_COUNT:
             await asyncio.sleep(0)
+        await self._count_audiences(COUNT_S_MAX)
         self.metrics.ready.set(self.readiness.is_ready)
 
     async def _finish_withdrawals(self) -> None:
@@ -314,6 +320,15 @@ class Serving(Struct, kw_only=True):
         except ErasureUnfinished as failure:  # such as a full disk: it is tried again in an hour
             _log.error("old_navigation_not_dropped", exc_info=failure)
         for _ in self.visitors.drop_before(cutoff_ms):
+            await asyncio.sleep(0)
+
+    async def _count_audiences(self, s_max: float) -> None:
+        """Learn which audiences are large enough to be targeted, some visitors between two requests."""
+        ends_at = time.monotonic() + s_max
+        while self.slot_server.served is not None and time.monotonic() < ends_at:
+            targets = self.slot_server.served.targets
+            if not self.visitors.count_audiences(targets, COUNT_SLICE_S, self.clock_ms()):
+                return
             await asyncio.sleep(0)
 
     async def _start_then_tick(self) -> None:
@@ -352,31 +367,43 @@ class Serving(Struct, kw_only=True):
         self.products.apply(changed, change_seq)
 
     async def _follow_visitors(self) -> None:
-        """Take over profiles and links that another process wrote."""
+        """Take over profiles and links that another process wrote, and what was computed of customers."""
         async with self.eraser.busy:
             await self._take_over_visitors()
 
     async def _take_over_visitors(self) -> None:
-        profile_seq = self.visitors.profile_seq
+        visitors, profile_seq = self.visitors, self.visitors.profile_seq
+        forgotten_count = visitors.forgotten_count
 
-        def read(connection: Connection) -> tuple[int, Any, Any]:
-            name = affinity_store.VISITORS
-            change_seq = affinity_store.current_change_seq(connection, self.retailer_id, name)
+        def read(connection: Connection) -> tuple[int, affinity_store.VisitorChanges | None]:
+            change_seq = affinity_store.current_change_seq(connection, self.retailer_id, affinity_store.VISITORS)
             if change_seq == self.visitor_seq:
-                return change_seq, None, None
-            return (
-                change_seq,
-                affinity_store.read_profiles(connection, self.retailer_id, profile_seq),
-                affinity_store.read_links(connection, self.retailer_id),
-            )
+                return change_seq, None
+            return change_seq, affinity_store.read_visitor_changes(connection, self.retailer_id, profile_seq)
 
-        change_seq, profiles, links = await in_thread(lambda: self.database.read(read))
-        if profiles is None:
+        change_seq, changes = await in_thread(lambda: self.database.read(read))
+        if changes is None:
             return
         if self.visitor_seq < 0:
-            self.visitors.set_links(links)
-        self.visitors.put_profiles((row.pseudonym, row.profile) for row in profiles)
-        self.visitor_seq = self.visitors.profile_seq = change_seq
+            visitors.set_links(changes.links)
+        visitors.put_scale(changes.scale)
+
+        async def take(some: list[T], take_over: Callable[[list[T]], None]) -> bool:
+            """Take over some at a time; say whether nobody was erased since, who may be among them."""
+            for first in range(0, len(some), FOLLOW_COUNT):
+                if visitors.forgotten_count != forgotten_count:
+                    return False
+                take_over(some[first : first + FOLLOW_COUNT])
+                await asyncio.sleep(0)
+            return True
+
+        if not (
+            await take(changes.profiles, visitors.put_profiles)
+            and await take(changes.computed, visitors.put_computed)
+            and await take(changes.entries, visitors.put_entries)
+        ):
+            return  # what is there now is read again
+        self.visitor_seq = visitors.profile_seq = change_seq
 
     async def _follow_models(self) -> bool:
         """Take up a model that was trained since; say whether there is one."""
@@ -506,7 +533,12 @@ def compose(
         eraser=Eraser(visitors, database.transact, deployment.retailer_id, elsewhere),
     )
     desk = Desk(
-        database, deployment.retailer_id, clock_ms, server.management_thread_count, count_call=metrics.count_call
+        database,
+        deployment.retailer_id,
+        clock_ms,
+        server.management_thread_count,
+        count_call=metrics.count_call,
+        special=special_categories(settings.affinity.special_category_terms),
     )
     books = ledger_endpoint.Books(
         retailer_id=deployment.retailer_id,

@@ -335,6 +335,11 @@ MANAGEMENT: list[Operation] = [
         "audience", "/v1/audiences", "audiences", BIDDING, audiences.AudienceDraft, audiences.AudiencePatch,
         audiences.CountedAudience, audiences.AudiencePage, PageQuery,
     ),
+    Operation(
+        method="POST", path="/v1/audiences/preview", name="preview_audience", tag="audiences", roles=BIDDING,
+        summary="How many visitors are in an audience now", body=audiences.AudiencePreviewRequest,
+        answer=audiences.AudiencePreview,
+    ),
     *_resource(
         "pattern", "/v1/navigation-patterns", "navigation-patterns", BIDDING, patterns.PatternDraft,
         patterns.PatternPatch, patterns.CountedPattern, patterns.PatternPage, PageQuery,

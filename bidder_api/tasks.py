@@ -1,6 +1,7 @@
 """What the `endcap` command's tasks do once their settings are read: imports, models, and the books' own tools."""
 
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ NAVIGATION_FOLDER = "navigation"
 MODEL_FOLDER = "models"
 RECEIPT_FOLDER = "receipts"
 WEATHER_CHUNK_COUNT = 500  # lines in one transaction
+PROFILE_CHUNK_COUNT = 500  # computed profiles in one transaction
+COMPUTE_ATTEMPT_MAX = 5
 WEATHER_KEPT_MS = 2 * 86_400_000
 
 
@@ -49,6 +52,7 @@ class Findings(Struct, frozen=True):
 def import_file(settings: AllSettings, kind: str, path: Path, show_progress: ShowProgress) -> Outcome:
     """Import a file: `catalog`, `navigation`, `profiles` or `weather`."""
     from affinity import importer
+    from affinity.special import special_categories
 
     with opened(settings.server) as (database, deployment):
         retailer_id, now_ms = deployment.retailer_id, _now_ms()
@@ -61,7 +65,10 @@ def import_file(settings: AllSettings, kind: str, path: Path, show_progress: Sho
                 return _import_weather(path, database, retailer_id, now_ms, progress)
             elif kind == "profiles":
                 pseudonymizer = pseudonymizer_of(master_secret(settings.server))
-                done = importer.import_profiles(path, database.transact, retailer_id, now_ms, progress, pseudonymizer)
+                special = special_categories(settings.affinity.special_category_terms)
+                done = importer.import_profiles(
+                    path, database.transact, retailer_id, now_ms, progress, pseudonymizer, special
+                )
             else:
                 pseudonymizer = pseudonymizer_of(master_secret(settings.server))
                 done = importer.import_navigation(
@@ -100,6 +107,92 @@ def _import_weather(path: Path, database: Database, retailer_id: str, now_ms: in
         progress(first + len(some), len(hours))
     database.transact(lambda connection: forget_weather(connection, retailer_id, now_ms - WEATHER_KEPT_MS))
     return Outcome(len(hours), bad_lines)
+
+
+class ComputedCustomers(Struct, frozen=True):
+    """What a computation of the profiles came to.
+
+    Attributes:
+        customer_count: persons who bought something.
+        entry_count: entries into segments recorded.
+        without_consent: orders' lines left out, since nothing says that their buyer consented.
+        segments: customers in each computed segment, by its name.
+    """
+
+    customer_count: int
+    entry_count: int
+    without_consent: int
+    segments: dict[str, int]
+
+
+def compute_profiles(settings: AllSettings, show_progress: ShowProgress) -> ComputedCustomers:
+    """Compute every customer from orders and navigation, and keep what was found; servers take it up by themselves.
+
+    Raises:
+        ComputationDisturbed: visitors were erased again and again while it ran.
+    """
+    from affinity.errors import ComputationDisturbed
+
+    for _attempt in range(COMPUTE_ATTEMPT_MAX):
+        done = _compute_profiles(settings, show_progress)
+        if done is not None:
+            return done
+    raise ComputationDisturbed("visitors were erased while their profiles were computed: run it again")
+
+
+def _compute_profiles(settings: AllSettings, show_progress: ShowProgress) -> ComputedCustomers | None:
+    """Return None where somebody was erased meanwhile, of whom something may have been read."""
+    from affinity import store
+    from affinity.customers import FROM_ANYWHERE, compute_customers, read_purchases
+    from affinity.record import read_facts
+    from ledger.store import read_ordered_lines
+
+    with opened(settings.server) as (database, deployment):
+        retailer_id, now_ms = deployment.retailer_id, _now_ms()
+        erasure_seq = database.transact(lambda connection: store.begin_computation(connection, retailer_id))
+        with show_progress("Reading navigation") as progress:
+            navigation = read_purchases(_navigation_log(settings), progress)
+
+        def read(connection: Connection) -> tuple[Any, ...]:
+            consented = navigation.pseudonyms | store.read_profile_pseudonyms(connection, retailer_id)
+            customer_of = store.read_links(connection, retailer_id)
+            consented.update(customer_of, customer_of.values())
+            before = store.read_customer_segments(connection, retailer_id)
+            facts = read_facts(store.read_products_changed(connection, retailer_id))
+            return (
+                customer_of,
+                before,
+                facts,
+                *navigation.with_orders(read_ordered_lines(connection, retailer_id), consented),
+            )
+
+        customer_of, before, facts, lines, without_consent = database.read(read)
+        with show_progress("Computing") as progress:
+            computed = compute_customers(lines, customer_of, before, facts, now_ms, progress)
+        entries = defaultdict(list)
+        for entry in computed.entries:
+            entries[entry.pseudonym].append(entry)
+        pseudonyms = sorted(computed.profiles)
+        with show_progress("Keeping") as progress:
+            for first in range(0, len(pseudonyms), PROFILE_CHUNK_COUNT):
+                some = pseudonyms[first : first + PROFILE_CHUNK_COUNT]
+
+                def keep(connection: Connection, some: list[bytes] = some) -> bool:
+                    profiles = {one: computed.profiles[one] for one in some}
+                    entered = [entry for one in some for entry in entries.get(one, ())]
+                    return store.put_computed_profiles(connection, retailer_id, profiles, entered, erasure_seq)
+
+                if not database.transact(keep):
+                    return None
+                progress(first + len(some), len(pseudonyms))
+        database.transact(lambda connection: store.finish_computation(connection, retailer_id, computed.scale, now_ms))
+    persons = [one.segments for one in computed.profiles.values() if one.segments]
+    return ComputedCustomers(
+        customer_count=len(persons),
+        entry_count=sum(entry.from_segment_id == FROM_ANYWHERE for entry in computed.entries),
+        without_consent=without_consent,
+        segments=dict(Counter(f"{kind}:{name}" for one in persons for kind, name in one.items())),
+    )
 
 
 def train_affinity(

@@ -839,6 +839,36 @@ def insert_order(connection: Connection, order: Mapping[str, Any], lines: Sequen
     connection.execute(order_lines.insert(), list(lines))
 
 
+def read_ordered_lines(connection: Connection, retailer_id: str) -> Iterator[Any]:
+    """Yield (visitor, customer, order_id, occurred_at_ms, product_id, quantity, unit_price_micros) of every line.
+
+    Of orders and returns whose buyer is known; one consistent view, not in any order. For profiles, outside the books.
+    """
+    query = (
+        sa.select(
+            orders.c.visitor,
+            orders.c.customer,
+            orders.c.order_id,
+            orders.c.occurred_at_ms,
+            order_lines.c.product_id,
+            order_lines.c.quantity,
+            order_lines.c.unit_price_micros,
+        )
+        .join(
+            order_lines,
+            sa.and_(
+                order_lines.c.retailer_id == orders.c.retailer_id,
+                order_lines.c.order_id == orders.c.order_id,
+                order_lines.c.part == orders.c.part,
+            ),
+        )
+        .where(
+            orders.c.retailer_id == retailer_id, sa.or_(orders.c.visitor.is_not(None), orders.c.customer.is_not(None))
+        )
+    )
+    yield from connection.execute(query.execution_options(yield_per=10_000))
+
+
 def erase_visitors(
     connection: Connection, retailer_id: str, visitors: Collection[bytes], now_ms: int, kept_ms: int
 ) -> None:

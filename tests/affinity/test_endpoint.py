@@ -109,9 +109,38 @@ def test_a_profile_is_kept_and_shown_with_what_is_computed(client: TestClient, s
     assert client.get("/v1/profiles/v").json() == {
         "visitor_id": "v",
         **body,
-        "computed": {"rfm": "lost", "lifecycle": "new", "order_count": 1, "promophile": None, "price_tier": None},
+        "computed": {
+            "rfm": "lost",
+            "clv_tier": "low",
+            "clv_micros": 2,
+            "lifecycle": "new",
+            "order_count": 1,
+            "order_status": "kept",
+            "promophile": None,
+            "promotion_share": None,
+            "promotion_lift": None,
+            "price_tier": None,
+            "entered": [],
+        },
     }
     assert len(sqlite_database.read(lambda c: store.read_profiles(c, R))) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"segments": ["vip", "Trade-Union members"]}, "/segments/1"),
+        ({"attributes": {"religion": "none of yours"}}, "/attributes/religion"),
+        ({"attributes": {"interest": "Catholic"}}, "/attributes/interest"),
+    ],
+)
+def test_a_profile_that_tells_of_a_special_category_is_refused_whole(
+    client: TestClient, sqlite_database: Database, body: dict[str, Any], pointer: str
+) -> None:
+    answer = client.put("/v1/profiles/v", json=body)
+    assert (answer.status_code, answer.json()) == (422, {"code": "special_category", "pointer": pointer})
+    assert sqlite_database.read(lambda c: store.read_profiles(c, R)) == []
+    assert client.put("/v1/profiles/v", json={"attributes": {"brand": "Christian Dior"}}).status_code == 200
 
 
 def test_a_link_is_made_once_and_undone_once(client: TestClient, sqlite_database: Database) -> None:

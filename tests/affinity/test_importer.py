@@ -11,6 +11,7 @@ from affinity.navigation_log import NavigationLog
 from affinity.pseudonym import Pseudonymizer
 from affinity.record import read_facts
 from affinity.settings import Settings
+from affinity.special import SpecialCategories
 from affinity.visitors import VisitorStore
 from bidder_api.database import Database
 
@@ -58,9 +59,11 @@ def test_profiles_are_imported_under_pseudonyms(sqlite_database: Database, tmp_p
         '{"visitor_id":"secret-3","unknown":1}\n'
         "\n"
         '{"visitor_id":"secret-4","attributes":{"age":41}}\n'
+        '{"visitor_id":"secret-5","segments":["Diabétiques"]}\n'
     )
-    done = import_profiles(path, sqlite_database.transact, R, 1, nothing, HIDE)
-    assert (done.good_count, [number for number, _ in done.bad_lines]) == (2, [2, 3])
+    done = import_profiles(path, sqlite_database.transact, R, 1, nothing, HIDE, SpecialCategories())
+    assert (done.good_count, [number for number, _ in done.bad_lines]) == (2, [2, 3, 6])
+    assert "special category" in done.bad_lines[-1][1]
     kept = sqlite_database.read(lambda c: store.get_profile(c, R, HIDE.of("secret-1")))
     assert kept is not None
     assert kept.segments == ["vip"]

@@ -8,6 +8,8 @@ import pytest
 from affinity import store
 from affinity.audience import Audience, SavedAudience
 from affinity.catalog import Product, ProductChange
+from affinity.computed import CustomerScale, Purchases
+from affinity.customers import ComputedProfile, SegmentEntry
 from affinity.errors import AttributeTypeDiffers
 from affinity.pattern import NavigationPattern, PatternStep, SavedPattern
 from affinity.profile import ProfileDraft
@@ -123,9 +125,64 @@ def test_erasing_takes_profiles_and_links_of_the_whole_person(database: Database
     person = database.read(lambda c: store.read_person(c, R, laptop))
     assert person == {phone, laptop, customer}
     assert database.transact(lambda c: store.delete_visitor(c, R, person)) == 3
+    assert database.read(lambda c: store.read_segment_entries(c, R)) == []
     assert database.read(lambda c: store.read_links(c, R)) == {}
     assert database.read(lambda c: store.get_profile(c, R, customer)) is None
     assert database.read(lambda c: store.read_person(c, R, phone)) == {phone}
+
+
+def test_entering_a_segment_is_kept_with_what_was_left_for_it(database: Database) -> None:
+    def put_profile(now_ms: int, *segment_ids: str) -> None:
+        profile = ProfileDraft(segments=list(segment_ids))
+        database.transact(lambda c: store.put_profile(c, R, b"a" * 16, profile, now_ms))
+
+    put_profile(1, "guest")
+    put_profile(2, "vip")
+    seq = database.read(lambda c: store.current_change_seq(c, R, store.VISITORS))
+    put_profile(3, "vip")
+    assert database.read(lambda c: store.read_segment_entries(c, R, seq)) == []
+    put_profile(4, "guest", "new")
+    put_profile(5, "vip", "new")
+    entries = database.read(lambda c: store.read_segment_entries(c, R))
+    assert {(one.segment_id, one.from_segment_id): one.entered_at_ms for one in entries} == {
+        ("guest", ""): 4, ("guest", "vip"): 4, ("new", ""): 4, ("new", "vip"): 4, ("vip", ""): 5, ("vip", "guest"): 5,
+    }  # fmt: skip
+
+
+def test_a_base_that_is_imported_enters_nothing_but_the_next_time_does(database: Database) -> None:
+    def put_profiles(now_ms: int, *segment_ids: str) -> None:
+        profile = ProfileDraft(segments=list(segment_ids))
+        database.transact(lambda c: store.put_profiles(c, R, {b"a" * 16: profile, b"b" * 16: profile}, now_ms))
+
+    put_profiles(1, "guest")
+    assert database.read(lambda c: store.read_segment_entries(c, R)) == []
+    put_profiles(2, "guest", "vip")
+    entries = database.read(lambda c: store.read_segment_entries(c, R))
+    assert {one.pseudonym for one in entries} == {b"a" * 16, b"b" * 16}
+    assert {(one.segment_id, one.from_segment_id) for one in entries} == {("vip", "")}
+
+
+def test_what_is_computed_is_read_back_since_a_change_and_erased_with_the_visitor(database: Database) -> None:
+    phone, other = b"p" * 16, b"o" * 16
+    seen = database.transact(lambda c: store.begin_computation(c, R))
+    first = ComputedProfile(through_ms=5, purchases=Purchases(order_count=2), segments={"lifecycle": "new"})
+    entries = [SegmentEntry(phone, "lifecycle:new", "", 5)]
+    assert database.read(lambda c: store.read_customer_segments(c, R)) is None
+    assert database.transact(lambda c: store.put_computed_profiles(c, R, {phone: first, other: first}, entries, seen))
+    database.transact(lambda c: store.finish_computation(c, R, CustomerScale(promotion_share=0.5), 5))
+    seq = database.read(lambda c: store.current_change_seq(c, R, store.VISITORS))
+    changes = database.read(lambda c: store.read_visitor_changes(c, R, -1))
+    assert (dict(changes.computed), changes.entries) == ({phone: first, other: first}, entries)
+    assert changes.scale == CustomerScale(promotion_share=0.5)
+    assert database.read(lambda c: store.read_visitor_changes(c, R, seq)).computed == []
+    database.transact(lambda c: store.delete_visitor(c, R, {phone}))
+    changes = database.read(lambda c: store.read_visitor_changes(c, R, -1))
+    assert (dict(changes.computed), changes.entries) == ({other: first}, [])
+    later = ComputedProfile(through_ms=6, purchases=Purchases())
+    assert not database.transact(lambda c: store.put_computed_profiles(c, R, {phone: later}, [], seen))
+    assert database.read(lambda c: store.read_customer_segments(c, R)) == {other: {"lifecycle": "new"}}
+    database.transact(lambda c: store.finish_computation(c, R, CustomerScale(), 6))
+    assert database.read(lambda c: store.read_computed_profiles(c, R)) == []  # nobody bought anything any more
 
 
 def test_a_link_is_undone_once(database: Database) -> None:

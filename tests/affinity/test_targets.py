@@ -5,7 +5,7 @@ import random
 import msgspec
 import numpy as np
 
-from affinity.audience import Audience, predicates_of
+from affinity.audience import Audience, NamedAudience, predicates_of
 from affinity.catalog import Product
 from affinity.computed import DAY_MS, CustomerScale, Purchases
 from affinity.matching import Happening
@@ -28,7 +28,8 @@ VIP = Audience(segment="vip")
 def visitor() -> VisitorRecord:
     """Somebody who bought p ten days ago, on promotion, and is a VIP of 40."""
     record = VisitorRecord(b"v")
-    record.profile = ProfileDraft(segments=["vip"], attributes={"age": 40, "city": "Lyon"})
+    record.profile = ProfileDraft(segments=["vip"], attributes={"age": 40, "city": "Lyon", "loyalty_tier": "gold"})
+    record.entered = {("lifecycle:new", ""): NOW_MS - 5 * DAY_MS, ("vip", "guest"): NOW_MS - 9 * DAY_MS}
     happening = Happening(NOW_MS - 10 * DAY_MS, Action.PURCHASE, "p", "A > B", "X", 8)
     record.note(happening, FACTS["p"], SETTINGS)
     return record
@@ -50,6 +51,12 @@ def test_every_predicate_reads_its_fact() -> None:
         Audience(score="price_tier", at_least=50, at_most=50),
         Audience(rfm=["new", "promising", "champion", "potential_loyalist", "lost"]),
         Audience(lifecycle=["new"]),
+        Audience(clv_tier=["low", "top"]),
+        Audience(loyalty_tier=["silver", "gold"]),
+        Audience(order_status=["kept"]),
+        Audience(entered_segment="lifecycle:new", within_days=5),
+        Audience(entered_segment="vip", from_segment="guest", within_days=9),
+        Audience(list_=[NamedAudience(name="a", audience=Audience(segment="none"))], is_="other"),
         Audience(counter="order_count", at_least=1, at_most=1),
         Audience(counter="days_since_last_order", at_least=10, at_most=10),
         Audience(bought_product_within_days=10, product_ids=["q", "p"]),
@@ -60,7 +67,7 @@ def test_every_predicate_reads_its_fact() -> None:
     ):
         assert holds(audience, visitor()), audience
         assert not holds(Audience(not_=audience), visitor()), audience
-        if audience.lifecycle is None and audience.counter is None:
+        if audience.lifecycle is None and audience.counter is None and audience.list_ is None:
             assert not holds(audience, None), audience
 
 
@@ -68,6 +75,29 @@ def test_what_was_bought_is_out_of_the_window_a_day_later() -> None:
     bought = Audience(bought_brand_within_days=10, brand="X")
     assert holds(bought, visitor(), NOW_MS)
     assert not holds(bought, visitor(), NOW_MS + 1)
+
+
+def test_a_segment_was_entered_within_days_and_from_another_only_where_it_was() -> None:
+    entered = Audience(entered_segment="lifecycle:new", within_days=5)
+    assert holds(entered, visitor(), NOW_MS)
+    assert not holds(entered, visitor(), NOW_MS + 1)
+    assert not holds(
+        Audience(entered_segment="lifecycle:new", from_segment="lifecycle:prospect", within_days=9), visitor()
+    )
+    assert not holds(Audience(entered_segment="vip", within_days=9), visitor())
+
+
+def test_a_visitor_is_in_the_first_of_a_list_they_are_in_and_in_other_where_in_none() -> None:
+    def named(*segment_ids: str) -> list[NamedAudience]:
+        return [NamedAudience(name=one, audience=Audience(segment=one)) for one in segment_ids]
+
+    record = VisitorRecord(b"v")
+    audiences = [Audience(list_=named("a", "b", "c"), is_=name) for name in ("a", "b", "c", "other")]
+    targets = compile_targets(audiences, [])
+    for segments, is_in in ((["b", "c"], 1), (["c", "a"], 0), (["c"], 2), (["d"], 3), ([], 3)):
+        record.profile = ProfileDraft(segments=segments)
+        bits, _ = targets.audience_bits(record, CustomerScale(), NOW_MS)
+        assert [has_bit(bits, row) for row in range(4)] == [row == is_in for row in range(4)]
 
 
 def test_of_a_new_visitor_only_what_is_not_so_holds() -> None:

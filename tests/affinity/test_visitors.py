@@ -8,6 +8,8 @@ import pytest
 
 from affinity.audience import Audience
 from affinity.catalog import Product
+from affinity.computed import CustomerScale, Purchases
+from affinity.customers import ComputedProfile, SegmentEntry
 from affinity.errors import EventInFuture, EventTooOld, LinkRefused
 from affinity.model import neutral_model
 from affinity.navigation import Action, Consent, NavigationBatch, NavigationEvent
@@ -17,7 +19,7 @@ from affinity.profile import ProfileDraft
 from affinity.pseudonym import NO_VISITOR, Pseudonymizer
 from affinity.record import VisitorRecord, read_facts
 from affinity.settings import Settings
-from affinity.targets import compile_targets, has_bit
+from affinity.targets import Targets, compile_targets, has_bit
 from affinity.visitors import VisitorStore
 
 NOW_MS = 1_700_000_000_000
@@ -27,6 +29,7 @@ PRODUCTS = [
     Product(product_id=f"p{row}", brand=f"B{row % 2}", product_type="A > B", price_micros=5) for row in range(9)
 ]
 TWICE = NavigationPattern(within="session", steps=[PatternStep(action=Action.VIEW_ITEM, category_id="A", at_least=2)])
+VIP = Audience(segment="vip")
 TARGETS = compile_targets([Audience(segment="vip")], [TWICE])
 MODEL = neutral_model([product.product_id for product in PRODUCTS])
 
@@ -265,7 +268,7 @@ def test_linked_devices_are_known_together_and_parted_again_exactly() -> None:
 
 
 def test_devices_of_a_customer_share_profile_and_counters() -> None:
-    visitors = store()
+    visitors = store(audience_size_min=1)
     phone, laptop, customer = (visitors.pseudonym(name) for name in ("phone", "laptop", "c-1"))
     visitors.put_profile(customer, ProfileDraft(segments=["vip"]))
     visitors.link(phone, customer)
@@ -337,16 +340,189 @@ def test_navigation_sent_along_counts_for_one_auction_only() -> None:
     assert len(visitors) == 1
 
 
+def computed(through_s: float, *, order_count: int = 3, product_id: str = "p2") -> ComputedProfile:
+    at_ms = NOW_MS + round(through_s * 1000)
+    purchases = Purchases(order_count=order_count, first_at_ms=1, last_at_ms=at_ms - 1, amount_micros=30)
+    return ComputedProfile(through_ms=at_ms, purchases=purchases, bought={product_id: at_ms - 1})
+
+
+def test_a_record_rests_on_what_was_computed_and_adds_what_was_bought_since(tmp_path: Path) -> None:
+    visitors = store(tmp_path)
+    pseudonym = visitors.pseudonym("v")
+    post(visitors, event("v", -500, Action.PURCHASE, price_micros=5), event("v", -200, Action.PURCHASE, price_micros=7))
+    visitors.put_computed([(pseudonym, computed(-400))])
+
+    def check(visitors: VisitorStore, order_count: int, amount_micros: int) -> None:
+        record = visitors.record(pseudonym)
+        assert record is not None
+        assert (record.purchases.order_count, record.purchases.amount_micros) == (order_count, amount_micros)
+        assert record.bought_product["p2"]
+        assert record.bought_brand["B0"] == NOW_MS - 400_001
+
+    check(visitors, 3 + 1, 30 + 7)  # the earlier purchase is in what was computed
+    visitors.put_computed([(pseudonym, computed(-400))])  # told again
+    check(visitors, 3 + 1, 30 + 7)
+    post(visitors, event("v", -450, Action.PURCHASE, price_micros=9))  # late: the next computation finds it
+    check(visitors, 3 + 1, 30 + 7)
+    post(visitors, event("v", 200, Action.PURCHASE, price_micros=9))
+    check(visitors, 3 + 2, 30 + 7 + 9)
+
+    after_a_kill = store(tmp_path)
+    after_a_kill.put_computed([(pseudonym, computed(-400))])
+    after_a_kill.load(NOW_MS)
+    check(after_a_kill, 3 + 2, 30 + 7 + 9)
+    forgetful = store(tmp_path, visitor_count_max=1)
+    forgetful.put_computed([(pseudonym, computed(-400))])
+    forgetful.load(NOW_MS)
+    post(forgetful, event("w"))
+    assert len(forgetful) == 1
+    check(forgetful, 3, 30)
+
+
+def test_what_was_computed_of_devices_adds_up_and_is_parted_again() -> None:
+    visitors = store()
+    phone, customer = visitors.pseudonym("phone"), visitors.pseudonym("c")
+    visitors.put_computed([(phone, computed(-30)), (customer, computed(-30, order_count=1))])
+    visitors.put_entries([SegmentEntry(phone, "vip", "", 5), SegmentEntry(customer, "vip", "", 7)])
+    visitors.link(phone, customer)
+    both = visitors.record(phone)
+    assert both is not None
+    assert (both.purchases.order_count, both.entered) == (4, {("vip", ""): 7})
+    visitors.put_computed([(phone, computed(-20, order_count=5))])
+    again = visitors.record(phone)
+    assert again is not None
+    assert again.purchases.order_count == 6
+    visitors.unlink(phone)
+    alone = visitors.record(phone)
+    assert alone is not None
+    assert (alone.purchases.order_count, alone.entered) == (5, {("vip", ""): 5})
+    visitors.forget([phone])
+    assert visitors.record(phone) is None
+
+
+def test_who_was_computed_is_targeted_without_ever_being_seen() -> None:
+    visitors = store(audience_size_min=1)
+    pseudonym = visitors.pseudonym("v")
+    visitors.put_entries([SegmentEntry(pseudonym, "lifecycle:lapsing", "lifecycle:active", NOW_MS)])
+    visitors.put_computed([(pseudonym, computed(-30))])
+    visitors.put_scale(CustomerScale(clv=(0.0, 0.0, 0.0)))
+    lapsing = Audience(entered_segment="lifecycle:lapsing", from_segment="lifecycle:active", within_days=3)
+    for audience in (lapsing, Audience(clv_tier=["top"]), Audience(counter="order_count", at_least=3)):
+        targets = compile_targets([audience], [])
+        view = visitors.view("v", CONSENT, targets, MODEL, NOW_MS)
+        assert has_bit(view.audience_bits, 0), audience
+        assert visitors.count_matching(audience, None, NOW_MS) == 1
+    assert not visitors.view("v", Consent(), targets, MODEL, NOW_MS).audience_bits.any()
+    assert visitors.scale.clv == (0.0, 0.0, 0.0)
+    visitors.measure()
+    assert visitors.scale.clv == (0.0, 0.0, 0.0)  # what was computed stands
+
+
+def crowd(visitors: VisitorStore, count: int, *segment_ids: str, first: int = 0) -> None:
+    for number in range(first, first + count):
+        visitors.put_profile(visitors.pseudonym(f"v{number}"), ProfileDraft(segments=list(segment_ids)))
+
+
 def test_fewer_than_fifty_visitors_are_not_counted_out() -> None:
     visitors = store()
-    for number in range(60):
-        visitors.put_profile(visitors.pseudonym(f"v{number}"), ProfileDraft(segments=["vip"] if number < 50 else []))
-    assert visitors.count_matching(Audience(segment="vip"), None, NOW_MS) == 50
-    assert visitors.count_matching(Audience(not_=Audience(segment="vip")), None, NOW_MS) is None
-    for number in range(55):
+    crowd(visitors, 50, "vip")
+    crowd(visitors, 10, first=50)
+    assert visitors.count_matching(VIP, None, NOW_MS) == 50
+    assert visitors.count_matching(Audience(not_=VIP), None, NOW_MS) is None
+    for number in range(59):
         post(visitors, event(f"v{number}"), event(f"v{number}", 1))
-    assert visitors.count_matching(None, TWICE, NOW_MS + 1000) == 55
-    assert visitors.count_matching(Audience(segment="vip"), TWICE, NOW_MS + 1000) == 50
+    assert visitors.count_matching(None, TWICE, NOW_MS + 1000) == 50  # 59, rounded down
+    assert visitors.count_matching(VIP, TWICE, NOW_MS + 1000) == 50
+    crowd(visitors, 1, "none")
+    assert visitors.count_matching(VIP, None, NOW_MS) is None
+
+
+def test_no_two_counts_tell_of_one_visitor() -> None:
+    visitors = store()
+    crowd(visitors, 200, "vip")
+    crowd(visitors, 1, "vip", "one", first=200)
+    one = Audience(segment="one")
+    whole = visitors.count_matching(VIP, None, NOW_MS)
+    assert whole == 200
+    for without_one in (
+        Audience(all=[VIP, Audience(not_=one)]),
+        Audience(all=[VIP, Audience(not_=Audience(all=[VIP, one]))]),
+        Audience(not_=Audience(any=[Audience(not_=VIP), one])),
+    ):
+        assert visitors.count_matching(without_one, None, NOW_MS) == whole
+    assert visitors.count_matching(Audience(any=[VIP, one]), None, NOW_MS) == whole
+    crowd(visitors, 9, "vip", first=201)  # 210: on the edge, where one more or less would show
+    assert visitors.count_matching(VIP, None, NOW_MS) == 210
+    assert visitors.count_matching(Audience(all=[VIP, Audience(not_=one)]), None, NOW_MS) == 210
+
+
+def is_targeted(visitors: VisitorStore, targets: Targets, visitor_id: str = "v0") -> bool:
+    return has_bit(visitors.view(visitor_id, CONSENT, targets, MODEL, NOW_MS).audience_bits, 0)
+
+
+def count_all(visitors: VisitorStore, targets: Targets) -> int:
+    count = 0
+    while some := visitors.count_audiences(targets, 0.0, NOW_MS):  # one after the other
+        count += some
+    return count
+
+
+def test_under_fifty_visitors_an_audience_is_not_targeted() -> None:
+    visitors = store()
+    targets = compile_targets([VIP], [])
+    crowd(visitors, 49, "vip")
+    crowd(visitors, 30, first=100)
+    assert not is_targeted(visitors, targets)  # nobody counted yet
+    assert count_all(visitors, targets) == 79
+    assert not is_targeted(visitors, targets)
+    crowd(visitors, 1, "vip", first=49)
+    again = compile_targets([Audience(segment="vip"), Audience(segment="none")], [])
+    assert count_all(visitors, again) == 80
+    assert is_targeted(visitors, again)
+    assert not is_targeted(visitors, again, "v100")
+    both = compile_targets([VIP, Audience(not_=VIP)], [])
+    assert is_targeted(visitors, both)  # it was counted before; the other was not
+    assert not has_bit(visitors.view("v100", CONSENT, both, MODEL, NOW_MS).audience_bits, 1)
+    crowd(visitors, 60, "other", first=200)
+    assert count_all(visitors, compile_targets([Audience(segment="other"), VIP], [])) > 80
+    assert count_all(visitors, compile_targets([Audience(not_=Audience(segment="none"))], [])) == 50  # that is enough
+    crowd(visitors, 40)
+    count_all(visitors, both)
+    assert not is_targeted(visitors, both, "v45")
+    assert has_bit(visitors.view("v100", CONSENT, both, MODEL, NOW_MS).audience_bits, 1)  # 30, 40 and 60
+
+
+def test_an_audience_that_comes_in_the_middle_of_a_round_waits_for_no_round_and_counts_nobody_twice() -> None:
+    visitors = store()
+    crowd(visitors, 30, "late", first=200)
+    crowd(visitors, 30, "early")
+    crowd(visitors, 60, "vip", first=300)
+    other = Audience(segment="none")
+
+    def look_at(targets: Targets, person_count: int) -> None:
+        for _ in range(person_count):
+            visitors.count_audiences(targets, 0.0, NOW_MS)
+
+    look_at(compile_targets([other], []), 35)
+    targets = compile_targets([VIP, other, Audience(segment="early")], [])
+    look_at(targets, 25 + 50)  # on from there
+    assert is_targeted(visitors, targets, "v300")
+    for rounds in range(3):
+        look_at(compile_targets([VIP, other, Audience(segment=f"new{rounds}"), Audience(segment="early")], []), 120)
+    last = compile_targets([Audience(segment="early")], [])
+    count_all(visitors, last)
+    assert not is_targeted(visitors, last, "v0")  # thirty, seen in several rounds
+
+
+def test_devices_of_one_customer_are_one_visitor_when_an_audience_is_counted() -> None:
+    visitors = store()
+    targets = compile_targets([VIP], [])
+    for number in range(60):
+        visitors.link(visitors.pseudonym(f"v{number}"), visitors.pseudonym("c"))
+        post(visitors, event(f"v{number}"))
+    visitors.put_profile(visitors.pseudonym("c"), ProfileDraft(segments=["vip"]))
+    assert count_all(visitors, targets) == 1
+    assert not is_targeted(visitors, targets)
 
 
 def test_a_count_is_scaled_up_from_a_sample() -> None:

@@ -44,7 +44,9 @@ class Served:
     ) -> None:
         self.clock = FakeClock()
         self.keys = BeaconKeys({1: bytes(32)}, 1, first_count=0)
-        self.visitors = VisitorStore(AffinitySettings(), Pseudonymizer(bytes(32)), None, read_facts(source.products))
+        self.visitors = VisitorStore(
+            AffinitySettings(audience_size_min=1), Pseudonymizer(bytes(32)), None, read_facts(source.products)
+        )
         used = Settings() if settings is None else settings
         count = iter(range(1 << 30))
         self.server = SlotServer(

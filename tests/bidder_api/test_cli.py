@@ -4,18 +4,26 @@ import json
 import random
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from affinity.navigation_log import NavigationLog
+from affinity.store import read_segment_entries
 from bidder_api.access import parse_key
 from bidder_api.cli import endcap
 from bidder_api.database import open_database
-from bidder_api.deployment import RETAILER_ID
+from bidder_api.deployment import RETAILER_ID, opened
+from bidder_api.settings import master_secret, read_settings
 from bidder_api.store import list_changes, list_keys
+from bidder_api.tasks import pseudonymizer_of
+from ledger.store import insert_order
 
+DAY = 86_400_000
 HEAVY = ("numpy", "numba", "sqlalchemy", "starlette", "msgspec", "rich.progress")
 
 
@@ -53,6 +61,7 @@ def test_help_imports_nothing_heavy() -> None:
     [
         [], ["serve"], ["demo"], ["db"], ["db", "upgrade"], ["db", "downgrade"], ["keys"], ["keys", "create"],
         ["keys", "list"], ["keys", "revoke"], ["catalog", "import"], ["navigation", "import"], ["profiles", "import"],
+        ["profiles", "compute"],
         ["weather", "import"],
         ["affinity", "train"], ["affinity", "evaluate"], ["affinity", "rank"], ["auction", "solve"],
         ["auction", "report"], ["merchandising", "report"], ["merchandising", "compute"],
@@ -184,6 +193,85 @@ def test_a_file_with_bad_lines_imports_the_good_ones_and_names_the_bad(tmp_path:
     profiles.write_text('{"visitor_id":"v","segments":["vip"]}\n')
     assert "1 imported, 0 refused." in run("profiles", "import", str(profiles)).output
     assert b'"v"' not in b"".join(path.read_bytes() for path in (tmp_path / "data" / "navigation").iterdir())
+
+
+def moment_text(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat()
+
+
+def order_rows(connection: Any, retailer_id: str, order_id: str, customer: bytes, at_ms: int) -> None:
+    order = {"retailer_id": retailer_id, "order_id": order_id, "part": 0}
+    who = {"visitor": None, "customer": customer, "channel": "store", "digest": order_id}
+    who |= {"store_id": None, "traffic_source": None}
+    insert_order(
+        connection,
+        {**order, **who, "occurred_at_ms": at_ms, "recorded_at_ms": at_ms},
+        [{**order, "line": 1, "product_id": "p1", "quantity": 2, "unit_price_micros": 10}],
+    )
+
+
+def test_customers_are_computed_from_navigation_and_orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    feed = tmp_path / "feed.tsv"
+    feed.write_text("id\ttitle\tprice\tadvertiser_ids\np1\tShoe\t89.99 EUR\tacme\n")
+    run("catalog", "import", str(feed))
+    events = tmp_path / "events.jsonl"
+    old = {"visitor_id": "v", "action": "purchase", "product_id": "p1", "occurred_at": moment_text(now_ms - 100 * DAY)}
+    events.write_text(json.dumps(old) + "\n" + json.dumps(old | {"visitor_id": "w", "action": "view_item"}) + "\n")
+    run("navigation", "import", str(events))
+    settings = read_settings()
+    hide = pseudonymizer_of(master_secret(settings.server)).of
+    with opened(settings.server) as (database, deployment):
+        for order_id, customer in (("o1", "w"), ("o2", "nobody")):
+            database.transact(
+                lambda c, one=order_id, who=customer: order_rows(
+                    c, deployment.retailer_id, one, hide(who), now_ms - DAY
+                )
+            )
+    output = run("profiles", "compute").output
+    assert "2 customers computed, 0 entries into segments recorded." in output
+    assert "lifecycle:lapsing: 1\nlifecycle:new: 1" in output
+    assert "1 lines of orders left out" in output
+    monkeypatch.setattr("bidder_api.tasks._now_ms", lambda: now_ms + 100 * DAY)
+    output = run("profiles", "compute").output
+    assert "lifecycle:lapsing: 1\nlifecycle:lost: 1" in output
+    assert "2 entries" in output
+    with opened(settings.server) as (database, deployment):
+        entries = database.read(lambda c: read_segment_entries(c, deployment.retailer_id))
+        assert {(one.pseudonym, one.segment_id, one.from_segment_id) for one in entries if one.from_segment_id} == {
+            (hide("v"), "lifecycle:lost", "lifecycle:lapsing"),
+            (hide("w"), "lifecycle:lapsing", "lifecycle:new"),
+        }
+    assert "0 entries" in run("profiles", "compute").output
+
+
+def test_who_is_erased_while_customers_are_computed_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from affinity import customers, store
+
+    events = tmp_path / "events.jsonl"
+    bought = {"visitor_id": "v", "action": "purchase", "occurred_at": "2026-01-01T10:00:00Z"}
+    events.write_text(json.dumps(bought) + "\n")
+    run("navigation", "import", str(events))
+    settings = read_settings()
+    pseudonym = pseudonymizer_of(master_secret(settings.server)).of("v")
+    log = NavigationLog(settings.server.data_dir / "navigation", 1_000)
+    real = customers.compute_customers
+    erased = []
+
+    def erase_then_compute(*given: Any) -> Any:
+        with opened(settings.server) as (database, deployment):
+            if not erased:
+                erased.append(log.erase([pseudonym]))
+                database.transact(lambda c: store.delete_visitor(c, deployment.retailer_id, [pseudonym]))
+        return real(*given)
+
+    monkeypatch.setattr(customers, "compute_customers", erase_then_compute)
+    assert "0 customers computed" in run("profiles", "compute").output
+    assert erased == [1]
+    with opened(settings.server) as (database, deployment):
+        assert database.read(lambda c: store.read_computed_profiles(c, deployment.retailer_id)) == []
 
 
 def test_ranking_without_a_model_says_what_to_do() -> None:

@@ -1,11 +1,15 @@
 """The serving process as a whole: what it takes up while it runs, and how it answers browsers."""
 
+import time
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from affinity import store
 from affinity.catalog import Product
+from affinity.computed import DAY_MS, CustomerScale, Purchases
+from affinity.customers import ComputedProfile, SegmentEntry
 from affinity.model import neutral_model
 from affinity.profile import ProfileDraft
 from affinity.store import put_profile
@@ -217,6 +221,131 @@ def test_a_saved_audience_tells_no_number_under_fifty(shop: World) -> None:
     assert shop.call("POST", "/v1/navigation", {"events": events}, role="retailer").status_code == 202
     made = shop.call("POST", "/v1/audiences", body)
     assert made.json()["visitor_count"] == 60
+
+
+def put_profiles(shop: World, count: int, first: int = 0) -> None:
+    for number in range(first, first + count):
+        body = {"segments": ["vip"]}
+        assert shop.call("PUT", f"/v1/profiles/w{number}", body, role="crm").status_code == 200
+
+
+def test_an_audience_of_fifty_is_targeted_and_one_of_fewer_is_not(shop: World) -> None:
+    put_profiles(shop, 49)
+    bid = shop.call("GET", "/v1/bids").json()["items"][0]
+    headers = {"If-Match": f'"{bid["change_seq"]}"'}
+    change = {"audience": {"segment": "vip"}}
+    assert shop.call("PATCH", f"/v1/bids/{bid['bid_id']}", change, headers=headers).status_code == 200
+    shop.publish()
+    assert fill(shop, visitor_id="w1")["placements"][0]["fills"] == []
+    put_profiles(shop, 1, 49)
+    ends = time.monotonic() + 20
+    while not fill(shop, visitor_id="w1")["placements"][0]["fills"] and time.monotonic() < ends:
+        time.sleep(0.1)  # the application counts about every second
+    assert fill(shop, visitor_id="w1")["placements"][0]["fills"][0]["is_sponsored"]
+    assert fill(shop, visitor_id="ana")["placements"][0]["fills"] == []
+
+
+def test_a_saved_list_of_audiences_tells_the_number_of_each_and_a_bid_takes_one(shop: World) -> None:
+    put_profiles(shop, 60)
+    vip = {"name": "vip", "audience": {"segment": "vip"}}
+    buyers = {"name": "buyers", "audience": {"lifecycle": ["new", "active"]}}
+    made = shop.call("POST", "/v1/audiences", {"name": "l", "audience": {"list": [vip, buyers]}})
+    assert made.status_code == 201, made.text
+    assert made.json()["visitor_counts"] == {"vip": 60, "buyers": None, "other": None}
+    assert made.json()["visitor_count"] is None
+    seen = shop.call("POST", "/v1/audiences/preview", {"audience": {"any": [vip["audience"], buyers["audience"]]}})
+    assert seen.json() == {"visitor_count": 60, "visitor_counts": None}
+    bid = shop.call("GET", "/v1/bids").json()["items"][0]
+
+    def change(audience: dict[str, Any]) -> Any:
+        body = {"campaign_id": bid["campaign_id"], "product_ids": ["p1"], "bid_micros": 99_001, "audience": audience}
+        return shop.call("POST", "/v1/bids", body)
+
+    refused = change({"list": [vip, buyers]})
+    assert (refused.status_code, refused.json()["code"]) == (422, "audience_incomplete")
+    assert change({"list": [vip, buyers], "is": "vip"}).status_code == 201
+    shop.publish()
+    price = {"clearing_price_micros", "bid_id"}
+    first, other = (fill(shop, visitor_id=one)["placements"][0]["fills"][0] for one in ("w1", "ana"))
+    assert price <= first.keys()
+    assert first["bid_id"] != bid["bid_id"] == other["bid_id"]
+
+
+@pytest.mark.parametrize(
+    ("audience", "code", "pointer"),
+    [
+        ({"segment": "HIV patients"}, "special_category", "/audience/segment"),
+        ({"all": [{"lifecycle": ["prospect"]}, {"rfm": ["loyal"]}]}, "audience_contradictory", "/audience/all/1"),
+        ({"score": "price_tier", "at_least": 9, "at_most": 8}, "audience_contradictory", "/audience"),
+    ],
+)
+def test_who_cannot_be_targeted_is_refused_in_bids_and_saved_audiences(
+    shop: World, audience: dict[str, Any], code: str, pointer: str
+) -> None:
+    campaign = shop.call("GET", "/v1/bids").json()["items"][0]["campaign_id"]
+    bid = {"campaign_id": campaign, "product_ids": ["p1"], "bid_micros": 99_001, "audience": audience}
+    saved = {"name": "x", "audience": audience}
+    for path, body in (("/v1/bids", bid), ("/v1/audiences", saved), ("/v1/audiences/preview", {"audience": audience})):
+        answer = shop.call("POST", path, body)
+        assert (answer.status_code, answer.json()["code"], answer.json()["pointer"]) == (422, code, pointer)
+    assert shop.call("PUT", "/v1/profiles/w1", {"segments": ["HIV patients"]}, role="crm").status_code == 422
+
+
+def test_what_is_computed_beside_it_is_taken_up_and_goes_with_the_visitor(shop: World) -> None:
+    pseudonym = shop.serving.visitors.pseudonym("ana")
+    purchases = Purchases(order_count=2, first_at_ms=1, last_at_ms=NOW_MS - 100 * DAY_MS, amount_micros=30)
+    computed = ComputedProfile(through_ms=NOW_MS, purchases=purchases, segments={"lifecycle": "lapsing"})
+    entries = [SegmentEntry(pseudonym, "lifecycle:lapsing", origin, NOW_MS) for origin in ("", "lifecycle:active")]
+
+    def keep(connection: sa.Connection) -> None:
+        seen = store.begin_computation(connection, RETAILER)
+        assert store.put_computed_profiles(connection, RETAILER, {pseudonym: computed}, entries, seen)
+        store.finish_computation(connection, RETAILER, CustomerScale(promotion_share=0.25), NOW_MS)
+
+    shop.database.transact(keep)
+    shop.portal.call(shop.serving.tick)
+    profile = shop.call("GET", "/v1/profiles/ana", role="crm").json()["computed"]
+    assert (profile["lifecycle"], profile["order_count"]) == ("lapsing", 2)
+    assert [(one["segment"], one["from_segment"]) for one in profile["entered"]] == [
+        ("lifecycle:lapsing", None),
+        ("lifecycle:lapsing", "lifecycle:active"),
+    ]
+    assert shop.serving.visitors.scale.promotion_share == 0.25
+    assert shop.call("DELETE", "/v1/visitors/ana", role="retailer").status_code == 204
+    assert shop.call("GET", "/v1/profiles/ana", role="crm").status_code == 404
+    changes = shop.read(lambda connection: store.read_visitor_changes(connection, RETAILER, -1))
+    assert (changes.computed, changes.entries) == ([], [])
+
+
+def test_who_is_erased_while_changes_are_taken_over_does_not_come_back(
+    shop: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitors = shop.serving.visitors
+    ana, bob = visitors.pseudonym("ana"), visitors.pseudonym("bob")
+    shop.portal.call(shop.serving.tick)
+
+    def keep(connection: sa.Connection) -> None:
+        put_profile(connection, RETAILER, bob, ProfileDraft(segments=["vip"]), NOW_MS)
+        computed = ComputedProfile(through_ms=NOW_MS, purchases=Purchases(order_count=2))
+        store.put_computed_profiles(
+            connection, RETAILER, {ana: computed}, [], store.begin_computation(connection, RETAILER)
+        )
+
+    shop.database.transact(keep)
+    take_over = visitors.put_profiles
+
+    def erase_meanwhile(profiles: Any) -> None:
+        take_over(profiles)
+        shop.database.transact(lambda connection: store.delete_visitor(connection, RETAILER, [ana]))
+        visitors.forget([ana])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(visitors, "put_profiles", erase_meanwhile)
+        shop.portal.call(shop.serving.tick)
+    assert visitors.record(ana) is None
+    shop.portal.call(shop.serving.tick)
+    assert visitors.record(ana) is None
+    assert visitors.record(bob) is not None
 
 
 def test_metrics_show_fills_events_and_problems(shop: World) -> None:

@@ -1,6 +1,7 @@
 """One person across cookie, login, device and store; their consent, and what they may ask to see; over HTTP."""
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,11 +9,21 @@ import msgspec
 import pytest
 
 from affinity.pseudonym import Pseudonymizer
+from affinity.settings import Settings as AffinitySettings
+from bidder_api.database import Database
 from bidder_api.tasks import pseudonymizer_of
 from tests.bidder_api.test_serving import fill, shop
-from tests.bidder_api.world import NOW_MS, World
+from tests.bidder_api.world import NOW_MS, World, world_over
 
 __all__ = ["shop"]  # the fixture
+
+
+@pytest.fixture
+def world(sqlite_database: Database) -> Iterator[World]:
+    """A world in which an audience of one visitor is targeted: these shops have two or three."""
+    with world_over(sqlite_database, AffinitySettings(audience_size_min=1)) as made:
+        yield made
+
 
 NOW = datetime.fromtimestamp(NOW_MS / 1000, UTC)
 YES, NO = {"personalised": True}, {"personalised": False}

@@ -11,6 +11,7 @@ from anyio.from_thread import BlockingPortal
 from sqlalchemy.engine import Connection
 from starlette.testclient import TestClient
 
+from affinity.settings import Settings as AffinitySettings
 from bidder_api.access import Role, derive_secret
 from bidder_api.database import Database
 from bidder_api.keys import KeyDraft, make_key
@@ -106,14 +107,15 @@ class World:
 
 
 @contextmanager
-def world_over(database: Database, **settings: Any) -> Iterator[World]:
+def world_over(database: Database, affinity: AffinitySettings | None = None, **settings: Any) -> Iterator[World]:
     """Yield everything of a serving process over a migrated database, the ledger's writer beside it in a thread."""
     clock = FakeClock()
     deployment = Deployment(RETAILER, "EUR", "UTC", NOW_MS)
     database.transact(lambda connection: insert_deployment(connection, deployment))
     with tempfile.TemporaryDirectory() as folder:
         everything = AllSettings(
-            server=Settings(data_dir=Path(folder), secret_key="5e" * 32, beacon_keys=BeaconKeys.generate(), **settings)
+            server=Settings(data_dir=Path(folder), secret_key="5e" * 32, beacon_keys=BeaconKeys.generate(), **settings),
+            affinity=affinity or AffinitySettings(),
         )
 
         @asynccontextmanager
