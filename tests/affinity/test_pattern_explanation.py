@@ -149,3 +149,15 @@ def test_what_is_told_is_what_an_auction_is_told() -> None:
                 assert not pattern_holds(pattern, arrived, lapses_ms + 1)
     assert held_count > 100
     assert ended_count > 100
+
+
+def test_a_run_that_ended_no_further_than_what_counts_is_not_told() -> None:
+    explained = explain(LOOKED_THEN_SEARCHED, [did(VIEW, 0), did(BUY, 1), did(VIEW, 2)], 3)
+    assert (explained.status, explained.ended_run) == ("begun", None)
+    assert not any(one.stands_in_the_way for one in explained.without)
+
+
+@pytest.mark.parametrize(("pause", "done_count"), [(30, 2), (30.001, 1)])
+def test_a_pause_of_thirty_minutes_is_within_one_session(pause: float, done_count: int) -> None:
+    explained = explain(LOOKED_THEN_SEARCHED, [did(VIEW, 0), did(VIEW, pause)], pause + 1)
+    assert explained.steps[0].done_count == done_count
