@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 
 from affinity import store
 from affinity.held import HeldElsewhere
+from affinity.navigation_log import NavigationLog
 from affinity.visitors import VisitorStore
 
 Transact = Callable[[Callable[[Connection], Any]], Any]
@@ -89,7 +90,8 @@ class Eraser:
         async with self.busy:
             gone = {*linked, *self._visitors.devices(pseudonym)}
             self._visitors.forget(gone)
-            await self._erase(gone)
+            await self._erase_log(NavigationLog.erase, gone)
+            await self._erase_rows(gone)
         self._unscrubbed |= gone
         traces = frozenset(self._unscrubbed)
         await asyncio.to_thread(self._elsewhere.scrub, traces)
@@ -97,6 +99,8 @@ class Eraser:
 
     async def finish_withdrawals(self, *, at_once: bool = False) -> int:
         """Take those who withdrew consent out of log and database; return how many they were.
+
+        The log goes last, since its lines say who withdrew: what failed midway, or was killed, the next start finishes.
 
         To be called every second or so. After one that took long it rests, so that withdrawals gather; `at_once` does
         not wait for that, as for somebody who agreed again and is told something new of.
@@ -108,8 +112,9 @@ class Eraser:
             gone = self._visitors.take_withdrawn()
             try:
                 if gone:
-                    await self._erase(gone, is_withdrawal=True)
+                    await self._erase_rows(gone)
                     self._visitors.drop_profiles(gone)
+                    await self._erase_log(NavigationLog.erase_withdrawn, gone)
             except BaseException:
                 self._visitors.withdrawn |= gone
                 raise
@@ -122,25 +127,24 @@ class Eraser:
 
         To be called every hour or so: it reads the whole log.
         """
-        log = self._visitors.log
         gone = self._visitors.take_refused()
-        if log is None or not gone:
+        if not gone:
             return 0
         async with self.busy:
-            log.rotate()
             try:
-                await asyncio.to_thread(log.erase, gone)
+                await self._erase_log(NavigationLog.erase, gone)
             except BaseException:
                 self._visitors.keep_refused(gone)
                 raise
         return len(gone)
 
-    async def _erase(self, gone: set[bytes], *, is_withdrawal: bool = False) -> None:
+    async def _erase_log(self, erase: Callable[[NavigationLog, set[bytes]], int], gone: set[bytes]) -> None:
         log = self._visitors.log
         if log is not None:
             log.rotate()
-            await asyncio.to_thread(log.erase_withdrawn if is_withdrawal else log.erase, gone)
+            await asyncio.to_thread(erase, log, gone)
 
+    async def _erase_rows(self, gone: set[bytes]) -> None:
         def delete(connection: Connection) -> None:
             self._elsewhere.erase(connection, gone)
             store.delete_visitor(connection, self._retailer_id, gone)

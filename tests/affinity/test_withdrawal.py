@@ -293,3 +293,25 @@ def test_a_sweep_that_failed_is_done_the_next_time(tmp_path: Path, monkeypatch: 
             asyncio.run(eraser.sweep_refused())
     assert asyncio.run(eraser.sweep_refused()) == 1
     assert [line.pseudonym for line in lines(visitors)] == [visitors.pseudonym("w")]
+
+
+def test_a_withdrawal_cut_short_is_finished_by_the_next_start(
+    tmp_path: Path, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitors = make(tmp_path / "log")
+    me = visitors.pseudonym("v")
+    sqlite_database.transact(lambda c: tables.put_profile(c, R, me, ProfileDraft(segments=["vip"]), 1))
+    kept = [(row.pseudonym, row.profile) for row in sqlite_database.read(lambda c: tables.read_profiles(c, R))]
+    visitors.put_profiles(kept)
+    post(visitors, "v", consent=NO)
+    with monkeypatch.context() as killed:
+        killed.setattr(tables, "delete_visitor", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            erase(visitors, sqlite_database)
+    again = make(tmp_path / "log")
+    again.put_profiles(kept)  # as a start finds them
+    again.load(NOW_MS)
+    assert not knows(again, "v")
+    assert erase(again, sqlite_database) == 1
+    assert sqlite_database.read(lambda c: tables.read_profiles(c, R)) == []
+    assert lines(again) == []
