@@ -7,6 +7,7 @@ history are made as long as the period. Nothing here reads a database or a clock
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
@@ -358,22 +359,29 @@ def _category_lines(trade: Trade, counts: Tally, weeks: Weeks, *, use_visits: bo
         shop_before, shop_after = (totals[basis][when][0] for when in (0, 1))
         first = _factors(before, shop_before, weeks.scale, has_visits=has_visits)
         second = _factors(after, shop_after, ONE, has_visits=has_visits)
-        history, period = _measure(before, first, weeks.scale), _measure(after, second, ONE)
-        change = period.revenue_micros - history.revenue_micros
-        parts = _parts(history.revenue_micros, period.revenue_micros, first, second, float(prices[row]))
         yield CategoryLine(
             category_id=category_id,
             basis=basis,
             orders_against_history=against_history[row],
             orders_against_shop=against_shop[row],
             returns_against_history=returns[row],
-            period=period,
-            history=history,
-            change_micros=change,
-            parts=parts,
-            cause=max(parts, key=lambda name: parts[name] * (1 if change > 0 else -1)) if change else None,
             trend=_trend(against_history[row], against_shop[row], against_history[0].trend),
+            **_explain(_measure(before, first, weeks.scale), _measure(after, second, ONE), first, second, prices[row]),
         )
+
+
+def _explain(history: Measures, period: Measures, before: Factors, after: Factors, price_part: float) -> dict[str, Any]:
+    """Return the fields of a category's line that say what changed its revenue, and by what."""
+    change = period.revenue_micros - history.revenue_micros
+    parts = _parts(history.revenue_micros, period.revenue_micros, before, after, price_part)
+    direction = 1 if change > 0 else -1
+    return {
+        "period": period,
+        "history": history,
+        "change_micros": change,
+        "parts": parts,
+        "cause": max(parts, key=lambda name: parts[name] * direction) if change else None,
+    }
 
 
 def _factors(own: Mapping[str, int], shop_total: int, scale: Fraction, *, has_visits: bool) -> dict[str, float | None]:

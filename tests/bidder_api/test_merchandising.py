@@ -16,9 +16,11 @@ from affinity.signals import Signals
 from affinity.store import next_change_seq, put_signals, read_availability
 from bidder_api.cli import endcap
 from bidder_api.deployment import RETAILER_ID, opened
+from bidder_api.merchandising_words import print_report
 from bidder_api.settings import read_settings
 from ledger.command import OrderLine, OrderRecord, ReportedOrder
 from ledger.ordering import keep_orders
+from tests.affinity.trades import at, compared, product, read_trade, weeks_of
 from tests.bidder_api.world import RETAILER, World
 
 MONDAY = datetime(2026, 8, 3, 12, tzinfo=UTC)  # of the first of sixteen weeks
@@ -151,6 +153,31 @@ def test_the_terminal_gets_tables_and_a_sentence_for_each_finding() -> None:
     assert "Returns: 0.6% of the units sold" in output
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_in_a_narrow_terminal_the_cause_stands_for_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    weeks = weeks_of(4, 12)
+    counts = [(week, row, 90 if row == 0 and week < 4 else 30) for week in range(16) for row in range(9)]
+    orders = [
+        ((week, row, n), at(17 - 7 * week), f"p{row}", 1, 10) for week, row, count in counts for n in range(count)
+    ]
+    products = [product(f"p{row}", f"Garden > Chairs of many kinds > Kind {row}") for row in range(9)]
+    made, lines = compared(read_trade(weeks, products, orders), weeks)
+    assert lines["Garden > Chairs of many kinds > Kind 0"].trend == "rising"
+    shown = {}
+    for width in (90, 180):
+        monkeypatch.setenv("COLUMNS", str(width))
+        out = Terminal()
+        print_report(made, {}, "UTC", "table", "categories", 10, out)
+        shown[width] = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+        assert max(map(len, shown[width].splitlines())) <= width
+    assert re.search(r"orders +of shop +change +cause", shown[90])
+    assert re.search(r"traffic +conversion +basket +price +mix", shown[180])
+
+
 @pytest.mark.usefixtures("shop")
 def test_csv_holds_each_of_the_tables(tmp_path: Path) -> None:
     path = tmp_path / "report.csv"
@@ -211,6 +238,8 @@ def test_a_period_that_cannot_be_is_refused_in_a_sentence(data_dir: Path) -> Non
 def test_a_period_without_sales_is_told_the_last_sale_known() -> None:
     refused = run("merchandising", "report", "--to", "2027-06-30", status=1).output
     assert "the last sale known is of 2026-11-21" in refused
+    refused = run("merchandising", "report", "--to", LAST_DAY, "--against", "year", status=1).output
+    assert "nothing was sold in the history of the period" in refused
 
 
 def test_what_is_computed_is_kept_for_rules(shop: Path) -> None:
