@@ -6,6 +6,8 @@ A visitor's record rests on it: what was computed, and what the visitor bought s
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+import msgspec
+
 from affinity.computed import CustomerScale
 from affinity.customers import ComputedProfile, SegmentEntry
 from affinity.record import ProductFacts, VisitorRecord
@@ -15,19 +17,23 @@ Entered = Mapping[tuple[str, str], int]
 ENTRY_COUNT_MAX = 256  # of one visitor, the latest
 NOWHERE: Entered = MappingProxyType({})
 
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(ComputedProfile).decode
+
 
 class CustomerBook:
     """Computed profiles and segment entries, by pseudonym.
 
     Attributes:
-        computed: what was computed of each visitor.
+        computed: what was computed of each visitor, as JSON: it is read once a night, and takes a third of the room.
         scale: how the shop's customers compare, as computed last; None before the first time.
     """
 
     def __init__(self) -> None:
         self.scale: CustomerScale | None = None
-        self.computed: dict[bytes, ComputedProfile] = {}
+        self.computed: dict[bytes, bytes] = {}
         self._entered: dict[bytes, dict[tuple[str, str], int]] = {}
+        self._steps: dict[tuple[str, str], tuple[str, str]] = {}  # each once, however many visitors took it
 
     def __contains__(self, pseudonym: bytes) -> bool:
         """Say whether anything was computed of the visitor."""
@@ -35,14 +41,15 @@ class CustomerBook:
 
     def put(self, pseudonym: bytes, computed: ComputedProfile) -> None:
         """Take over what was computed of a visitor."""
-        self.computed[pseudonym] = computed
+        self.computed[pseudonym] = _encode(computed)
 
     def enter(self, entries: Iterable[SegmentEntry]) -> set[bytes]:
         """Take over entries into segments; return whose they were."""
         touched = set()
         for pseudonym, segment_id, origin, at_ms in entries:
             entered = self._entered.setdefault(pseudonym, {})
-            entered[segment_id, origin] = max(at_ms, entered.get((segment_id, origin), 0))
+            step = self._steps.setdefault((segment_id, origin), (segment_id, origin))
+            entered[step] = max(at_ms, entered.get(step, 0))
             if len(entered) > ENTRY_COUNT_MAX:
                 del entered[min(entered, key=entered.__getitem__)]
             touched.add(pseudonym)
@@ -61,8 +68,9 @@ class CustomerBook:
 
     def support(self, record: VisitorRecord, facts: Mapping[str, ProductFacts]) -> None:
         """Let a visitor's own record rest on what was computed of them, if anything was."""
-        computed = self.computed.get(record.pseudonym)
-        if computed is not None:
+        kept = self.computed.get(record.pseudonym)
+        if kept is not None:
+            computed = _decode(kept)
             record.rest_on(computed.purchases, computed.bought, computed.through_ms, facts)
 
     def forget(self, pseudonyms: Iterable[bytes]) -> None:

@@ -20,9 +20,10 @@ from affinity.computed import (
 )
 from affinity.navigation import Action
 from affinity.navigation_log import FILL_ACTIONS, NavigationLog
-from affinity.record import BOUGHT_COUNT_MAX, ProductFacts
+from affinity.record import ProductFacts
 
 SAME_PURCHASE_MS = 3_600_000  # a purchase in navigation this near an order of the same product is that order's
+ORDERED_COUNT_MAX = 64
 PERSONS_PER_STEP = 1_000
 FROM_ANYWHERE = ""
 
@@ -81,7 +82,8 @@ class ComputedProfile(Struct, frozen=True, kw_only=True):
     Attributes:
         through_ms: when it was computed: it knows nothing later.
         purchases: all of them, summed up.
-        bought: product id to when it was bought last, the latest BOUGHT_COUNT_MAX of them.
+        bought: product id to when it was ordered last, the latest ORDERED_COUNT_MAX of them. What navigation told of is
+            in the visitor's record already.
         segments: of the person, beside their own pseudonym: where they stood in each of `lifecycle`, `rfm`, `clv`.
     """
 
@@ -174,7 +176,7 @@ def compute_customers(
         whole[person] = Purchases()
         for pseudonym, own in _split(_without_repeats(of_person)).items():
             purchases = _sum_up(own, facts)
-            profiles[pseudonym] = ComputedProfile(through_ms=now_ms, purchases=purchases, bought=_last_bought(own))
+            profiles[pseudonym] = ComputedProfile(through_ms=now_ms, purchases=purchases, bought=_last_ordered(own))
             whole[person].add(purchases)
 
     scale = measure_customers(whole.values())
@@ -276,10 +278,10 @@ def _status(bought: int, returned: int) -> OrderStatus:
     return "returned" if returned >= bought else "partly_returned"
 
 
-def _last_bought(lines: list[PurchaseLine]) -> dict[str, int]:
+def _last_ordered(lines: list[PurchaseLine]) -> dict[str, int]:
     last: dict[str, int] = {}
     for line in lines:
-        if line.product_id is not None and line.quantity > 0:
+        if line.order_id and line.product_id is not None and line.quantity > 0:
             last[line.product_id] = max(last.get(line.product_id, 0), line.at_ms)
-    latest = sorted(last, key=last.__getitem__)[-BOUGHT_COUNT_MAX:]
+    latest = sorted(last, key=last.__getitem__)[-ORDERED_COUNT_MAX:]
     return {product_id: last[product_id] for product_id in latest}

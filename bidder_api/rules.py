@@ -57,6 +57,7 @@ class RuleQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True
 def create_rule(connection: Connection, call: Call) -> Answer:
     """Make a rule, a draft unless said otherwise."""
     rule = from_draft(call.body, make_id("rul", call), call.now_ms, next_change_seq(connection, call.retailer_id))
+    _check_segments(call, rule)
     check_rule(connection, call.retailer_id, rule)
     insert_rule(connection, call.retailer_id, rule)
     call.log("create", "rule", rule.rule_id, after=rule)
@@ -131,6 +132,12 @@ def check_rule(connection: Connection, retailer_id: str, rule: RetailerRule, poi
     starts_at, ends_at = rule.schedule.starts_at, rule.schedule.ends_at
     if starts_at is not None and ends_at is not None and ends_at <= starts_at:
         raise Invalid("schedule_ends_before_start", "ends_at must be after starts_at", f"{pointer}/schedule/ends_at")
+
+
+def _check_segments(call: Call, rule: RetailerRule) -> None:
+    """Refuse a rule for segments that tell of a special category of personal data."""
+    for row, segment_id in enumerate(rule.scope.segments or ()):
+        call.special.check(segment_id, f"/scope/segments/{row}")
 
 
 def _check_effect(connection: Connection, retailer_id: str, effect: Effect, target: Target | None, at: str) -> None:
@@ -274,6 +281,7 @@ def _store(connection: Connection, call: Call, before: RetailerRule, action: str
         change_seq=next_change_seq(connection, call.retailer_id),
     )
     if action == "update":
+        _check_segments(call, after)
         check_rule(connection, call.retailer_id, after)
     update_rule(connection, call.retailer_id, after)
     call.log(action, "rule", after.rule_id, before=before, after=after)

@@ -216,8 +216,16 @@ def test_clv_tiers_take_the_best_twentieth_and_age_with_the_orders() -> None:
     assert clv_micros(weekly, CustomerScale(order_value_micros=100), NOW_MS) == pytest.approx(5200, rel=0.03)
 
 
-def test_a_computed_profile_keeps_what_was_bought_last() -> None:
-    lines = [line(PHONE, 9), line(PHONE, 3), line(PHONE, 5, "q"), line(PHONE, 2, "q", -1)]
+def test_a_computed_profile_keeps_what_was_ordered_last() -> None:
+    lines = [
+        line(PHONE, 9, order_id="o1"),
+        line(PHONE, 3, order_id="o2"),
+        line(PHONE, 5, "q", order_id="o3"),
+        line(PHONE, 2, "q", -1, order_id="o3"),
+        line(PHONE, 1, "q"),  # by navigation: the record knows
+    ]
     found: ComputedProfile = compute(lines).profiles[PHONE]
     assert found.bought == {"q": NOW_MS - 5 * DAY_MS, "p": NOW_MS - 3 * DAY_MS}
     assert found.through_ms == NOW_MS
+    many = compute([line(PHONE, day, f"p{day}", order_id=f"o{day}") for day in range(1, 101)]).profiles[PHONE]
+    assert list(many.bought) == [f"p{day}" for day in range(64, 0, -1)]

@@ -291,6 +291,20 @@ def test_who_cannot_be_targeted_is_refused_in_bids_and_saved_audiences(
     assert shop.call("PUT", "/v1/profiles/w1", {"segments": ["HIV patients"]}, role="crm").status_code == 422
 
 
+def test_a_rule_for_a_special_category_is_refused_when_made_and_when_changed(shop: World) -> None:
+    rule = {"name": "r", "effect": {"boost": 2.0}, "target": {"field": "is_own_brand", "equals": True}}
+    scope = {"segments": ["vip", "HIV patients"]}
+    made = shop.call("POST", "/v1/rules", rule, role="merchant")
+    assert made.status_code == 201, made.text
+    headers = {"If-Match": made.headers["ETag"]}
+    for answer in (
+        shop.call("POST", "/v1/rules", rule | {"scope": scope}, role="merchant"),
+        shop.call("PATCH", f"/v1/rules/{made.json()['rule_id']}", {"scope": scope}, role="merchant", headers=headers),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (422, "special_category")
+        assert answer.json()["pointer"] == "/scope/segments/1"
+
+
 def test_what_is_computed_beside_it_is_taken_up_and_goes_with_the_visitor(shop: World) -> None:
     pseudonym = shop.serving.visitors.pseudonym("ana")
     purchases = Purchases(order_count=2, first_at_ms=1, last_at_ms=NOW_MS - 100 * DAY_MS, amount_micros=30)
