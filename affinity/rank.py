@@ -56,15 +56,21 @@ class CatalogueRanker:
     Args:
         model: what is ranked by.
         product_ids: the catalogue; empty stands for the products the model knows.
+        now_ms: when a visitor comes of whom a line says no more than the id.
         visitors: returns what is known of visitors; called once, when a line first names one.
     """
 
     def __init__(
-        self, model: AffinityModel, product_ids: Sequence[str], visitors: Callable[[], VisitorStore] | None = None
+        self,
+        model: AffinityModel,
+        product_ids: Sequence[str],
+        now_ms: int,
+        visitors: Callable[[], VisitorStore] | None = None,
     ) -> None:
         self._model = model
         self._allowed = frozenset(product_ids or model.product_ids)
-        self._ranker = Ranker(model, 2 * LIMIT_MAX)
+        self._ranker = Ranker(model)
+        self._now_ms = now_ms
         views = np.diff(model.learnt.item_first)
         by_views = [model.product_ids[item] for item in np.argsort(-views, kind="stable")]
         unseen = sorted(self._allowed - model.item_of.keys())
@@ -82,8 +88,8 @@ class CatalogueRanker:
         events = [*self._known_events(line.visitor_id), *_happenings(line.navigation)]
         if any(event.occurred_at is not None for event in line.navigation):
             events.sort(key=lambda event: event.at_ms)
-        now_ms = events[-1].at_ms if events else 0
-        item, share = self._ranker.rank(events, now_ms)
+        now_ms = events[-1].at_ms if line.navigation else self._now_ms
+        item, share, _ = self._ranker.rank(events, now_ms)
         scores: dict[str, float] = {}
         for one, score in zip(item.tolist(), share.tolist(), strict=True):
             product_id = self._model.product_ids[one]

@@ -127,4 +127,6 @@ def view_visitor(
     )
     record.view_targets, record.view, record.view_model = targets, view, model
     record.view_until_ms = min(audience_until_ms, pattern_until_ms)
+    if now_ms <= ends_ms:  # who comes back later is ranked for as one who begins anew
+        record.view_until_ms = min(record.view_until_ms, ends_ms)
     return view

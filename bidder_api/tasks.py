@@ -122,6 +122,7 @@ def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:
     from affinity.errors import TrainingRefused
     from affinity.model import latest_model, load_model
     from affinity.rank import CatalogueRanker
+    from affinity.sessions import TRAIL_LENGTH_MAX
     from affinity.store import read_products_changed
     from affinity.visitors import VisitorStore
     from bidder_api.serving import ProductBook
@@ -136,7 +137,7 @@ def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:
         book = ProductBook()
         book.apply(products, 0)
         store = VisitorStore(
-            settings.affinity,
+            msgspec.structs.replace(settings.affinity, visitor_event_count_max=TRAIL_LENGTH_MAX),
             pseudonymizer_of(master_secret(settings.server)),
             _navigation_log(settings),
             book.facts,
@@ -144,7 +145,8 @@ def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:
         store.load(_now_ms())
         return store
 
-    return CatalogueRanker(load_model(path), [product.product_id for product in products], visitors).rank
+    product_ids = [product.product_id for product in products]
+    return CatalogueRanker(load_model(path), product_ids, _now_ms(), visitors).rank
 
 
 def report_auctions(
