@@ -261,8 +261,8 @@ def add_neighbours_nb(
         scores[at] = room.session_score[session] * index.session_weight[session]
         room.session_score[session] = 0.0
     neighbour_count = int(parameter[NEIGHBOUR_COUNT])
-    least = np.float32(0.0)
-    if session_count > neighbour_count:
+    least = np.float32(np.inf) if neighbour_count == 0 else np.float32(0.0)
+    if session_count > neighbour_count > 0:
         least = np.partition(scores, session_count - neighbour_count)[session_count - neighbour_count]
     nearness = np.empty(SESSION_LENGTH_MAX, np.float32)
     for distance in range(SESSION_LENGTH_MAX):

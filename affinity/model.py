@@ -52,6 +52,7 @@ POPULAR_COUNT = 100
 POPULARITY_LIFT_POWER = 0.25
 POPULARITY_LIFT = (0.5, 3.0)
 SUFFIX = ".npz"
+ACTIVE = "active"  # file that names the model in use
 
 
 class Ranked(Struct, frozen=True, eq=False):
@@ -289,13 +290,11 @@ def load_model(path: Path) -> AffinityModel:
         arrays["product_id"] = msgspec.json.decode(arrays["product_id"].tobytes(), type=list[str])
         arrays["trained_at_ms"] = int(arrays["trained_at_ms"].item())
         learnt = Learnt(**arrays)
-        metrics_path = path.with_suffix(".json")
-        metrics = msgspec.json.decode(metrics_path.read_bytes()) if metrics_path.exists() else {}
     except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as damage:
         raise ModelRefused(f"{path.name} cannot be read: {damage}") from damage
     if not _fits_together(learnt):
         raise ModelRefused(f"{path.name} does not fit together: train anew")
-    return AffinityModel(learnt, metrics)
+    return AffinityModel(learnt, read_metrics(path))
 
 
 def _fits_together(learnt: Learnt) -> bool:
@@ -329,6 +328,44 @@ def _are_rows(rows: Int32s, count: int) -> bool:
     return bool(((rows >= 0) & (rows < count)).all())
 
 
-def latest_model(folder: Path) -> Path | None:
-    """Return the youngest model of a folder, None where there is none."""
+def active_model(folder: Path) -> Path | None:
+    """Return the model of a folder that is in use: the one activated last, else the youngest; None where none is."""
+    pointer = folder / ACTIVE
+    if pointer.exists():
+        path = folder / pointer.read_text("ascii").strip()
+        if path.exists():
+            return path
     return max(folder.glob(f"affinity-*{SUFFIX}"), default=None)
+
+
+def activate_model(path: Path) -> None:
+    """Put a model of a folder in use: running servers take it up, and `endcap affinity rank` ranks by it."""
+    draft = path.with_name(f"{ACTIVE}.part")
+    draft.write_text(path.name, "ascii")
+    draft.replace(path.with_name(ACTIVE))
+
+
+def read_metrics(path: Path) -> dict[str, float]:
+    """Return the metrics beside a model; none where they are not there or cannot be read."""
+    try:
+        return msgspec.json.decode(path.with_suffix(".json").read_bytes(), type=dict[str, float])
+    except (OSError, msgspec.DecodeError):
+        return {}
+
+
+def is_worse(metrics: Mapping[str, float], active: Mapping[str, float]) -> bool:
+    """Say whether a model did worse in validation than another: by more than two standard errors of the difference.
+
+    What counts is Recall@20 plus MRR@20. A model that could not be validated is worse than one that could.
+    """
+    if not active.get("case_count"):
+        return False
+    if not metrics.get("case_count"):
+        return True
+    gap = _goodness(active) - _goodness(metrics)
+    error = (metrics.get("standard_error", 0.0) ** 2 + active.get("standard_error", 0.0) ** 2) ** 0.5
+    return gap > 2.0 * error
+
+
+def _goodness(metrics: Mapping[str, float]) -> float:
+    return metrics.get("recall_at_20", 0.0) + metrics.get("mrr_at_20", 0.0)

@@ -10,11 +10,11 @@ from msgspec import Meta, Struct
 
 from affinity.catalog import CategoryId, PriceMicros, ProductId
 from affinity.matching import Happening
-from affinity.model import AffinityModel, Ranker
+from affinity.model import AffinityModel, Ranker, activate_model, active_model, is_worse, read_metrics
 from affinity.navigation import Action, EventId, Moment, QueryText, VisitorId
 from affinity.navigation_log import LogLine, NavigationLog
 from affinity.sessions import read_sessions
-from affinity.train import SESSION_COUNT_MAX, Progress, evaluate_model, train_model
+from affinity.train import SESSION_COUNT_MAX, TOP_COUNT, Evaluation, Progress, evaluate_model, train_model
 from affinity.visitors import VisitorStore
 
 LIMIT_MAX = 1_000
@@ -124,27 +124,58 @@ def read_log(log: NavigationLog) -> Iterator[LogLine]:
             yield line
 
 
-def train(
-    log: NavigationLog, folder: Path, now_ms: int, progress: Progress, tuned: Mapping[int, float] | None = None
-) -> tuple[Path, dict[str, float]]:
-    """Learn a model from the log and save it with its metrics beside it; return its path and the metrics.
+class Trained(Struct, frozen=True):
+    """A model that was saved.
 
-    With `tuned`, the ranking's parameters are those and are not searched for.
+    Attributes:
+        path: where.
+        metrics: how well it did on sessions kept from it.
+        was_active: metrics of the model in use before; empty where there was none.
+        is_active: whether it is in use now.
+    """
+
+    path: Path
+    metrics: dict[str, float]
+    was_active: dict[str, float]
+    is_active: bool
+
+
+def train(
+    log: NavigationLog,
+    folder: Path,
+    now_ms: int,
+    progress: Progress,
+    tuned: Mapping[int, float] | None = None,
+    *,
+    is_forced: bool = False,
+) -> Trained:
+    """Learn a model from the log, save it with its metrics beside it, and put it in use unless it is worse.
+
+    With `tuned`, the ranking's parameters are those and are not searched for. With `is_forced`, it is put in use even
+    if it did worse in validation than the one in use.
 
     Raises:
         TrainingRefused: the log has no event with a product.
     """
     model = train_model(read_sessions(read_log(log), SESSION_COUNT_MAX), now_ms, progress, tuned=tuned)
-    return model.save(folder), model.metrics
+    active = active_model(folder)
+    was_active = {} if active is None else read_metrics(active)
+    path = model.save(folder)
+    activates = is_forced or active is None or not is_worse(model.metrics, was_active)
+    if activates:
+        activate_model(path)
+    elif active is not None:
+        activate_model(active)  # it may have been in use as the youngest
+    return Trained(path, model.metrics, was_active, activates)
 
 
-def evaluate(log: NavigationLog, now_ms: int, progress: Progress) -> dict[str, float]:
-    """Return how well a model of the log's earlier sessions foresees its last tenth.
+def evaluate(log: NavigationLog, now_ms: int, progress: Progress, top_count: int = TOP_COUNT) -> Evaluation:
+    """Return how well a model of the log's earlier sessions foresees its last tenth, beside simpler rankings.
 
     Raises:
         TrainingRefused: there are too few sessions.
     """
-    return evaluate_model(read_sessions(read_log(log), SESSION_COUNT_MAX), now_ms, progress)
+    return evaluate_model(read_sessions(read_log(log), SESSION_COUNT_MAX), now_ms, progress, top_count)
 
 
 def _happenings(events: Sequence[RankEvent]) -> list[Happening]:

@@ -78,6 +78,12 @@ START: Mapping[int, float] = {
     HISTORY: 0.3,
     POPULARITY: 0.01,
 }
+# What a model is compared with, by the same blend.
+SIMPLER: Mapping[str, Mapping[int, float]] = {
+    "sessions alike": {**START, HISTORY: 0.0, TRANSITION: 0.0, POPULARITY: 1e-9},
+    "own history, then best-sellers": {**START, NEIGHBOUR_COUNT: 0, TRANSITION: 0.0, HISTORY: 1.0, POPULARITY: 1e-9},
+    "best-sellers": {**START, NEIGHBOUR_COUNT: 0, TRANSITION: 0.0, HISTORY: 0.0, POPULARITY: 1.0},
+}
 # Tried one after another, each with the best so far of the others.
 CHOICES: Mapping[int, tuple[float, ...]] = {
     HISTORY: (0.0, 0.1, 0.3, 1.0, 3.0, 10.0),
@@ -186,10 +192,30 @@ def _fit(index: Learnt, cases: Cases, like: Fitted, progress: Progress, *, searc
     return Fitted(parameter, combiner, _padded(np.array(knots)))
 
 
+class Evaluation(Struct, frozen=True):
+    """How well rankings foresee sessions later than what they know.
+
+    Attributes:
+        top_count: k of the figures `…_at_k`.
+        trained_session_count: earlier sessions, that they know.
+        held_out_session_count: later sessions, that they are measured on.
+        figures: of each ranking by name, see `measure`; the model's first.
+    """
+
+    top_count: int
+    trained_session_count: int
+    held_out_session_count: int
+    figures: dict[str, dict[str, float]]
+
+
 def evaluate_model(
-    sessions: Sessions, now_ms: int, progress: Progress = lambda done, total: None, held_out_share: float = 0.1
-) -> dict[str, float]:
-    """Return how well a model of the earlier sessions foresees the later ones.
+    sessions: Sessions,
+    now_ms: int,
+    progress: Progress = lambda done, total: None,
+    top_count: int = TOP_COUNT,
+    held_out_share: float = 0.1,
+) -> Evaluation:
+    """Return how well a model of the earlier sessions foresees the later ones, beside simpler rankings.
 
     Raises:
         TrainingRefused: there are too few sessions to set some apart.
@@ -199,11 +225,12 @@ def evaluate_model(
         raise TrainingRefused(f"evaluating needs at least {round(1 / held_out_share)} sessions, had {len(sessions)}")
     cut = len(sessions) - held_out
     learnt = train_model(sessions.between(0, cut), now_ms, progress).learnt
+    cases = gather_cases(sessions, cut, EVALUATION_COUNT_MAX)
     fitted = [Fitted(*one) for one in zip(learnt.parameter, learnt.combiner, learnt.knot, strict=True)]
-    return measure(learnt, gather_cases(sessions, cut, EVALUATION_COUNT_MAX), fitted) | {
-        "trained_session_count": cut,
-        "held_out_session_count": held_out,
-    }
+    figures = {"this model": measure(learnt, cases, fitted, top_count)}
+    for name, values in SIMPLER.items():
+        figures[name] = measure(learnt, cases, [plain(values)] * SITUATION_COUNT, top_count)
+    return Evaluation(top_count, cut, held_out, figures)
 
 
 def parameters(values: Mapping[int, float]) -> Float64s:
@@ -300,8 +327,10 @@ def _value(index: Learnt, cases: Cases, parameter: Float64s) -> float:
     return float(recall.sum() + reciprocal_rank.sum())
 
 
-def measure(index: Learnt, of_both: Sequence[Cases], fitted: Sequence[Fitted]) -> dict[str, float]:
-    """Return Recall@20, MRR@20, NDCG@20, coverage, and how far the calibrated probabilities are off.
+def measure(
+    index: Learnt, of_both: Sequence[Cases], fitted: Sequence[Fitted], top_count: int = TOP_COUNT
+) -> dict[str, float]:
+    """Return Recall@k, MRR@k, NDCG@k, coverage, and how far the calibrated probabilities are off.
 
     Of a case with several targets, recall is the share of them found, and MRR is by the first.
     """
@@ -312,8 +341,8 @@ def measure(index: Learnt, of_both: Sequence[Cases], fitted: Sequence[Fitted]) -
     for cases, one in zip(of_both, fitted, strict=True):
         found = find_candidates(index, cases, one.parameter, CANDIDATE_COUNT, describes=True)
         share, is_target, candidate = shares(found, one.combiner)
-        figures.append(np.array(foresight(is_target[:, :TOP_COUNT], found.target_count)))
-        tops.append(candidate[:, :TOP_COUNT].ravel())
+        figures.append(np.array(foresight(is_target[:, :top_count], found.target_count)))
+        tops.append(candidate[:, :top_count].ravel())
         is_there = candidate >= 0
         rates.append(apply_monotone((one.knot[0], one.knot[1]), share[is_there]))
         hits.append(is_target[is_there].astype(np.float64))
@@ -322,10 +351,10 @@ def measure(index: Learnt, of_both: Sequence[Cases], fitted: Sequence[Fitted]) -
     return {
         "case_count": len(recall),
         "between_sessions_case_count": len(of_both[1]),
-        "recall_at_20": _mean(recall),
-        "mrr_at_20": _mean(reciprocal_rank),
-        "ndcg_at_20": _mean(gain),
-        "coverage_at_20": int((top >= 0).sum()) / max(len(index.product_id), 1),
+        f"recall_at_{top_count}": _mean(recall),
+        f"mrr_at_{top_count}": _mean(reciprocal_rank),
+        f"ndcg_at_{top_count}": _mean(gain),
+        f"coverage_at_{top_count}": int((top >= 0).sum()) / max(len(index.product_id), 1),
         "calibration_error": expected_calibration_error(rate, hit),
         "calibration_ratio": float(hit.sum() / rate.sum()) if rate.sum() > 0 else 0.0,
         "standard_error": float(np.std(recall + reciprocal_rank) / np.sqrt(len(recall))) if len(recall) else 0.0,

@@ -26,7 +26,7 @@ from affinity import kernel as affinity_kernel
 from affinity import store as affinity_store
 from affinity.catalog import Product
 from affinity.metrics import AffinityMetrics
-from affinity.model import AffinityModel, BoundModel, latest_model, load_model, neutral_model
+from affinity.model import AffinityModel, BoundModel, active_model, load_model, neutral_model
 from affinity.navigation_log import NavigationLog
 from affinity.record import ProductFacts, read_facts
 from affinity.visitors import VisitorStore
@@ -339,7 +339,7 @@ class Serving(Struct, kw_only=True):
 
     async def _follow_models(self) -> bool:
         """Take up a model that was trained since; say whether there is one."""
-        newest = latest_model(self.settings.server.data_dir / MODEL_FOLDER)
+        newest = active_model(self.settings.server.data_dir / MODEL_FOLDER)
         if newest is None or newest == self.model.path:
             return False
         self.model.path = newest

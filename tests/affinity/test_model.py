@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from affinity.calibration import apply_monotone, back_off, expected_calibration_error, fit_monotone
+from affinity.cases import gather_cases
 from affinity.errors import ModelRefused, TrainingRefused
 from affinity.kernel import FEATURE_COUNT
 from affinity.matching import Happening
-from affinity.model import AffinityModel, Ranker, latest_model, load_model, neutral_model
+from affinity.model import AffinityModel, Ranker, active_model, is_worse, load_model, neutral_model
 from affinity.navigation import Action
 from affinity.navigation_log import LogLine, NavigationLog
-from affinity.rank import CatalogueRanker, evaluate, train
-from affinity.sessions import SESSION_GAP_MS, read_sessions, read_trail
+from affinity.rank import CatalogueRanker, Trained, evaluate, train
+from affinity.sessions import SESSION_GAP_MS, is_between_sessions, read_sessions, read_trail
 from affinity.train import START, Fitted, make_index, parameters, plain, train_model
 from tests.affinity.naive import rank_visitor
 
@@ -140,7 +141,7 @@ def test_the_kernel_agrees_with_the_plain_ranking() -> None:
 
 def test_a_saved_model_ranks_as_before(model: AffinityModel, tmp_path: Path) -> None:
     path = model.save(tmp_path)
-    assert latest_model(tmp_path) == path
+    assert active_model(tmp_path) == path
     again = load_model(path)
     assert again.metrics == model.metrics
     assert again.bind(["tent"]).name == path.stem
@@ -172,13 +173,75 @@ def test_nothing_to_learn_from_is_refused_and_one_session_is_enough() -> None:
 def test_training_and_evaluating_read_the_log(tmp_path: Path) -> None:
     log = NavigationLog(tmp_path / "navigation", 10_000)
     log.append(shop(), NOW_MS)
-    path, metrics = train(log, tmp_path / "models", NOW_MS, lambda done, total: None)
-    assert path.exists()
-    assert path.with_suffix(".json").exists()
-    assert metrics["product_count"] > 4
-    figures = evaluate(log, NOW_MS, lambda done, total: None)
-    assert figures["recall_at_20"] > 0.5
-    assert figures["held_out_session_count"] == 40
+    trained = train(log, tmp_path / "models", NOW_MS, lambda done, total: None)
+    assert trained.path.exists()
+    assert trained.path.with_suffix(".json").exists()
+    assert trained.metrics["product_count"] > 4
+    evaluation = evaluate(log, NOW_MS, lambda done, total: None, 3)
+    assert evaluation.held_out_session_count == 40
+    ours, best_sellers = evaluation.figures["this model"], evaluation.figures["best-sellers"]
+    assert ours["recall_at_3"] > 0.5
+    assert ours["mrr_at_3"] > best_sellers["mrr_at_3"]
+
+
+def test_a_worse_model_is_not_put_in_use_unless_forced(tmp_path: Path) -> None:
+    good, noise = NavigationLog(tmp_path / "good", 10_000_000), NavigationLog(tmp_path / "noise", 10_000_000)
+    good.append(shop(), NOW_MS)
+    rng = random.Random(5)
+    for visitor in range(400):
+        noise.append(looks(visitor, *(f"n{rng.randrange(90)}" for _ in range(3)), at_ms=NOW_MS + visitor), NOW_MS)
+    folder = tmp_path / "models"
+
+    def run(log: NavigationLog, now_ms: int, *, is_forced: bool = False) -> Trained:
+        return train(log, folder, now_ms, lambda done, total: None, START, is_forced=is_forced)
+
+    first = run(good, NOW_MS)
+    again = run(good, NOW_MS + 1)
+    assert again.is_active  # no worse
+    assert active_model(folder) == again.path != first.path
+    worse = run(noise, NOW_MS + 2)
+    assert not worse.is_active
+    assert worse.path.exists()
+    assert active_model(folder) == again.path
+    forced = run(noise, NOW_MS + 3, is_forced=True)
+    assert forced.is_active
+    assert active_model(folder) == forced.path
+    assert run(good, NOW_MS + 4).is_active
+
+
+def test_a_model_that_could_not_be_checked_is_worse_than_one_that_could() -> None:
+    checked = {"case_count": 100.0, "recall_at_20": 0.3, "mrr_at_20": 0.1, "standard_error": 0.05}
+    assert is_worse({}, checked)
+    assert not is_worse(checked, {})
+    assert not is_worse({**checked, "recall_at_20": 0.2}, checked)  # may be chance
+    assert is_worse({**checked, "recall_at_20": 0.1}, checked)
+
+
+def test_things_bought_together_are_foreseen_as_one_basket_by_what_was_bought_before() -> None:
+    week_ms = 604_800_000
+    lines = looks(1, "milk", "bread", action="purchase")
+    lines += looks(1, "tea", at_ms=NOW_MS + week_ms)
+    lines += looks(1, "milk", "tea", "jam", at_ms=NOW_MS + week_ms + 60_000, action="purchase")
+    sessions = read_sessions(lines, 10)
+    names = sessions.product_ids
+    within, between = gather_cases(sessions, 1, 10)
+    assert len(within) == 1  # milk follows the look at tea; what is bought with it does too
+    assert sorted(names[item] for item in within.target) == ["jam", "milk", "tea"]
+    assert len(between) == 1  # tea, the first thing looked at
+    assert [names[item] for item in between.target] == ["tea"]
+    assert [names[item] for item in between.trail.item] == ["milk", "bread"]
+    assert between.trail.back.tolist() == [0, 0]
+    assert [names[item] for item in within.trail.item] == ["milk", "bread", "tea"]
+    assert within.trail.back.tolist() == [1, 1, 0]
+    assert within.trail.age.tolist() == pytest.approx([1.0, 1.0, 0.0], abs=1e-3)
+
+
+def test_who_has_bought_or_was_away_begins_anew() -> None:
+    looked = happenings("a")
+    assert not is_between_sessions(looked, NOW_MS + SESSION_GAP_MS)
+    assert is_between_sessions(looked, NOW_MS + SESSION_GAP_MS + 1)
+    assert is_between_sessions([*looked, *happenings("a", at_ms=NOW_MS + 1, action=Action.PURCHASE)], NOW_MS + 2)
+    assert is_between_sessions([], NOW_MS)
 
 
 # --- sessions ----------------------------------------------------------------------------------------------------
