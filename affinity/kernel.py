@@ -39,6 +39,7 @@ NODE_LEAF, NODE_NOT, NODE_ALL, NODE_ANY = 0, 1, 2, 3
 PARAMETER_COUNT = 12
 SESSION_LENGTH_MAX = 50  # of what a model learns from
 QUERY_LENGTH_MAX = 12  # products of the visitor's session that sessions alike are looked for by
+TRANSITION_COUNT_MAX = 1_000  # youngest events of an item whose neighbours are looked at
 TRANSITION_REACH = 3  # how many of the next items count as following an item, and before as preceding it
 
 # What is gathered of an item for one visitor, as columns.
@@ -82,7 +83,7 @@ class Index(NamedTuple):
         session_weight: (S,) what a session counts by its age and length.
         item_first: (I + 1,) where an item's events begin in `item_event`.
         item_event: (E,) events of each item, the youngest first.
-        event_session: (E,) session of each event.
+        item_session: (E,) session of each of those.
         rarity: (I,) how telling it is to share the item.
         item_weight: (I,) what an item counts that sessions alike have.
         item_fact: (I, FACT_COUNT) shares of all events, of the last tenth, of the last fiftieth; of those who touched
@@ -95,7 +96,7 @@ class Index(NamedTuple):
     session_weight: Float32s
     item_first: Int64s
     item_event: Int32s
-    event_session: Int32s
+    item_session: Int32s
     rarity: Float32s
     item_weight: Float32s
     item_fact: Float32s
@@ -245,14 +246,13 @@ def add_neighbours_nb(
         begin = index.item_first[item]
         last = -1
         for at in range(begin, min(index.item_first[item + 1], begin + reach)):
-            event = index.item_event[at]
-            session = index.event_session[event]
+            session = index.item_session[at]
             if session == last:
                 continue
             last = session
             if room.session_score[session] == 0.0:
                 room.session_touched[session_count] = session
-                room.session_match[session] = event
+                room.session_match[session] = index.item_event[at]
                 session_count += 1
             room.session_score[session] += weight
     scores = np.empty(session_count, np.float32)
@@ -295,16 +295,15 @@ def add_neighbours_nb(
     return touched_count
 
 
-@njit(int64(_I4, _INDEX, _F8, _ROOM, int64), cache=True)
-def add_transitions_nb(query: Int32s, index: Index, parameter: Float64s, room: Room, touched_count: int) -> int:
+@njit(int64(_I4, _INDEX, _ROOM, int64), cache=True)
+def add_transitions_nb(query: Int32s, index: Index, room: Room, touched_count: int) -> int:
     """Gather what followed and preceded the last item, and followed the one before; return how many are touched."""
-    reach = int(parameter[SESSIONS_PER_ITEM])
     for place in range(min(query.shape[0], 2)):
         begin = index.item_first[query[place]]
-        end = min(index.item_first[query[place] + 1], begin + reach)
+        end = min(index.item_first[query[place] + 1], begin + TRANSITION_COUNT_MAX)
         for at in range(begin, end):
             event = index.item_event[at]
-            session = index.event_session[event]
+            session = index.item_session[at]
             stop = min(index.session_first[session + 1], event + 1 + TRANSITION_REACH)
             for following in range(event + 1, stop):
                 item = index.event_item[following]
@@ -484,7 +483,7 @@ def find_candidates_nb(
     query = room_for_query[: read_query_nb(trail, room_for_query)]
     total = np.zeros(PART_COUNT)
     touched = add_neighbours_nb(query, index, parameter, room, total, 0)
-    touched = add_transitions_nb(query, index, parameter, room, touched)
+    touched = add_transitions_nb(query, index, room, touched)
     touched = add_own_nb(query, trail, room, total, touched)
     for at in range(index.popular_item.shape[0]):
         touched = touch_nb(index.popular_item[at], room, touched)

@@ -8,6 +8,7 @@ products a visitor's own history makes more likely.
 import threading
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from math import hypot
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ class Learnt(Struct, frozen=True, eq=False, kw_only=True):
     session_first: Int64s
     item_first: Int64s
     item_event: Int32s
-    event_session: Int32s
+    item_session: Int32s
     rarity: Float32s
     item_fact: Float32s
     popular_item: Int32s
@@ -112,7 +113,7 @@ class Learnt(Struct, frozen=True, eq=False, kw_only=True):
             weight.astype(np.float32),
             self.item_first,
             self.item_event,
-            self.event_session,
+            self.item_session,
             self.rarity,
             (self.rarity ** parameter[RARITY_POWER]).astype(np.float32),
             self.item_fact,
@@ -311,7 +312,7 @@ def _fits_together(learnt: Learnt) -> bool:
         and learnt.item_fact.shape == (item_count, FACT_COUNT)
         and len(learnt.rarity) == len(learnt.clicks) == len(learnt.seen) == item_count
         and len(learnt.item_first) == item_count + 1
-        and len(learnt.item_event) == len(learnt.event_session) == event_count
+        and len(learnt.item_event) == len(learnt.item_session) == event_count
         and learnt.session_first[0] == learnt.item_first[0] == 0
         and learnt.session_first[-1] == learnt.item_first[-1] == event_count
         and (lengths >= 0).all()
@@ -319,7 +320,7 @@ def _fits_together(learnt: Learnt) -> bool:
         and (np.diff(learnt.item_first) >= 0).all()
         and _are_rows(learnt.event_item, item_count)
         and _are_rows(learnt.item_event, event_count)
-        and _are_rows(learnt.event_session, session_count)
+        and _are_rows(learnt.item_session, session_count)
         and _are_rows(learnt.popular_item, item_count)
     )
 
@@ -363,7 +364,7 @@ def is_worse(metrics: Mapping[str, float], active: Mapping[str, float]) -> bool:
     if not metrics.get("case_count"):
         return True
     gap = _goodness(active) - _goodness(metrics)
-    error = (metrics.get("standard_error", 0.0) ** 2 + active.get("standard_error", 0.0) ** 2) ** 0.5
+    error = hypot(metrics.get("standard_error", 0.0), active.get("standard_error", 0.0))
     return gap > 2.0 * error
 
 

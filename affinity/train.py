@@ -65,14 +65,14 @@ LATELY_SHARE, NOW_SHARE = 0.1, 0.02  # of all events, the last
 RETURN_STRENGTH = 5.0  # visitors the shop's own rate of coming back to a product weighs as much as
 
 START: Mapping[int, float] = {
-    SESSIONS_PER_ITEM: 1_000,
+    SESSIONS_PER_ITEM: 500,
     NEIGHBOUR_COUNT: 200,
     QUERY_DECAY: 2.5,
     DISTANCE_DECAY: 4.0,
     BACKWARD: 0.5,
     REPEAT: 0.25,
     LENGTH_POWER: 0.0,
-    AGE_DECAY: 10.0,
+    AGE_DECAY: 1.0,
     RARITY_POWER: 0.2,
     TRANSITION: 0.3,
     HISTORY: 0.3,
@@ -270,7 +270,7 @@ def make_index(
         session_first=sessions.first.astype(np.int64),
         item_first=item_first,
         item_event=item_event,
-        event_session=np.repeat(np.arange(len(sessions), dtype=np.int32), np.diff(sessions.first)),
+        item_session=np.repeat(np.arange(len(sessions), dtype=np.int32), np.diff(sessions.first))[item_event],
         rarity=rarity,
         item_fact=fact,
         popular_item=popular.astype(np.int32),

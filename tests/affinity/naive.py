@@ -238,7 +238,7 @@ def _gather(
             if distance == 1:
                 add(item, "next", score)
     for back, item in enumerate(query[:2]):
-        youngest = sorted(where[item], reverse=True)[: int(parameter[SESSIONS_PER_ITEM])]
+        youngest = sorted(where[item], reverse=True)[:1_000]
         for number, place in youngest:
             for distance, other in enumerate(sessions[number][place + 1 : place + 4], 1):
                 name = "second" if back else ("follows" if distance == 1 else "later")
