@@ -1,6 +1,7 @@
 """What `endcap affinity rank`, `train` and `evaluate` do: functions of files and lines, without a server."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from affinity.catalog import CategoryId, PriceMicros, ProductId
+from affinity.catalog import CategoryId, PriceMicros, Product, ProductId
 from affinity.matching import Happening
 from affinity.model import AffinityModel, Ranker, activate_model, active_model, is_worse, read_metrics
 from affinity.navigation import Action, EventId, Moment, QueryText, VisitorId
@@ -55,7 +56,7 @@ class CatalogueRanker:
 
     Args:
         model: what is ranked by.
-        product_ids: the catalogue; empty stands for the products the model knows.
+        products: the catalogue; empty stands for the products the model knows.
         now_ms: when a visitor comes of whom a line says no more than the id.
         visitors: returns what is known of visitors; called once, when a line first names one.
     """
@@ -63,18 +64,25 @@ class CatalogueRanker:
     def __init__(
         self,
         model: AffinityModel,
-        product_ids: Sequence[str],
+        products: Sequence[Product],
         now_ms: int,
         visitors: Callable[[], VisitorStore] | None = None,
     ) -> None:
         self._model = model
-        self._allowed = frozenset(product_ids or model.product_ids)
+        self._kind_of = {product.product_id: (product.product_type, product.brand) for product in products}
+        self._allowed = frozenset(self._kind_of or model.product_ids)
         self._ranker = Ranker(model)
         self._now_ms = now_ms
         views = np.diff(model.learnt.item_first)
         by_views = [model.product_ids[item] for item in np.argsort(-views, kind="stable")]
         unseen = sorted(self._allowed - model.item_of.keys())
         self._fallback = [*(one for one in by_views if one in self._allowed), *unseen]
+        self._of_kind: dict[tuple[str | None, str | None], list[str]] = {}
+        for product_id in self._fallback:
+            category_id, brand = self._kind_of.get(product_id, (None, ""))
+            if category_id is not None:
+                self._of_kind.setdefault((category_id, brand), []).append(product_id)
+                self._of_kind.setdefault((category_id, None), []).append(product_id)
         self._open_visitors = visitors
         self._visitors: VisitorStore | None = None
 
@@ -89,19 +97,28 @@ class CatalogueRanker:
         if any(event.occurred_at is not None for event in line.navigation):
             events.sort(key=lambda event: event.at_ms)
         now_ms = events[-1].at_ms if line.navigation else self._now_ms
-        item, share, _ = self._ranker.rank(events, now_ms)
+        alike = self._alike(events)
         scores: dict[str, float] = {}
-        for one, score in zip(item.tolist(), share.tolist(), strict=True):
-            product_id = self._model.product_ids[one]
-            if product_id in self._allowed:
-                scores[product_id] = score
-                if len(scores) == line.limit:
-                    break
-        for product_id in self._fallback:
+        if not alike or any(event.product_id in self._model.item_of for event in events):
+            item, share, _ = self._ranker.rank(events, now_ms)
+            for one, score in zip(item.tolist(), share.tolist(), strict=True):
+                product_id = self._model.product_ids[one]
+                if product_id in self._allowed:
+                    scores[product_id] = score
+        for product_id in chain(*alike, self._fallback):
             if len(scores) >= line.limit:
                 break
             scores.setdefault(product_id, 0.0)
-        return Ranking(list(scores), list(scores.values()))
+        return Ranking(list(scores)[: line.limit], list(scores.values())[: line.limit])
+
+    def _alike(self, events: Sequence[Happening]) -> list[list[str]]:
+        """Return products of the categories a visitor went through, the last first: same brand, then any."""
+        kinds: dict[tuple[str | None, str | None], None] = {}
+        for event in reversed(events):
+            category_id, brand = self._kind_of.get(event.product_id or "", (event.category_id, None))
+            kinds[category_id, brand] = None
+            kinds[category_id, None] = None
+        return [self._of_kind[kind] for kind in kinds if kind in self._of_kind]
 
     def _known_events(self, visitor_id: str | None) -> list[Happening]:
         if visitor_id is None or self._open_visitors is None:

@@ -154,8 +154,7 @@ def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:
         store.load(_now_ms())
         return store
 
-    product_ids = [product.product_id for product in products]
-    return CatalogueRanker(load_model(path), product_ids, _now_ms(), visitors).rank
+    return CatalogueRanker(load_model(path), products, _now_ms(), visitors).rank
 
 
 def report_auctions(

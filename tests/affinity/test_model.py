@@ -9,6 +9,7 @@ import pytest
 
 from affinity.calibration import apply_monotone, back_off, expected_calibration_error, fit_monotone
 from affinity.cases import gather_cases
+from affinity.catalog import Product
 from affinity.errors import ModelRefused, TrainingRefused
 from affinity.kernel import FEATURE_COUNT
 from affinity.matching import Happening
@@ -60,14 +61,28 @@ def test_what_goes_together_is_ranked_first(model: AffinityModel) -> None:
 
 
 def test_a_ranking_is_of_the_catalogue_and_always_as_long_as_asked(model: AffinityModel) -> None:
-    catalogue = ["lamp", "pot", "never-seen", "n1"]
+    catalogue = [Product(product_id=one) for one in ("lamp", "pot", "never-seen", "n1")]
     ranking = CatalogueRanker(model, catalogue, NOW_MS).rank({"navigation": [{"product_id": "tent"}], "limit": 20})
     assert ranking.product_ids[0] == "lamp"
-    assert sorted(ranking.product_ids) == sorted(catalogue)
+    assert sorted(ranking.product_ids) == sorted(product.product_id for product in catalogue)
     nothing_known = CatalogueRanker(model, [], NOW_MS).rank({"limit": 5})
     assert len(nothing_known.product_ids) == 5
     with pytest.raises(msgspec.ValidationError):
         CatalogueRanker(model, [], NOW_MS).rank({"navigation": [{"product_id": 3}]})
+
+
+def test_who_looked_at_a_product_never_seen_before_is_shown_its_brand_then_its_category(model: AffinityModel) -> None:
+    catalogue = [
+        Product(product_id="new-pan", product_type="Kitchen", brand="Iron"),
+        Product(product_id="new-pot", product_type="Kitchen", brand="Iron"),
+        Product(product_id="pot", product_type="Kitchen", brand="Clay"),
+        Product(product_id="tent", product_type="Camping", brand="Iron"),
+    ]
+    ranker = CatalogueRanker(model, catalogue, NOW_MS)
+    cold = ranker.rank({"navigation": [{"product_id": "new-pan"}]})
+    assert cold.product_ids == ["new-pan", "new-pot", "pot", "tent"]
+    listed = ranker.rank({"navigation": [{"action": "view_item_list", "category_id": "Camping"}], "limit": 1})
+    assert listed.product_ids == ["tent"]
 
 
 def test_validation_figures_lie_beside_the_model(model: AffinityModel) -> None:
