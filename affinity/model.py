@@ -8,6 +8,7 @@ products a visitor's own history makes more likely.
 import threading
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from math import hypot
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,18 @@ from affinity.calibration import apply_monotone, back_off
 from affinity.errors import ModelRefused
 from affinity.kernel import (
     AGE_DECAY,
+    FACT_COUNT,
+    FEATURE_COUNT,
     LENGTH_POWER,
     PARAMETER_COUNT,
     RARITY_POWER,
     SESSION_LENGTH_MAX,
-    rank_session_nb,
+    Index,
+    make_room,
+    rank_visitor_nb,
 )
 from affinity.matching import Happening
-from affinity.sessions import current_session, weigh_history
+from affinity.sessions import is_between_sessions, read_trail
 from affinity.targets import frozen
 from affinity.view import NO_AFFINITY, NO_PPMS, NO_ROWS, Ppms, Rows
 
@@ -36,17 +41,19 @@ Float64s = NDArray[np.float64]
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
 
-FORMAT = 1
+FORMAT = 2
+IN_SESSION, BETWEEN_SESSIONS = 0, 1  # a visitor in the middle of a session; one who begins anew
+SITUATION_COUNT = 2
 PPM = 1_000_000
 PRIOR_CLICK_RATE = 0.01  # of a product that is seen and of which nothing is known: see the README
 DIVERTED_SHARE = 0.5  # of visitors about to open a product, how many click it where they see it: see the README
-OWN_PRODUCT_COUNT_MAX = 200  # products of a visitor's own that get a quality of their own
+CANDIDATE_COUNT = 150  # products ranked for one visitor, which get a quality of their own
 QUALITY_MAX = 0.25
-QUERY_LENGTH_MAX = 12
 POPULAR_COUNT = 100
 POPULARITY_LIFT_POWER = 0.25
 POPULARITY_LIFT = (0.5, 3.0)
 SUFFIX = ".npz"
+ACTIVE = "active"  # file that names the model in use
 
 
 class Ranked(Struct, frozen=True, eq=False):
@@ -67,12 +74,14 @@ NOTHING_RANKED = Ranked(NO_ROWS, NO_PPMS, NO_AFFINITY)
 
 
 class Learnt(Struct, frozen=True, eq=False, kw_only=True):
-    """The arrays of a model; see `kernel.rank_session_nb` for most of them.
+    """The arrays of a model; see `kernel.Index` for most of them.
 
     Attributes:
-        product_id: (I,) of each item.
-        knot_score, knot_rate: calibration of a score's share to P(the visitor's next product is this one).
+        parameter: (SITUATION_COUNT, PARAMETER_COUNT) of finding candidates, by the visitor's situation.
+        combiner: (SITUATION_COUNT, FEATURE_COUNT) weights of a candidate's features in its logit.
+        knot: (SITUATION_COUNT, 2, knots) calibration of a share to P(the product comes next): shares, then rates.
         clicks, seen: (I,) clicks and showings in the click logs it learnt from; zeros where there were none.
+        product_id: (I,) of each item.
         trained_at_ms: when.
     """
 
@@ -80,17 +89,36 @@ class Learnt(Struct, frozen=True, eq=False, kw_only=True):
     session_first: Int64s
     item_first: Int64s
     item_event: Int32s
-    event_session: Int32s
+    item_session: Int32s
     rarity: Float32s
+    item_fact: Float32s
     popular_item: Int32s
-    popular_share: Float32s
     parameter: Float64s
-    knot_score: Float64s
-    knot_rate: Float64s
+    combiner: Float64s
+    knot: Float64s
     clicks: Float64s
     seen: Float64s
     product_id: list[str]
     trained_at_ms: int
+
+    def index(self, parameter: Float64s) -> Index:
+        """Return the sessions as a ranking with these parameters (PARAMETER_COUNT,) reads them."""
+        session_count = len(self.session_first) - 1
+        age = (session_count - np.arange(session_count)) / max(session_count, 1)
+        length = np.maximum(np.diff(self.session_first), 1)
+        weight = np.exp(-age / parameter[AGE_DECAY]) / length ** parameter[LENGTH_POWER]
+        return Index(
+            self.event_item,
+            self.session_first,
+            weight.astype(np.float32),
+            self.item_first,
+            self.item_event,
+            self.item_session,
+            self.rarity,
+            (self.rarity ** parameter[RARITY_POWER]).astype(np.float32),
+            self.item_fact,
+            self.popular_item,
+        )
 
 
 class AffinityModel:
@@ -165,7 +193,6 @@ class BoundModel:
         product_ids: Sequence[str],
         base_quality_ppm: Ppms,
         model: AffinityModel | None = None,
-        count_max: int = OWN_PRODUCT_COUNT_MAX,
     ) -> None:
         self.product_ids = list(product_ids)
         self.name = "neutral" if model is None else model.name
@@ -175,22 +202,20 @@ class BoundModel:
         if model is not None:
             rows = [self._row.get(product_id, -1) for product_id in model.product_ids]
             self._row_of_item = np.array(rows, np.int32)
-            self._ranker = Ranker(model, count_max)
+            self._ranker = Ranker(model)
 
     def rank_visitor(self, events: Sequence[Happening], now_ms: int) -> Ranked:
         """Return the qualities of the products this history makes more likely than the base."""
         if self._model is None or not events:
             return NOTHING_RANKED
-        item, share = self._ranker.rank(events, now_ms)
+        item, share, rate = self._ranker.rank(events, now_ms)
         row = self._row_of_item[item]
         is_here = row >= 0
-        row, share = row[is_here], share[is_here]
-        if not len(row):
+        row, share, rate = row[is_here], share[is_here], rate[is_here]
+        if not len(row) or share.max() <= 0:
             return NOTHING_RANKED
         order = np.argsort(row)
-        row, share = row[order], share[order]
-        learnt = self._model.learnt
-        rate = apply_monotone((learnt.knot_score, learnt.knot_rate), share)
+        row, share, rate = row[order], share[order], rate[order]
         base = self.base_quality_ppm[row] / PPM
         quality = np.minimum(base + (1.0 - base) * DIVERTED_SHARE * rate, np.maximum(base, QUALITY_MAX))
         return Ranked(
@@ -210,61 +235,41 @@ class Ranker:
 
     Args:
         model: what is ranked by.
-        count_max: items ranked of one visitor.
     """
 
-    def __init__(self, model: AffinityModel, count_max: int) -> None:
+    def __init__(self, model: AffinityModel) -> None:
         learnt = model.learnt
         self._item_of = model.item_of
         self._learnt = learnt
-        self._session_weight, self._item_weight = weigh(learnt, learnt.parameter)
+        self._index = [learnt.index(parameter) for parameter in learnt.parameter]
         self._lock = threading.Lock()
-        session_count, item_count = len(learnt.session_first) - 1, len(learnt.item_first) - 1
-        self._room = (
-            np.zeros(session_count, np.float32),
-            np.zeros(session_count, np.int32),
-            np.zeros(session_count, np.int32),
-            np.zeros(item_count, np.float32),
-            np.zeros(item_count, np.int32),
-        )
-        self._top_item = np.zeros(count_max, np.int32)
-        self._top_share = np.zeros(count_max, np.float32)
+        self._room = make_room(self._index[0])
+        self._feature = np.zeros((CANDIDATE_COUNT, FEATURE_COUNT), np.float32)
+        self._top_item = np.zeros(CANDIDATE_COUNT, np.int32)
+        self._top_share = np.zeros(CANDIDATE_COUNT, np.float32)
 
-    def rank(self, events: Sequence[Happening], now_ms: int) -> tuple[Int32s, Float32s]:
-        """Return the most likely next items of a visitor, the best first, and their shares of all scores."""
-        query = np.array(current_session(events, self._item_of, QUERY_LENGTH_MAX), np.int32)
-        history = weigh_history(events, self._item_of, now_ms)
+    def rank(self, events: Sequence[Happening], now_ms: int) -> tuple[Int32s, Float32s, Float64s]:
+        """Return the most likely next items of a visitor, the best first.
+
+        With each, its probability among those, and P(it comes next), calibrated.
+        """
+        situation = BETWEEN_SESSIONS if is_between_sessions(events, now_ms) else IN_SESSION
+        trail = read_trail(events, self._item_of)
         learnt = self._learnt
         with self._lock:
-            count = rank_session_nb(
-                query,
-                np.fromiter(history.keys(), np.int32, len(history)),
-                np.fromiter(history.values(), np.float32, len(history)),
-                learnt.event_item,
-                learnt.session_first,
-                self._session_weight,
-                learnt.item_first,
-                learnt.item_event,
-                learnt.event_session,
-                learnt.rarity,
-                self._item_weight,
-                learnt.popular_item,
-                learnt.popular_share,
-                learnt.parameter,
-                *self._room,
+            count = rank_visitor_nb(
+                trail,
+                self._index[situation],
+                learnt.parameter[situation],
+                learnt.combiner[situation],
+                self._room,
+                self._feature,
                 self._top_item,
                 self._top_share,
             )
-            return self._top_item[:count].copy(), self._top_share[:count].copy()
-
-
-def weigh(learnt: Learnt, parameter: Float64s) -> tuple[Float32s, Float32s]:
-    """Return what each session counts by its age and length, and each item by its rarity, under the parameters."""
-    session_count = len(learnt.session_first) - 1
-    age = (session_count - np.arange(session_count)) / max(session_count, 1)
-    length = np.diff(learnt.session_first)
-    of_session = np.exp(-age / parameter[AGE_DECAY]) / length ** parameter[LENGTH_POWER]
-    return of_session.astype(np.float32), (learnt.rarity ** parameter[RARITY_POWER]).astype(np.float32)
+            item, share = self._top_item[:count].copy(), self._top_share[:count].copy()
+        knot_share, knot_rate = learnt.knot[situation]
+        return item, share, apply_monotone((knot_share, knot_rate), share)
 
 
 def neutral_model(product_ids: Sequence[str]) -> BoundModel:
@@ -286,13 +291,11 @@ def load_model(path: Path) -> AffinityModel:
         arrays["product_id"] = msgspec.json.decode(arrays["product_id"].tobytes(), type=list[str])
         arrays["trained_at_ms"] = int(arrays["trained_at_ms"].item())
         learnt = Learnt(**arrays)
-        metrics_path = path.with_suffix(".json")
-        metrics = msgspec.json.decode(metrics_path.read_bytes()) if metrics_path.exists() else {}
     except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as damage:
         raise ModelRefused(f"{path.name} cannot be read: {damage}") from damage
     if not _fits_together(learnt):
         raise ModelRefused(f"{path.name} does not fit together: train anew")
-    return AffinityModel(learnt, metrics)
+    return AffinityModel(learnt, read_metrics(path))
 
 
 def _fits_together(learnt: Learnt) -> bool:
@@ -301,12 +304,15 @@ def _fits_together(learnt: Learnt) -> bool:
     session_count = len(learnt.session_first) - 1
     lengths = np.diff(learnt.session_first)
     return bool(
-        len(learnt.parameter) == PARAMETER_COUNT
+        learnt.parameter.shape == (SITUATION_COUNT, PARAMETER_COUNT)
+        and learnt.combiner.shape == (SITUATION_COUNT, FEATURE_COUNT)
+        and learnt.knot.ndim == 3
+        and learnt.knot.shape[:2] == (SITUATION_COUNT, 2)
+        and learnt.knot.shape[2] > 0
+        and learnt.item_fact.shape == (item_count, FACT_COUNT)
         and len(learnt.rarity) == len(learnt.clicks) == len(learnt.seen) == item_count
         and len(learnt.item_first) == item_count + 1
-        and len(learnt.item_event) == len(learnt.event_session) == event_count
-        and len(learnt.popular_item) == len(learnt.popular_share)
-        and len(learnt.knot_score) == len(learnt.knot_rate) > 0
+        and len(learnt.item_event) == len(learnt.item_session) == event_count
         and learnt.session_first[0] == learnt.item_first[0] == 0
         and learnt.session_first[-1] == learnt.item_first[-1] == event_count
         and (lengths >= 0).all()
@@ -314,7 +320,7 @@ def _fits_together(learnt: Learnt) -> bool:
         and (np.diff(learnt.item_first) >= 0).all()
         and _are_rows(learnt.event_item, item_count)
         and _are_rows(learnt.item_event, event_count)
-        and _are_rows(learnt.event_session, session_count)
+        and _are_rows(learnt.item_session, session_count)
         and _are_rows(learnt.popular_item, item_count)
     )
 
@@ -323,6 +329,44 @@ def _are_rows(rows: Int32s, count: int) -> bool:
     return bool(((rows >= 0) & (rows < count)).all())
 
 
-def latest_model(folder: Path) -> Path | None:
-    """Return the youngest model of a folder, None where there is none."""
+def active_model(folder: Path) -> Path | None:
+    """Return the model of a folder that is in use: the one activated last, else the youngest; None where none is."""
+    pointer = folder / ACTIVE
+    if pointer.exists():
+        path = folder / pointer.read_text("ascii").strip()
+        if path.exists():
+            return path
     return max(folder.glob(f"affinity-*{SUFFIX}"), default=None)
+
+
+def activate_model(path: Path) -> None:
+    """Put a model of a folder in use: running servers take it up, and `endcap affinity rank` ranks by it."""
+    draft = path.with_name(f"{ACTIVE}.part")
+    draft.write_text(path.name, "ascii")
+    draft.replace(path.with_name(ACTIVE))
+
+
+def read_metrics(path: Path) -> dict[str, float]:
+    """Return the metrics beside a model; none where they are not there or cannot be read."""
+    try:
+        return msgspec.json.decode(path.with_suffix(".json").read_bytes(), type=dict[str, float])
+    except (OSError, msgspec.DecodeError):
+        return {}
+
+
+def is_worse(metrics: Mapping[str, float], active: Mapping[str, float]) -> bool:
+    """Say whether a model did worse in validation than another: by more than two standard errors of the difference.
+
+    What counts is Recall@20 plus MRR@20. A model that could not be validated is worse than one that could.
+    """
+    if not active.get("case_count"):
+        return False
+    if not metrics.get("case_count"):
+        return True
+    gap = _goodness(active) - _goodness(metrics)
+    error = hypot(metrics.get("standard_error", 0.0), active.get("standard_error", 0.0))
+    return gap > 2.0 * error
+
+
+def _goodness(metrics: Mapping[str, float]) -> float:
+    return metrics.get("recall_at_20", 0.0) + metrics.get("mrr_at_20", 0.0)

@@ -1,6 +1,7 @@
 """What `endcap affinity rank`, `train` and `evaluate` do: functions of files and lines, without a server."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -8,13 +9,13 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from affinity.catalog import CategoryId, PriceMicros, ProductId
+from affinity.catalog import CategoryId, PriceMicros, Product, ProductId
 from affinity.matching import Happening
-from affinity.model import AffinityModel, Ranker
+from affinity.model import AffinityModel, Ranker, activate_model, active_model, is_worse, read_metrics
 from affinity.navigation import Action, EventId, Moment, QueryText, VisitorId
 from affinity.navigation_log import LogLine, NavigationLog
 from affinity.sessions import read_sessions
-from affinity.train import SESSION_COUNT_MAX, Progress, evaluate_model, train_model
+from affinity.train import SESSION_COUNT_MAX, TOP_COUNT, Evaluation, Progress, evaluate_model, train_model
 from affinity.visitors import VisitorStore
 
 LIMIT_MAX = 1_000
@@ -55,20 +56,33 @@ class CatalogueRanker:
 
     Args:
         model: what is ranked by.
-        product_ids: the catalogue; empty stands for the products the model knows.
+        products: the catalogue; empty stands for the products the model knows.
+        now_ms: when a visitor comes of whom a line says no more than the id.
         visitors: returns what is known of visitors; called once, when a line first names one.
     """
 
     def __init__(
-        self, model: AffinityModel, product_ids: Sequence[str], visitors: Callable[[], VisitorStore] | None = None
+        self,
+        model: AffinityModel,
+        products: Sequence[Product],
+        now_ms: int,
+        visitors: Callable[[], VisitorStore] | None = None,
     ) -> None:
         self._model = model
-        self._allowed = frozenset(product_ids or model.product_ids)
-        self._ranker = Ranker(model, 2 * LIMIT_MAX)
+        self._kind_of = {product.product_id: (product.product_type, product.brand) for product in products}
+        self._allowed = frozenset(self._kind_of or model.product_ids)
+        self._ranker = Ranker(model)
+        self._now_ms = now_ms
         views = np.diff(model.learnt.item_first)
         by_views = [model.product_ids[item] for item in np.argsort(-views, kind="stable")]
         unseen = sorted(self._allowed - model.item_of.keys())
         self._fallback = [*(one for one in by_views if one in self._allowed), *unseen]
+        self._of_kind: dict[tuple[str | None, str | None], list[str]] = {}
+        for product_id in self._fallback:
+            category_id, brand = self._kind_of.get(product_id, (None, ""))
+            if category_id is not None:
+                self._of_kind.setdefault((category_id, brand), []).append(product_id)
+                self._of_kind.setdefault((category_id, None), []).append(product_id)
         self._open_visitors = visitors
         self._visitors: VisitorStore | None = None
 
@@ -82,20 +96,29 @@ class CatalogueRanker:
         events = [*self._known_events(line.visitor_id), *_happenings(line.navigation)]
         if any(event.occurred_at is not None for event in line.navigation):
             events.sort(key=lambda event: event.at_ms)
-        now_ms = events[-1].at_ms if events else 0
-        item, share = self._ranker.rank(events, now_ms)
+        now_ms = events[-1].at_ms if line.navigation else self._now_ms
+        alike = self._alike(events)
         scores: dict[str, float] = {}
-        for one, score in zip(item.tolist(), share.tolist(), strict=True):
-            product_id = self._model.product_ids[one]
-            if product_id in self._allowed:
-                scores[product_id] = score
-                if len(scores) == line.limit:
-                    break
-        for product_id in self._fallback:
+        if not alike or any(event.product_id in self._model.item_of for event in events):
+            item, share, _ = self._ranker.rank(events, now_ms)
+            for one, score in zip(item.tolist(), share.tolist(), strict=True):
+                product_id = self._model.product_ids[one]
+                if product_id in self._allowed:
+                    scores[product_id] = score
+        for product_id in chain(*alike, self._fallback):
             if len(scores) >= line.limit:
                 break
             scores.setdefault(product_id, 0.0)
-        return Ranking(list(scores), list(scores.values()))
+        return Ranking(list(scores)[: line.limit], list(scores.values())[: line.limit])
+
+    def _alike(self, events: Sequence[Happening]) -> list[list[str]]:
+        """Return products of the categories a visitor went through, the last first: same brand, then any."""
+        kinds: dict[tuple[str | None, str | None], None] = {}
+        for event in reversed(events):
+            category_id, brand = self._kind_of.get(event.product_id or "", (event.category_id, None))
+            kinds[category_id, brand] = None
+            kinds[category_id, None] = None
+        return [self._of_kind[kind] for kind in kinds if kind in self._of_kind]
 
     def _known_events(self, visitor_id: str | None) -> list[Happening]:
         if visitor_id is None or self._open_visitors is None:
@@ -118,27 +141,58 @@ def read_log(log: NavigationLog) -> Iterator[LogLine]:
             yield line
 
 
-def train(
-    log: NavigationLog, folder: Path, now_ms: int, progress: Progress, tuned: Mapping[int, float] | None = None
-) -> tuple[Path, dict[str, float]]:
-    """Learn a model from the log and save it with its metrics beside it; return its path and the metrics.
+class Trained(Struct, frozen=True):
+    """A model that was saved.
 
-    With `tuned`, the ranking's parameters are those and are not searched for.
+    Attributes:
+        path: where.
+        metrics: how well it did on sessions kept from it.
+        was_active: metrics of the model in use before; empty where there was none.
+        is_active: whether it is in use now.
+    """
+
+    path: Path
+    metrics: dict[str, float]
+    was_active: dict[str, float]
+    is_active: bool
+
+
+def train(
+    log: NavigationLog,
+    folder: Path,
+    now_ms: int,
+    progress: Progress,
+    tuned: Mapping[int, float] | None = None,
+    *,
+    is_forced: bool = False,
+) -> Trained:
+    """Learn a model from the log, save it with its metrics beside it, and put it in use unless it is worse.
+
+    With `tuned`, the ranking's parameters are those and are not searched for. With `is_forced`, it is put in use even
+    if it did worse in validation than the one in use.
 
     Raises:
         TrainingRefused: the log has no event with a product.
     """
     model = train_model(read_sessions(read_log(log), SESSION_COUNT_MAX), now_ms, progress, tuned=tuned)
-    return model.save(folder), model.metrics
+    active = active_model(folder)
+    was_active = {} if active is None else read_metrics(active)
+    path = model.save(folder)
+    activates = is_forced or active is None or not is_worse(model.metrics, was_active)
+    if activates:
+        activate_model(path)
+    elif active is not None:
+        activate_model(active)  # it may have been in use as the youngest
+    return Trained(path, model.metrics, was_active, activates)
 
 
-def evaluate(log: NavigationLog, now_ms: int, progress: Progress) -> dict[str, float]:
-    """Return how well a model of the log's earlier sessions foresees its last tenth.
+def evaluate(log: NavigationLog, now_ms: int, progress: Progress, top_count: int = TOP_COUNT) -> Evaluation:
+    """Return how well a model of the log's earlier sessions foresees its last tenth, beside simpler rankings.
 
     Raises:
         TrainingRefused: there are too few sessions.
     """
-    return evaluate_model(read_sessions(read_log(log), SESSION_COUNT_MAX), now_ms, progress)
+    return evaluate_model(read_sessions(read_log(log), SESSION_COUNT_MAX), now_ms, progress, top_count)
 
 
 def _happenings(events: Sequence[RankEvent]) -> list[Happening]:

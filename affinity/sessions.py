@@ -1,14 +1,13 @@
 """Navigation as a model learns from it: products of visitors' sessions as rows, in the order of time."""
 
 from array import array
-from collections.abc import Iterable, Sequence
-from itertools import zip_longest
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from affinity.kernel import SESSION_LENGTH_MAX
+from affinity.kernel import SESSION_LENGTH_MAX, Trail
 from affinity.matching import Happening
 from affinity.navigation import Action
 from affinity.navigation_log import LogLine
@@ -18,7 +17,8 @@ Int64s = NDArray[np.int64]
 Float32s = NDArray[np.float32]
 
 SESSION_GAP_MS = 1_800_000
-HISTORY_HALF_LIFE_MS = 8_171_000_000  # 0.95 a week
+WEEK_MS = 604_800_000
+TRAIL_LENGTH_MAX = 1_000  # events of a visitor that are looked at
 LOOKS = frozenset({Action.VIEW_ITEM, Action.SELECT_ITEM})
 HISTORY_WEIGHT = {
     Action.VIEW_ITEM: 0.1,
@@ -27,6 +27,7 @@ HISTORY_WEIGHT = {
     Action.ADD_TO_CART: 0.5,
     Action.PURCHASE: 1.0,
 }
+PURCHASE_WEIGHT = HISTORY_WEIGHT[Action.PURCHASE]
 _WEIGHT_OF = {action.value: weight for action, weight in HISTORY_WEIGHT.items()}
 _LOOK_OF = frozenset(action.value for action in LOOKS)
 
@@ -118,32 +119,53 @@ def read_sessions(lines: Iterable[LogLine], session_count_max: int) -> Sessions:
     return Sessions(list(products), item[kept[place]], strongest[place], first, ended[by_end], visitor[begin[by_end]])
 
 
-def current_session(events: Sequence[Happening], row_of: dict[str, int], count_max: int) -> list[int]:
-    """Return the rows of the products of a visitor's last session, the last first."""
-    session: list[Happening] = []
+def read_trail(events: Sequence[Happening], row_of: Mapping[str, int]) -> Trail:
+    """Return what a visitor did with the products there are, as `read_sessions` would have it; the oldest first."""
+    item: list[int] = []
+    weight: list[float] = []
+    at_ms: list[int] = []
+    back: list[int] = []
+    sessions_back = 0
+    later: Happening | None = None
     for event in reversed(events):
-        if event.product_id is None or event.action not in HISTORY_WEIGHT:
+        counts, product_id = HISTORY_WEIGHT.get(event.action), event.product_id
+        if counts is None or product_id is None:
             continue
-        if (session and session[-1].at_ms - event.at_ms > SESSION_GAP_MS) or len(session) == 4 * count_max:
+        is_same = False
+        if later is not None:
+            is_apart = later.at_ms - event.at_ms > SESSION_GAP_MS
+            sessions_back += is_apart
+            is_same = not is_apart and later.product_id == product_id and later.action not in LOOKS
+        later = event
+        row = row_of.get(product_id)
+        if row is None:
+            continue
+        if is_same:
+            weight[-1] = max(weight[-1], counts)
+            continue
+        if len(item) == TRAIL_LENGTH_MAX:
             break
-        session.append(event)
-    rows: list[int] = []
-    for event, before in zip_longest(session, session[1:]):
-        if before is not None and before.product_id == event.product_id and event.action not in LOOKS:
-            continue
-        row = row_of.get(event.product_id or "")
-        if row is not None:
-            rows.append(row)
-    return rows[:count_max]
+        item.append(row)
+        weight.append(counts)
+        at_ms.append(event.at_ms)
+        back.append(sessions_back)
+    age = (at_ms[0] - np.array(at_ms[::-1], np.float64)) / WEEK_MS if at_ms else np.zeros(0)
+    return Trail(
+        np.array(item[::-1], np.int32),
+        np.array(weight[::-1], np.float32),
+        age.astype(np.float32),
+        np.array(back[::-1], np.int32) - (back[0] if back else 0),
+    )
 
 
-def weigh_history(events: Sequence[Happening], row_of: dict[str, int], now_ms: int) -> dict[int, float]:
-    """Return how much each product weighs in a visitor's history: what was done, halved every 13.5 weeks."""
-    weights: dict[int, float] = {}
-    for event in events:
-        weight = HISTORY_WEIGHT.get(event.action)
-        row = row_of.get(event.product_id) if event.product_id is not None else None
-        if weight is not None and row is not None:
-            age = max(now_ms - event.at_ms, 0) / HISTORY_HALF_LIFE_MS
-            weights[row] = weights.get(row, 0.0) + weight * 2.0**-age
-    return weights
+def is_between_sessions(events: Sequence[Happening], now_ms: int) -> bool:
+    """Say whether a visitor begins anew: half an hour after the last thing done, or after buying."""
+    return now_ms > session_ends_ms(events)
+
+
+def session_ends_ms(events: Sequence[Happening]) -> int:
+    """Return until when a visitor who does nothing more goes on with their session; -1 for one who begins anew."""
+    for event in reversed(events):
+        if event.product_id is not None and event.action in HISTORY_WEIGHT:
+            return -1 if event.action is Action.PURCHASE else event.at_ms + SESSION_GAP_MS
+    return -1

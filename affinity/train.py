@@ -1,21 +1,25 @@
 """Learns an affinity model from sessions: the index it ranks by, its parameters by validation, its calibration.
 
-Sessions are split by time. Nothing is set per shop: the parameters that do best on the last sessions are kept, then
-the index is made of all of them.
+Sessions are split by time. Nothing is set per shop: the parameters that do best on the last sessions are kept, the
+combiner is fitted to them, then the index is made of all of them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from affinity.calibration import apply_monotone, expected_calibration_error, fit_monotone
+from affinity.calibration import KNOT_COUNT_MAX, apply_monotone, expected_calibration_error, fit_monotone
+from affinity.cases import Cases, gather_cases
+from affinity.combiner import fit_combiner
 from affinity.errors import TrainingRefused
 from affinity.kernel import (
     AGE_DECAY,
     BACKWARD,
     DISTANCE_DECAY,
+    FACT_COUNT,
+    FEATURE_COUNT,
     HISTORY,
     LENGTH_POWER,
     NEIGHBOUR_COUNT,
@@ -24,13 +28,20 @@ from affinity.kernel import (
     QUERY_DECAY,
     RARITY_POWER,
     REPEAT,
+    RETURN_RATE,
     SESSIONS_PER_ITEM,
+    SHARE,
+    SHARE_LATELY,
+    SHARE_NOW,
     TRANSITION,
-    rank_sessions_nb,
+    find_candidates_of_many_nb,
+    make_room,
 )
-from affinity.model import POPULAR_COUNT, QUERY_LENGTH_MAX, AffinityModel, Learnt, weigh
-from affinity.sessions import HISTORY_HALF_LIFE_MS, Sessions
+from affinity.model import CANDIDATE_COUNT, POPULAR_COUNT, SITUATION_COUNT, AffinityModel, Learnt
+from affinity.sessions import Sessions
 
+Bools = NDArray[np.bool_]
+Float32s = NDArray[np.float32]
 Float64s = NDArray[np.float64]
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
@@ -40,33 +51,46 @@ SESSION_COUNT_MAX = 500_000
 HELD_OUT_SHARE = 0.05
 HELD_OUT_COUNT = 50  # at least so many sessions, if that is at most a fifth of all
 HELD_OUT_COUNT_MIN = 20  # with fewer nothing is tuned
-PRIOR_KNOTS = (np.array([0.0, 1.0]), np.array([0.0, 0.5]))  # until calibrated, a share of the scores is half believed
-CASE_COUNT_MAX = 3_000
+CASE_COUNT_MIN = 20  # of a situation; with fewer it is taken to be like the other
+TUNED_COUNT_MIN = 150  # cases; with fewer, parameters chosen by them would be chance
+TUNING_COUNT_MAX = 1_200  # cases that parameters are chosen by
+FITTING_COUNT_MAX = 4_000  # cases that the combiner is fitted to, those included
+CHECKING_COUNT_MAX = 2_500  # cases that are kept for the metrics alone, of each situation
+EVALUATION_COUNT_MAX = 15_000  # cases of each situation that `evaluate` measures on
+QUICK_SHARE = 0.25  # of the cases, where the parameters are given
+FITTING_SHARE = 2 / 3
 LEAST_GAIN = 0.0005  # of the cases: a choice is not changed for what may be chance
 TOP_COUNT = 20
-CALIBRATION_TOP_COUNT = 100
+LATELY_SHARE, NOW_SHARE = 0.1, 0.02  # of all events, the last
+RETURN_STRENGTH = 5.0  # visitors the shop's own rate of coming back to a product weighs as much as
 
 START: Mapping[int, float] = {
-    SESSIONS_PER_ITEM: 1_000,
+    SESSIONS_PER_ITEM: 500,
     NEIGHBOUR_COUNT: 200,
     QUERY_DECAY: 2.5,
     DISTANCE_DECAY: 4.0,
     BACKWARD: 0.5,
     REPEAT: 0.25,
     LENGTH_POWER: 0.0,
-    AGE_DECAY: 10.0,
+    AGE_DECAY: 1.0,
     RARITY_POWER: 0.2,
     TRANSITION: 0.3,
     HISTORY: 0.3,
     POPULARITY: 0.01,
 }
+# What a model is compared with, by the same blend.
+SIMPLER: Mapping[str, Mapping[int, float]] = {
+    "sessions alike": {**START, HISTORY: 0.0, TRANSITION: 0.0, POPULARITY: 1e-9},
+    "own history, then best-sellers": {**START, NEIGHBOUR_COUNT: 0, TRANSITION: 0.0, HISTORY: 1.0, POPULARITY: 1e-9},
+    "best-sellers": {**START, NEIGHBOUR_COUNT: 0, TRANSITION: 0.0, HISTORY: 0.0, POPULARITY: 1.0},
+}
 # Tried one after another, each with the best so far of the others.
 CHOICES: Mapping[int, tuple[float, ...]] = {
+    HISTORY: (0.0, 0.1, 0.3, 1.0, 3.0, 10.0),
     REPEAT: (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0),
     BACKWARD: (0.25, 0.5, 1.0),
     QUERY_DECAY: (0.7, 1.0, 1.5, 2.5, 4.0),
     TRANSITION: (0.0, 0.15, 0.3, 0.6, 1.0, 2.0, 4.0),
-    HISTORY: (0.0, 0.1, 0.3, 1.0, 3.0, 10.0),
     DISTANCE_DECAY: (0.7, 1.0, 2.0, 4.0, 10.0),
     RARITY_POWER: (0.0, 0.2, 0.4, 0.7),
     LENGTH_POWER: (0.0, 0.3, 0.6),
@@ -74,34 +98,30 @@ CHOICES: Mapping[int, tuple[float, ...]] = {
     AGE_DECAY: (0.3, 1.0, 3.0, 10.0),
     POPULARITY: (0.0, 0.01, 0.1),
 }
+PLAIN_COMBINER = np.eye(1, FEATURE_COUNT)[0]  # the first feature, the blend's logarithm, as it is
+PRIOR_KNOTS = np.array([[0.0, 1.0], [0.0, 0.5]])  # until calibrated, a share is half believed
 
 
-class Cases(Struct, frozen=True, eq=False):
-    """Beginnings of sessions with the item that came next; see `kernel.rank_sessions_nb`."""
+class Found(Struct, frozen=True, eq=False):
+    """Candidates of cases, see `kernel.find_candidates_of_many_nb`; is_there and is_target are (C, T)."""
 
-    query: Int32s
-    query_first: Int64s
-    history_item: Int32s
-    history_weight: NDArray[np.float32]
-    history_first: Int64s
-    target: Int32s
+    candidate: Int32s
+    feature: Float32s
+    is_target: Bools
+    target_count: Int64s
 
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self.target)
+    @property
+    def is_there(self) -> Bools:
+        """Say which places hold a candidate."""
+        return np.asarray(self.candidate >= 0)
 
-    def take(self, rows: Int64s) -> "Cases":
-        """Return only some of the cases."""
-        query, query_first = _take(self.query_first, rows)
-        history, history_first = _take(self.history_first, rows)
-        return Cases(
-            self.query[query],
-            query_first,
-            self.history_item[history],
-            self.history_weight[history],
-            history_first,
-            self.target[rows],
-        )
+
+class Fitted(Struct, frozen=True, eq=False):
+    """What is learnt of one situation: see `Learnt`."""
+
+    parameter: Float64s
+    combiner: Float64s
+    knot: Float64s
 
 
 def train_model(
@@ -126,28 +146,76 @@ def train_model(
     if not len(sessions):
         raise TrainingRefused("there is no navigation with products to learn from: import some first")
     held_out = max(int(len(sessions) * HELD_OUT_SHARE), min(HELD_OUT_COUNT, len(sessions) // 5))
-    parameter = parameters(START if tuned is None else tuned)
-    knots = PRIOR_KNOTS
+    fitted: list[Fitted] = []
     metrics: dict[str, float] = {}
     if held_out >= HELD_OUT_COUNT_MIN:
         cut = len(sessions) - held_out
-        index = make_index(sessions.between(0, cut), now_ms)
-        tuning, checking = split_cases(sessions, cut, CASE_COUNT_MAX)
-        if len(tuning) and len(checking):
-            parameter = tune(index, tuning, parameter, progress) if tuned is None else parameter
-            knots = calibrate(index, tuning, parameter)
-            metrics = measure(index, checking, parameter, knots)
-    learnt = make_index(sessions, now_ms, parameter, knots, clicks)
+        fitted, metrics = _learn(make_index(sessions.between(0, cut), now_ms), sessions, cut, progress, tuned)
+    unlearnt = [plain(START if tuned is None else tuned)] * SITUATION_COUNT
+    learnt = make_index(sessions, now_ms, fitted or unlearnt, clicks)
     metrics["session_count"] = len(sessions)
     metrics["event_count"] = len(sessions.item)
     metrics["product_count"] = len(sessions.product_ids)
     return AffinityModel(learnt, metrics)
 
 
+def _learn(
+    index: Learnt, sessions: Sessions, cut: int, progress: Progress, tuned: Mapping[int, float] | None
+) -> tuple[list[Fitted], dict[str, float]]:
+    """Return what is learnt of each situation from the sessions from `cut` on, and the metrics on some kept apart."""
+    share = 1.0 if tuned is None else QUICK_SHARE
+    of_both = gather_cases(sessions, cut, int(share * (FITTING_COUNT_MAX + CHECKING_COUNT_MAX)))
+    counts = [int(len(cases) * FITTING_SHARE) for cases in of_both]
+    fitted: dict[int, Fitted] = {}
+    like = plain(START if tuned is None else tuned)
+    for situation in sorted(range(SITUATION_COUNT), key=lambda one: -counts[one]):
+        if counts[situation] >= CASE_COUNT_MIN:
+            searches = tuned is None and counts[situation] >= TUNED_COUNT_MIN
+            cases = of_both[situation].first(counts[situation])
+            like = _fit(index, cases, like, progress, searches=searches)
+        fitted[situation] = like
+    complete = [fitted[situation] for situation in range(SITUATION_COUNT)]
+    kept = [cases.after(count) for cases, count in zip(of_both, counts, strict=True)]
+    return complete, measure(index, kept, complete)
+
+
+def _fit(index: Learnt, cases: Cases, like: Fitted, progress: Progress, *, searches: bool) -> Fitted:
+    """Return what is learnt of a situation, beginning from one that is like it."""
+    parameter = like.parameter
+    if searches:
+        parameter = tune(index, cases.first(TUNING_COUNT_MAX), parameter, progress)
+    found = find_candidates(index, cases, parameter, CANDIDATE_COUNT, describes=True)
+    combiner = fit_combiner(found.feature, found.is_there, found.is_target, like.combiner)
+    share, is_target, candidate = shares(found, combiner)
+    is_there = candidate >= 0
+    knots = fit_monotone(share[is_there], is_target[is_there].astype(np.float64))
+    return Fitted(parameter, combiner, _padded(np.array(knots)))
+
+
+class Evaluation(Struct, frozen=True):
+    """How well rankings foresee sessions later than what they know.
+
+    Attributes:
+        top_count: k of the figures `…_at_k`.
+        trained_session_count: earlier sessions, that they know.
+        held_out_session_count: later sessions, that they are measured on.
+        figures: of each ranking by name, see `measure`; the model's first.
+    """
+
+    top_count: int
+    trained_session_count: int
+    held_out_session_count: int
+    figures: dict[str, dict[str, float]]
+
+
 def evaluate_model(
-    sessions: Sessions, now_ms: int, progress: Progress = lambda done, total: None, held_out_share: float = 0.1
-) -> dict[str, float]:
-    """Return how well a model of the earlier sessions foresees the later ones.
+    sessions: Sessions,
+    now_ms: int,
+    progress: Progress = lambda done, total: None,
+    top_count: int = TOP_COUNT,
+    held_out_share: float = 0.1,
+) -> Evaluation:
+    """Return how well a model of the earlier sessions foresees the later ones, beside simpler rankings.
 
     Raises:
         TrainingRefused: there are too few sessions to set some apart.
@@ -156,13 +224,13 @@ def evaluate_model(
     if held_out < 1 or len(sessions) - held_out < 1:
         raise TrainingRefused(f"evaluating needs at least {round(1 / held_out_share)} sessions, had {len(sessions)}")
     cut = len(sessions) - held_out
-    model = train_model(sessions.between(0, cut), now_ms, progress)
-    _, cases = split_cases(sessions, cut, 10 * CASE_COUNT_MAX, tuning_share=0.0)
-    knots = (model.learnt.knot_score, model.learnt.knot_rate)
-    return measure(model.learnt, cases, model.learnt.parameter, knots) | {
-        "trained_session_count": cut,
-        "held_out_session_count": held_out,
-    }
+    learnt = train_model(sessions.between(0, cut), now_ms, progress).learnt
+    cases = gather_cases(sessions, cut, EVALUATION_COUNT_MAX)
+    fitted = [Fitted(*one) for one in zip(learnt.parameter, learnt.combiner, learnt.knot, strict=True)]
+    figures = {"this model": measure(learnt, cases, fitted, top_count)}
+    for name, values in SIMPLER.items():
+        figures[name] = measure(learnt, cases, [plain(values)] * SITUATION_COUNT, top_count)
+    return Evaluation(top_count, cut, held_out, figures)
 
 
 def parameters(values: Mapping[int, float]) -> Float64s:
@@ -173,14 +241,19 @@ def parameters(values: Mapping[int, float]) -> Float64s:
     return parameter
 
 
+def plain(values: Mapping[int, float]) -> Fitted:
+    """Return what holds of a situation nothing could be learnt of."""
+    return Fitted(parameters(values), PLAIN_COMBINER, _padded(PRIOR_KNOTS))
+
+
 def make_index(
     sessions: Sessions,
     now_ms: int,
-    parameter: Float64s | None = None,
-    knots: tuple[Float64s, Float64s] | None = None,
+    fitted: Sequence[Fitted] = (),
     clicks: Mapping[str, tuple[int, int]] | None = None,
 ) -> Learnt:
-    """Return the index of the sessions a ranking reads."""
+    """Return the index of the sessions a ranking reads, with what was fitted of each situation."""
+    fitted = fitted or [plain(START)] * SITUATION_COUNT
     item_count, event_count = len(sessions.product_ids), len(sessions.item)
     item = sessions.item.astype(np.int32)
     by_item = np.argsort(item[::-1], kind="stable")
@@ -189,21 +262,21 @@ def make_index(
     item_first = np.zeros(item_count + 1, np.int64)
     item_first[1:] = np.cumsum(counts)
     rarity = np.log(len(sessions) / (counts + 1.0) + 1.0).astype(np.float32)
-    popular = np.argsort(-counts, kind="stable")[:POPULAR_COUNT]
+    fact = item_facts(sessions)
+    popular = np.argsort(-(fact[:, SHARE] + fact[:, SHARE_LATELY]), kind="stable")[:POPULAR_COUNT]
     known_clicks = [(clicks or {}).get(product_id, (0, 0)) for product_id in sessions.product_ids]
-    at, rate = PRIOR_KNOTS if knots is None else knots
     return Learnt(
         event_item=item,
         session_first=sessions.first.astype(np.int64),
         item_first=item_first,
         item_event=item_event,
-        event_session=np.repeat(np.arange(len(sessions), dtype=np.int32), np.diff(sessions.first)),
+        item_session=np.repeat(np.arange(len(sessions), dtype=np.int32), np.diff(sessions.first))[item_event],
         rarity=rarity,
+        item_fact=fact,
         popular_item=popular.astype(np.int32),
-        popular_share=(counts[popular] / max(event_count, 1)).astype(np.float32),
-        parameter=parameters(START) if parameter is None else parameter,
-        knot_score=at,
-        knot_rate=rate,
+        parameter=np.array([one.parameter for one in fitted]),
+        combiner=np.array([one.combiner for one in fitted]),
+        knot=np.array([one.knot for one in fitted]),
         clicks=np.array([float(one) for one, _ in known_clicks]),
         seen=np.array([float(one) for _, one in known_clicks]),
         product_id=sessions.product_ids,
@@ -211,53 +284,31 @@ def make_index(
     )
 
 
-def split_cases(sessions: Sessions, cut: int, count_max: int, tuning_share: float = 0.5) -> tuple[Cases, Cases]:
-    """Return cases of the sessions from `cut` on, in two parts: to tune by, and to check by.
-
-    Each is a beginning of a session and the item that came next; with the history of the visitor's sessions before,
-    where there is one, the first item is to be foreseen too.
-    """
-    rng = np.random.default_rng(0)
-    earlier: dict[int, list[int]] = {}
-    for session in range(len(sessions)):
-        earlier.setdefault(int(sessions.visitor[session]), []).append(session)
-    pairs = []
-    for session in range(cut, len(sessions)):
-        length = int(sessions.first[session + 1] - sessions.first[session])
-        has_history = earlier[int(sessions.visitor[session])][0] < session
-        pairs += [(session, place) for place in range(0 if has_history else 1, length)]
-    if len(pairs) > 2 * count_max:
-        chosen = rng.choice(len(pairs), 2 * count_max, replace=False)
-        pairs = [pairs[one] for one in np.sort(chosen)]
-    is_tuning = rng.random(len(pairs)) < tuning_share
-    return (
-        _cases(sessions, earlier, [pair for pair, tunes in zip(pairs, is_tuning, strict=True) if tunes]),
-        _cases(sessions, earlier, [pair for pair, tunes in zip(pairs, is_tuning, strict=True) if not tunes]),
-    )
+def item_facts(sessions: Sessions) -> Float32s:
+    """Return what is known of each item whoever the visitor is: see `kernel.Index.item_fact`."""
+    item_count, event_count = len(sessions.product_ids), len(sessions.item)
+    fact = np.zeros((item_count, FACT_COUNT), np.float32)
+    for column, share in ((SHARE, 1.0), (SHARE_LATELY, LATELY_SHARE), (SHARE_NOW, NOW_SHARE)):
+        latest = sessions.item[event_count - int(np.ceil(event_count * share)) :]
+        fact[:, column] = np.bincount(latest, minlength=item_count) / max(len(latest), 1)
+    session = np.repeat(np.arange(len(sessions)), np.diff(sessions.first))
+    in_session = np.unique(session * item_count + sessions.item)
+    visitor = np.unique(sessions.visitor, return_inverse=True)[1][in_session // max(item_count, 1)]
+    pair, times = np.unique(visitor * item_count + in_session % max(item_count, 1), return_counts=True)
+    had = np.bincount(pair % max(item_count, 1), minlength=item_count)
+    came_back = np.bincount(pair[times > 1] % max(item_count, 1), minlength=item_count)
+    usual = came_back.sum() / max(had.sum(), 1)
+    fact[:, RETURN_RATE] = (came_back + RETURN_STRENGTH * usual) / (had + RETURN_STRENGTH)
+    return fact
 
 
 def tune(index: Learnt, cases: Cases, parameter: Float64s, progress: Progress) -> Float64s:
-    """Return the parameters that foresee best: Recall@20 plus MRR@20.
+    """Return the parameters whose blend foresees best: Recall@20 plus MRR@20.
 
-    Every choice is tried on half of the cases; then those beside the best, on all of them.
+    One choice after another is tried, and kept if it is better.
     """
-    some = cases.take(np.arange(0, len(cases), 2))
-    trials = [(some, place, values) for place, values in CHOICES.items()]
-    best = _climb(index, trials, parameter, progress)
-    beside = []
-    for place, values in CHOICES.items():
-        at = min(range(len(values)), key=lambda one: abs(values[one] - best[place]))
-        beside.append((cases, place, values[max(at - 1, 0) : at + 2]))
-    return _climb(index, beside, best, progress)
-
-
-def _climb(
-    index: Learnt, trials: list[tuple[Cases, int, tuple[float, ...]]], parameter: Float64s, progress: Progress
-) -> Float64s:
-    """Return the parameters after trying one choice after another, each kept if it is better."""
-    best = parameter.copy()
-    best_value = _value(index, trials[0][0], best)
-    for done, (cases, place, values) in enumerate(trials):
+    best, best_value = parameter, _value(index, cases, parameter)
+    for done, (place, values) in enumerate(CHOICES.items()):
         for value in values:
             if best[place] == value:
                 continue
@@ -266,125 +317,105 @@ def _climb(
             trial_value = _value(index, cases, trial)
             if trial_value > best_value + LEAST_GAIN * len(cases):
                 best, best_value = trial, trial_value
-        progress(done + 1, len(trials))
+        progress(done + 1, len(CHOICES))
     return best
 
 
-def calibrate(index: Learnt, cases: Cases, parameter: Float64s) -> tuple[Float64s, Float64s]:
-    """Return the monotone knots from a score's share to P(it is the next item), over the products ranked."""
-    _, top_share, is_hit = _ranked(index, cases, parameter)
-    return fit_monotone(top_share, is_hit)
+def _value(index: Learnt, cases: Cases, parameter: Float64s) -> float:
+    found = find_candidates(index, cases, parameter, TOP_COUNT, describes=False)
+    recall, reciprocal_rank, _ = foresight(found.is_target, found.target_count)
+    return float(recall.sum() + reciprocal_rank.sum())
 
 
-def measure(index: Learnt, cases: Cases, parameter: Float64s, knots: tuple[Float64s, Float64s]) -> dict[str, float]:
-    """Return Recall@20, MRR@20, NDCG@20, coverage, and how far the calibrated probabilities are off."""
-    place, top_item, _ = rank_cases(index, cases, parameter, TOP_COUNT)
-    found = place >= 0
-    _, share, is_hit = _ranked(index, cases, parameter)
-    rate = apply_monotone(knots, share)
-    count = max(len(cases), 1)
+def measure(
+    index: Learnt, of_both: Sequence[Cases], fitted: Sequence[Fitted], top_count: int = TOP_COUNT
+) -> dict[str, float]:
+    """Return Recall@k, MRR@k, NDCG@k, coverage, and how far the calibrated probabilities are off.
+
+    Of a case with several targets, recall is the share of them found, and MRR is by the first.
+    """
+    figures: list[Float64s] = []
+    tops: list[Int32s] = []
+    rates: list[Float64s] = []
+    hits: list[Float64s] = []
+    for cases, one in zip(of_both, fitted, strict=True):
+        found = find_candidates(index, cases, one.parameter, CANDIDATE_COUNT, describes=True)
+        share, is_target, candidate = shares(found, one.combiner)
+        figures.append(np.array(foresight(is_target[:, :top_count], found.target_count)))
+        tops.append(candidate[:, :top_count].ravel())
+        is_there = candidate >= 0
+        rates.append(apply_monotone((one.knot[0], one.knot[1]), share[is_there]))
+        hits.append(is_target[is_there].astype(np.float64))
+    recall, reciprocal_rank, gain = np.concatenate(figures, axis=1)
+    top, rate, hit = np.unique(np.concatenate(tops)), np.concatenate(rates), np.concatenate(hits)
     return {
-        "case_count": len(cases),
-        "recall_at_20": float(found.sum() / count),
-        "mrr_at_20": float((1.0 / (place[found] + 1)).sum() / count),
-        "ndcg_at_20": float((1.0 / np.log2(place[found] + 2)).sum() / count),
-        "coverage_at_20": float(len(np.unique(top_item[top_item >= 0])) / max(len(index.product_id), 1)),
-        "calibration_error": expected_calibration_error(rate, is_hit),
-        "calibration_ratio": float(is_hit.sum() / rate.sum()) if rate.sum() > 0 else 0.0,
+        "case_count": len(recall),
+        "between_sessions_case_count": len(of_both[1]),
+        f"recall_at_{top_count}": _mean(recall),
+        f"mrr_at_{top_count}": _mean(reciprocal_rank),
+        f"ndcg_at_{top_count}": _mean(gain),
+        f"coverage_at_{top_count}": int((top >= 0).sum()) / max(len(index.product_id), 1),
+        "calibration_error": expected_calibration_error(rate, hit),
+        "calibration_ratio": float(hit.sum() / rate.sum()) if rate.sum() > 0 else 0.0,
+        "standard_error": float(np.std(recall + reciprocal_rank) / np.sqrt(len(recall))) if len(recall) else 0.0,
     }
 
 
-def rank_cases(
-    index: Learnt, cases: Cases, parameter: Float64s, top_count: int
-) -> tuple[Int64s, Int32s, NDArray[np.float32]]:
-    """Return of each case the place of its true next item (-1: not ranked), and what was ranked, with shares."""
-    top_item = np.zeros((len(cases), top_count), np.int32)
-    top_share = np.zeros((len(cases), top_count), np.float32)
-    place = np.full(len(cases), -1, np.int64)
-    session_weight, item_weight = weigh(index, parameter)
-    rank_sessions_nb(
-        cases.query,
-        cases.query_first,
-        cases.history_item,
-        cases.history_weight,
-        cases.history_first,
+def foresight(is_target: Bools, target_count: Int64s) -> tuple[Float64s, Float64s, Float64s]:
+    """Return recall, reciprocal rank and normalised discounted gain (C,) of rankings (C, T)."""
+    place = np.arange(is_target.shape[1])
+    recall = is_target.sum(axis=1) / np.maximum(target_count, 1)
+    found = is_target.any(axis=1)
+    reciprocal_rank = np.where(found, 1.0 / (np.argmax(is_target, axis=1) + 1.0), 0.0)
+    discount = 1.0 / np.log2(place + 2.0)
+    best = np.append(0.0, np.cumsum(discount))[np.clip(target_count, 1, len(place))]
+    return recall, reciprocal_rank, (is_target @ discount) / best
+
+
+def find_candidates(index: Learnt, cases: Cases, parameter: Float64s, count: int, *, describes: bool) -> Found:
+    """Return the candidates of cases, the best blend first; with their features if wanted."""
+    read = index.index(parameter)
+    shape = (len(cases), count)
+    found = Found(
+        np.zeros(shape, np.int32),
+        np.zeros((*shape, FEATURE_COUNT) if describes else (0, 0, 0), np.float32),
+        np.zeros(shape, np.bool_),
+        np.diff(cases.target_first),
+    )
+    find_candidates_of_many_nb(
+        cases.trail,
+        cases.trail_first,
         cases.target,
-        index.event_item,
-        index.session_first,
-        session_weight,
-        index.item_first,
-        index.item_event,
-        index.event_session,
-        index.rarity,
-        item_weight,
-        index.popular_item,
-        index.popular_share,
+        cases.target_first,
+        read,
         parameter,
-        top_item,
-        top_share,
-        place,
+        make_room(read),
+        found.candidate,
+        found.feature,
+        found.is_target.view(np.uint8),
+        int(describes),
     )
-    return place, top_item, top_share
+    return found
 
 
-def _ranked(index: Learnt, cases: Cases, parameter: Float64s) -> tuple[Int32s, Float64s, Float64s]:
-    _, top_item, top_share = rank_cases(index, cases, parameter, CALIBRATION_TOP_COUNT)
-    is_there = top_item >= 0
-    is_hit = top_item == cases.target[:, None]
-    return top_item[is_there], top_share[is_there].astype(np.float64), is_hit[is_there].astype(np.float64)
-
-
-def _value(index: Learnt, cases: Cases, parameter: Float64s) -> float:
-    place, _, _ = rank_cases(index, cases, parameter, TOP_COUNT)
-    found = place[place >= 0]
-    return float(len(found) + (1.0 / (found + 1)).sum())
-
-
-def _cases(sessions: Sessions, earlier: Mapping[int, list[int]], pairs: list[tuple[int, int]]) -> Cases:
-    query: list[NDArray[np.int32]] = []
-    history: list[dict[int, float]] = []
-    target = []
-    for session, place in pairs:
-        first = int(sessions.first[session])
-        seen = sessions.item[first : first + place]
-        target.append(int(sessions.item[first + place]))
-        before = [one for one in earlier[int(sessions.visitor[session])] if one < session]
-        if not len(seen) and before:  # a new session: what is known is the one before
-            last = before[-1]
-            seen = sessions.item[sessions.first[last] : sessions.first[last + 1]]
-        query.append(seen[::-1][:QUERY_LENGTH_MAX])
-        history.append(_history(sessions, before, session, place))
-    return Cases(
-        np.concatenate([*query, np.zeros(0, np.int32)]).astype(np.int32),
-        _firsts([len(one) for one in query]),
-        np.array([item for one in history for item in one], np.int32),
-        np.array([weight for one in history for weight in one.values()], np.float32),
-        _firsts([len(one) for one in history]),
-        np.array(target, np.int32),
+def shares(found: Found, combiner: Float64s) -> tuple[Float64s, Bools, Int32s]:
+    """Return (C, T) of candidates, ordered by the combiner: probabilities among them, whether they came next, items."""
+    logit = (found.feature @ combiner.astype(np.float32)).astype(np.float64)
+    logit[~found.is_there] = -np.inf
+    order = np.argsort(-logit, axis=1, kind="stable")
+    logit = np.take_along_axis(logit, order, 1)
+    odds = np.exp(logit - logit[:, :1]) if logit.shape[1] else logit
+    return (
+        odds / odds.sum(axis=1, keepdims=True),
+        np.take_along_axis(found.is_target, order, 1),
+        np.take_along_axis(found.candidate, order, 1),
     )
 
 
-def _history(sessions: Sessions, before: list[int], session: int, place: int) -> dict[int, float]:
-    weights: dict[int, float] = {}
-    now_ms = int(sessions.ended_at_ms[session])
-    for one in [*before[-30:], session]:
-        first, end = int(sessions.first[one]), int(sessions.first[one + 1])
-        if one == session:
-            end = first + place
-        age = (now_ms - int(sessions.ended_at_ms[one])) / HISTORY_HALF_LIFE_MS
-        for item, weight in zip(sessions.item[first:end].tolist(), sessions.weight[first:end].tolist(), strict=True):
-            weights[item] = weights.get(item, 0.0) + weight * 2.0**-age
-    return weights
+def _mean(values: Float64s) -> float:
+    return float(values.mean()) if len(values) else 0.0
 
 
-def _take(first: Int64s, rows: Int64s) -> tuple[Int64s, Int64s]:
-    """Return the places of the rows' entries, and where each row's begin among them."""
-    lengths = np.diff(first)[rows]
-    begin = _firsts(lengths.tolist())
-    return np.repeat(first[rows] - begin[:-1], lengths) + np.arange(begin[-1]), begin
-
-
-def _firsts(lengths: list[int]) -> Int64s:
-    first = np.zeros(len(lengths) + 1, np.int64)
-    first[1:] = np.cumsum(lengths)
-    return first
+def _padded(knots: Float64s) -> Float64s:
+    """Return knots (2, KNOT_COUNT_MAX): the last one repeated changes nothing."""
+    return np.pad(knots, ((0, 0), (0, KNOT_COUNT_MAX - knots.shape[1])), mode="edge")

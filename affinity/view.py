@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from affinity.computed import CustomerScale
 from affinity.pseudonym import NO_VISITOR
 from affinity.record import VisitorRecord
+from affinity.sessions import session_ends_ms
 from affinity.settings import Settings
 from affinity.targets import Targets, frozen
 
@@ -131,4 +132,7 @@ def view_visitor(
     )
     record.view_targets, record.view, record.view_model, record.view_mask = targets, view, model, targetable
     record.view_until_ms = min(audience_until_ms, pattern_until_ms)
+    ends_ms = session_ends_ms(record.events)
+    if now_ms <= ends_ms:  # who comes back later is ranked for as one who begins anew
+        record.view_until_ms = min(record.view_until_ms, ends_ms)
     return view

@@ -357,21 +357,33 @@ def affinity() -> None:
 
 
 @affinity.command("train")
+@click.option("--force", is_flag=True, help="Put the model in use even if it did worse than the one in use.")
 @DATA_DIR
-def affinity_train(data_dir: Path | None) -> None:
-    """Build the model from the imported navigation and save it with its metrics beside it."""
+def affinity_train(force: bool, data_dir: Path | None) -> None:
+    """Build the model from the imported navigation and save it with its metrics beside it.
+
+    It is put in use, also by running servers, unless it foresaw the last sessions clearly worse than the model in use
+    foresaw those of its time.
+    """
+    from bidder_api.affinity_report import print_training
     from bidder_api.tasks import train_affinity
 
-    _print_metrics(train_affinity(_settings(data_dir=data_dir), _progress))
+    print_training(train_affinity(_settings(data_dir=data_dir), _progress, is_forced=force), sys.stdout)
 
 
 @affinity.command("evaluate")
+@click.option("--top", "top_count", type=click.IntRange(1, 100), default=20, show_default=True, metavar="K")
+@click.option("--format", "kind", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @DATA_DIR
-def affinity_evaluate(data_dir: Path | None) -> None:
-    """Measure the model on what visitors did after the time it learns from."""
+def affinity_evaluate(top_count: int, kind: str, data_dir: Path | None) -> None:
+    """Measure the model on what visitors did after the time it learns from, beside simpler rankings.
+
+    The first nine tenths of the sessions are learnt from, the last tenth is foreseen. Nothing is saved.
+    """
+    from bidder_api.affinity_report import print_evaluation
     from bidder_api.tasks import evaluate_affinity
 
-    _print_metrics(evaluate_affinity(_settings(data_dir=data_dir), _progress))
+    print_evaluation(evaluate_affinity(_settings(data_dir=data_dir), top_count, _progress), kind, sys.stdout)
 
 
 @affinity.command("rank")
@@ -846,11 +858,6 @@ def _import(file: Path, data_dir: Path | None, kind: str) -> None:
     left_out = f", {outcome.ignored_count} left out" if outcome.ignored_count else ""
     click.echo(f"{outcome.good_count} imported, {len(outcome.bad_lines)} refused{left_out}.")
     sys.exit(1 if outcome.bad_lines else 0)
-
-
-def _print_metrics(metrics: dict[str, Any]) -> None:
-    for name, value in metrics.items():
-        click.echo(f"{name}: {value:.6g}" if isinstance(value, float) else f"{name}: {value}")
 
 
 def _each_line(source: BinaryIO, sink: TextIO, answer: Callable[[Any], Any]) -> None:

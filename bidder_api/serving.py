@@ -29,7 +29,7 @@ from affinity.catalog import Product
 from affinity.erasure import Eraser
 from affinity.errors import ErasureUnfinished
 from affinity.metrics import AffinityMetrics
-from affinity.model import AffinityModel, BoundModel, latest_model, load_model, neutral_model
+from affinity.model import AffinityModel, BoundModel, active_model, load_model, neutral_model
 from affinity.navigation_log import NavigationLog
 from affinity.record import ProductFacts, read_facts
 from affinity.special import special_categories
@@ -407,7 +407,7 @@ class Serving(Struct, kw_only=True):
 
     async def _follow_models(self) -> bool:
         """Take up a model that was trained since; say whether there is one."""
-        newest = latest_model(self.settings.server.data_dir / MODEL_FOLDER)
+        newest = active_model(self.settings.server.data_dir / MODEL_FOLDER)
         if newest is None or newest == self.model.path:
             return False
         self.model.path = newest

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 from msgspec import Struct
@@ -17,6 +17,10 @@ from bidder_api.access import derive_secret
 from bidder_api.database import Database
 from bidder_api.deployment import opened
 from bidder_api.settings import AllSettings, master_secret
+
+if TYPE_CHECKING:
+    from affinity.rank import Trained
+    from affinity.train import Evaluation
 
 Progress = Callable[[int, int | None], None]
 ShowProgress = Callable[[str], AbstractContextManager[Progress]]  # title to a bar
@@ -196,22 +200,27 @@ def _compute_profiles(settings: AllSettings, show_progress: ShowProgress) -> Com
 
 
 def train_affinity(
-    settings: AllSettings, show_progress: ShowProgress, tuned: Mapping[int, float] | None = None
-) -> dict[str, Any]:
-    """Build the model from the navigation log and save it; return its metrics. `tuned`: see `affinity.rank.train`."""
+    settings: AllSettings,
+    show_progress: ShowProgress,
+    tuned: Mapping[int, float] | None = None,
+    *,
+    is_forced: bool = False,
+) -> "Trained":
+    """Build the model from the navigation log, save it, and put it in use unless it is worse: see `rank.train`."""
     from affinity.rank import train
 
     with show_progress("Training") as progress:
-        path, metrics = train(_navigation_log(settings), _model_folder(settings), _now_ms(), progress, tuned)
-    return {"model": str(path), **metrics}
+        return train(
+            _navigation_log(settings), _model_folder(settings), _now_ms(), progress, tuned, is_forced=is_forced
+        )
 
 
-def evaluate_affinity(settings: AllSettings, show_progress: ShowProgress) -> dict[str, Any]:
-    """Return how well a model of the earlier sessions foresees the later ones."""
+def evaluate_affinity(settings: AllSettings, top_count: int, show_progress: ShowProgress) -> "Evaluation":
+    """Return how well a model of the earlier sessions foresees the later ones, beside simpler rankings."""
     from affinity.rank import evaluate
 
     with show_progress("Evaluating") as progress:
-        return dict(evaluate(_navigation_log(settings), _now_ms(), progress))
+        return evaluate(_navigation_log(settings), _now_ms(), progress, top_count)
 
 
 def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:
@@ -221,13 +230,14 @@ def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:
         TrainingRefused: there is no model yet.
     """
     from affinity.errors import TrainingRefused
-    from affinity.model import latest_model, load_model
+    from affinity.model import active_model, load_model
     from affinity.rank import CatalogueRanker
+    from affinity.sessions import TRAIL_LENGTH_MAX
     from affinity.store import read_products_changed
     from affinity.visitors import VisitorStore
     from bidder_api.serving import ProductBook
 
-    path = latest_model(_model_folder(settings))
+    path = active_model(_model_folder(settings))
     if path is None:
         raise TrainingRefused("there is no model yet: run endcap affinity train")
     with opened(settings.server) as (database, deployment):
@@ -237,7 +247,7 @@ def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:
         book = ProductBook()
         book.apply(products, 0)
         store = VisitorStore(
-            settings.affinity,
+            msgspec.structs.replace(settings.affinity, visitor_event_count_max=TRAIL_LENGTH_MAX),
             pseudonymizer_of(master_secret(settings.server)),
             _navigation_log(settings),
             book.facts,
@@ -245,7 +255,7 @@ def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:
         store.load(_now_ms())
         return store
 
-    return CatalogueRanker(load_model(path), [product.product_id for product in products], visitors).rank
+    return CatalogueRanker(load_model(path), products, _now_ms(), visitors).rank
 
 
 def report_auctions(

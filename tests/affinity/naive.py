@@ -1,12 +1,16 @@
 """Plain twins of compiled things: what one would write on a whiteboard, re-reading everything each time."""
 
-from collections.abc import Mapping, Sequence
-from math import exp
+from collections.abc import Sequence
+from math import exp, log
+
+import numpy as np
+from numpy.typing import NDArray
 
 from affinity.audience import Audience
 from affinity.kernel import (
     AGE_DECAY,
     BACKWARD,
+    CROSSED,
     DISTANCE_DECAY,
     HISTORY,
     LENGTH_POWER,
@@ -169,55 +173,142 @@ def audience_holds(audience: Audience, true_predicates: set[bytes], encode: obje
     return encode(audience) in true_predicates
 
 
-def rank_session(learnt: Learnt, query: Sequence[int], history: Mapping[int, float]) -> dict[int, float]:
-    """Return each item's share of all scores, by going through every session."""
-    parameter = learnt.parameter
+def rank_visitor(learnt: Learnt, events: Sequence[Happening], now_ms: int) -> dict[int, float]:
+    """Return each candidate's probability, by going through every session; for visitors who only look or buy."""
+    bought_last = bool(events) and events[-1].action == "purchase"
+    situation = 1 if not events or bought_last or now_ms - events[-1].at_ms > SESSION_GAP_MS else 0
+    parameter, combiner = learnt.parameter[situation], learnt.combiner[situation]
+    item_of = {product_id: item for item, product_id in enumerate(learnt.product_id)}
+    known = [event for event in events if event.product_id in item_of]
+    own_sessions: list[list[tuple[int, float, float]]] = []  # of each: (item, weight, weeks before the last event)
+    before_ms = None
+    for event in events:
+        if before_ms is None or event.at_ms - before_ms > SESSION_GAP_MS:
+            own_sessions.append([])
+        before_ms = event.at_ms
+        if event in known:
+            age = (known[-1].at_ms - event.at_ms) / (7 * 86_400_000)
+            weight = 1.0 if event.action == "purchase" else 0.1
+            own_sessions[-1].append((item_of[str(event.product_id)], weight, age))
+    while own_sessions and not own_sessions[-1]:
+        own_sessions.pop()
+    query = [item for item, _, _ in reversed(own_sessions[-1])][:12] if own_sessions else []
     sessions = [
         learnt.event_item[a:b].tolist()
         for a, b in zip(learnt.session_first[:-1], learnt.session_first[1:], strict=True)
     ]
-    item_sessions: dict[int, list[tuple[int, int]]] = {}
+    parts = _gather(learnt, parameter, sessions, query)
+    flat = [one for session in own_sessions for one in session]
+    for name, rate in (("fast", 0.8), ("own", 0.95), ("slow", 0.99)):
+        for item, weight, age in flat:
+            parts.setdefault(item, {})[name] = parts.get(item, {}).get(name, 0.0) + weight * rate**age
+    for item in learnt.popular_item.tolist():
+        parts.setdefault(item, {})
+    total = {name: sum(part.get(name, 0.0) for part in parts.values()) for name in PART_NAMES}
+    near = total["ahead"] + parameter[BACKWARD] * total["behind"] + parameter[REPEAT] * total["shared"]
+    blend = {}
+    for item, part in parts.items():
+        of = {name: part.get(name, 0.0) for name in PART_NAMES}
+        score = parameter[TRANSITION] * (of["follows"] + of["later"])
+        if near:
+            score += (of["ahead"] + parameter[BACKWARD] * of["behind"] + parameter[REPEAT] * of["shared"]) / near
+        if total["own"]:
+            score += parameter[HISTORY] * of["own"] / total["own"]
+        blend[item] = score + parameter[POPULARITY] * float(learnt.item_fact[item, 0])
+    whole = sum(blend.values())
+    logit = {}
+    for item, part in parts.items():
+        of = {name: part.get(name, 0.0) for name in PART_NAMES}
+        share = {name: of[name] / total[name] if total[name] else 0.0 for name in PART_NAMES}
+        fact = learnt.item_fact[item].tolist()
+        b = blend[item] / whole if whole else 0.0
+        has = [back for back, one in enumerate(reversed(own_sessions)) if any(own == item for own, _, _ in one)]
+        ages = [age for own, _, age in flat if own == item]
+        pause = (ages[0] - ages[-1]) / (len(has) - 1) if len(has) > 1 else 0.0
+        place = query.index(item) if item in query else None
+        feature = [
+            log(b + 1e-5),
+            b,
+            *(log(share[name] + 1e-3) for name in ("ahead", "behind", "shared", "next", "anywhere")),
+            *(log(of[name] + 1e-3) for name in ("follows", "later", "precedes", "second")),
+            of["follows"],
+            0.0 if place is None else exp(-place / 3),
+            float(query.count(item)),
+            float(place == 0),
+            float(place is not None),
+            log(fact[0] + 1e-6),
+            log(fact[1] + 1e-6),
+            log(fact[2] + 1e-5),
+            *(log(share[name] + 1e-4) for name in ("fast", "own", "slow")),
+            float(bool(has)),
+            log(len(has) + 1),
+            log(len(has) / max(len(own_sessions), 1) + 0.01),
+            log(ages[-1] + 1) if has else 0.0,
+            min(ages[-1] / (pause + 0.5), 5.0) if len(has) > 1 else 0.0,
+            fact[3] if has else 0.0,
+            log((fact[3] if has else 0.0) + 0.01),
+            float(bool(has) and has[0] == 0),
+            float(bool(has) and has[0] == 1),
+            float(len(has) == 1),
+            share["own"],
+        ]
+        crossed = [feature[column] + shift for column, shift in CROSSED]
+        feature += [left * right for one, left in enumerate(crossed) for right in crossed[one:]]
+        logit[item] = sum(weight * value for weight, value in zip(combiner.tolist(), feature, strict=True))
+    odds = {item: exp(value - max(logit.values())) for item, value in logit.items()}
+    return {item: value / sum(odds.values()) for item, value in odds.items()}
+
+
+PART_NAMES = (
+    *("ahead", "behind", "shared", "next", "anywhere"),
+    *("follows", "later", "precedes", "second", "fast", "own", "slow"),
+)
+
+
+def _gather(
+    learnt: Learnt, parameter: NDArray[np.float64], sessions: list[list[int]], query: list[int]
+) -> dict[int, dict[str, float]]:
+    """Return what sessions say of each item, by name."""
+    where: dict[int, list[tuple[int, int]]] = {}
     for number, session in enumerate(sessions):
         for place, item in enumerate(session):
-            item_sessions.setdefault(item, []).append((number, place))
+            where.setdefault(item, []).append((number, place))
+    parts: dict[int, dict[str, float]] = {}
+
+    def add(item: int, name: str, gain: float) -> None:
+        part = parts.setdefault(item, {})
+        part[name] = part.get(name, 0.0) + gain
+
     alike: dict[int, float] = {}
     match: dict[int, int] = {}
     for back, item in enumerate(query):
         if item in query[:back]:
             continue
-        youngest = sorted(item_sessions[item], reverse=True)[: int(parameter[SESSIONS_PER_ITEM])]
+        youngest = sorted(where[item], reverse=True)[: int(parameter[SESSIONS_PER_ITEM])]
         for number in dict.fromkeys(number for number, _ in youngest):
             alike[number] = alike.get(number, 0.0) + exp(-back / parameter[QUERY_DECAY]) * float(learnt.rarity[item])
             match.setdefault(number, max(place for one, place in youngest if one == number))
-    for number in alike:
-        age = (len(sessions) - number) / len(sessions)
-        alike[number] *= exp(-age / parameter[AGE_DECAY]) / len(sessions[number]) ** parameter[LENGTH_POWER]
-    scores: dict[int, float] = {}
     for number, value in alike.items():
+        age = (len(sessions) - number) / len(sessions)
+        score = value * exp(-age / parameter[AGE_DECAY]) / len(sessions[number]) ** parameter[LENGTH_POWER]
         for place, item in enumerate(sessions[number]):
             distance = place - match[number]
-            nearness = parameter[REPEAT]
-            if distance > 0:
-                nearness = exp(-(distance - 1) / parameter[DISTANCE_DECAY])
-            elif distance < 0:
-                nearness = parameter[BACKWARD] * exp((distance + 1) / parameter[DISTANCE_DECAY])
-            gain = value * nearness * float(learnt.rarity[item]) ** parameter[RARITY_POWER]
-            if gain:
-                scores[item] = scores.get(item, 0.0) + gain
-    total = sum(scores.values())
-    scores = {item: score / total for item, score in scores.items()}
-    if query:
-        youngest = sorted(item_sessions[query[0]], reverse=True)[: int(parameter[SESSIONS_PER_ITEM])]
+            gain = score * float(learnt.rarity[item]) ** parameter[RARITY_POWER]
+            add(item, "anywhere", score)
+            if distance == 0:
+                add(item, "shared", gain)
+            else:
+                name = "ahead" if distance > 0 else "behind"
+                add(item, name, gain * exp(-(abs(distance) - 1) / parameter[DISTANCE_DECAY]))
+            if distance == 1:
+                add(item, "next", score)
+    for back, item in enumerate(query[:2]):
+        youngest = sorted(where[item], reverse=True)[:1_000]
         for number, place in youngest:
-            for distance, item in enumerate(sessions[number][place + 1 : place + 4], 1):
-                gain = parameter[TRANSITION] / (distance * len(youngest))
-                scores[item] = scores.get(item, 0.0) + gain
-    for item, weight in history.items():
-        gain = parameter[HISTORY] * weight / sum(history.values())
-        if gain:
-            scores[item] = scores.get(item, 0.0) + gain
-    for item, share in zip(learnt.popular_item.tolist(), learnt.popular_share.tolist(), strict=True):
-        if parameter[POPULARITY] * share:
-            scores[item] = scores.get(item, 0.0) + parameter[POPULARITY] * share
-    total = sum(scores.values())
-    return {item: score / total for item, score in scores.items()}
+            for distance, other in enumerate(sessions[number][place + 1 : place + 4], 1):
+                name = "second" if back else ("follows" if distance == 1 else "later")
+                add(other, name, 1 / (distance * len(youngest)))
+            if back == 0:
+                for distance, other in enumerate(reversed(sessions[number][max(place - 3, 0) : place]), 1):
+                    add(other, "precedes", 1 / (distance * len(youngest)))
+    return parts
