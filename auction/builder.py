@@ -144,7 +144,8 @@ class SnapshotMaker:
         named = self._bids.categories_named()
         catalogue = self._catalogue
         day = source.read_at_ms // DAY_MS  # products are a day older each day
-        stands_on = named, source.virtual_attributes, self._signals, day
+        asked = self._signals if source.virtual_attributes else None  # nothing else of the catalogue asks for signals
+        stands_on = named, source.virtual_attributes, asked, day
         if catalogue is None or self._catalogue_stands_on != stands_on:
             products = [self._products[product_id] for product_id in sorted(self._products)]
             virtual = virtual_columns(source.virtual_attributes, products, source.read_at_ms, self._signals)
