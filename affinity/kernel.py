@@ -5,7 +5,7 @@ E events of all those sessions, Q items of a visitor's session, H items of a vis
 """
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 from numpy.typing import NDArray
 
 Int8s = NDArray[np.int8]
@@ -348,6 +348,28 @@ def rank_sessions_nb(
                 target_place[case] = place
         for place in range(count, top_item.shape[1]):
             top_item[case, place] = -1
+
+
+@njit(
+    types.int64[::1](
+        types.Array(types.int64, 1, "C", readonly=True),
+        types.Array(types.int32, 1, "C", readonly=True),
+        types.Array(types.int64, 1, "C", readonly=True),
+    ),
+    cache=True,
+)
+def correct_qualities_nb(quality_ppm: Int64s, rows: Int32s, factor_ppm: Int64s) -> Int64s:
+    """Return (V,) a visitor's qualities times the factor of each product, 1 to a million.
+
+    Args:
+        quality_ppm: (V,) of some products.
+        rows: (V,) these products.
+        factor_ppm: (P,) of all products.
+    """
+    corrected = np.empty(rows.shape[0], np.int64)
+    for at in range(rows.shape[0]):
+        corrected[at] = min(max(quality_ppm[at] * factor_ppm[rows[at]] // 1_000_000, 1), 1_000_000)
+    return corrected
 
 
 def warm() -> None:

@@ -20,6 +20,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         interest_half_life_s: seconds after which an event counts half in category and brand affinities.
         audience_size_min: visitors an audience or pattern must match before a number is shown.
         audience_sample_size: visitors looked at to estimate how many match.
+        click_row_count_max: products, counted per placement, whose showings and clicks are kept apart; those shown
+            least are counted together.
+        click_half_life_days: days after which a counted showing or click counts half.
     """
 
     visitor_count_max: int = 200_000
@@ -34,3 +37,5 @@ class Settings(Struct, frozen=True, kw_only=True):
     interest_half_life_s: int = 1_209_600
     audience_size_min: int = 50
     audience_sample_size: int = 20_000
+    click_row_count_max: int = 100_000
+    click_half_life_days: int = 30
