@@ -8,7 +8,7 @@ two steps, repeated until nothing moves::
     E   f of each product = (k + its clicks) / (k + Σ a_t·q)         the mean of its Gamma posterior
     M   a_t               = clicks in slot t / Σ q·f over what stood there
 
-Only ratios are told by clicks: the best slot keeps the attention it has. Intervals are from the curvature of the
+Only ratios are told by clicks: the first slot keeps the attention it has. Intervals are from the curvature of the
 likelihood with f integrated out, so that they are wide where products hardly change places.
 
 Source: Wang, Golbandi, Bendersky, Metzler and Najork, "Position Bias Estimation for Unbiased Learning to Rank in
@@ -33,14 +33,14 @@ NO_WEIGHT = 1e-9  # of a slot without an estimate, when it has to give way
 
 
 class SlotAttention(Struct, frozen=True):
-    """What is known of one slot; in per mille, the best slot having what it is set to.
+    """What is known of one slot; in per mille, the first slot having what it is set to.
 
     Attributes:
         set_permille: what the placement says now.
         clicks: in it.
         estimate_permille: what its clicks say; null without any showing there.
         low_permille, high_permille: ends of the 95 % interval; of the first slot, which all others are compared with,
-            the estimate.
+            the estimate. All three may be over 1,000.
         proposed_permille: the estimates, not rising down the page; without one, what is set.
     """
 
@@ -111,23 +111,22 @@ def fit_log_attention(predicted: Float64s, clicked: Float64s, start: Float64s) -
 def _relative(
     usable: NDArray[np.int64], log_attention: Float64s, information: Float64s, set_permille: Sequence[int]
 ) -> dict[int, tuple[int, int, int]]:
-    """Return estimate and interval of each slot beside the first, the best of them having what the best is set to."""
+    """Return estimate and interval of each slot beside the first, which has what it is set to."""
     if not len(usable):
         return {}
     variance = np.linalg.pinv(information)
     spread = np.diag(variance) + variance[0, 0] - 2.0 * variance[0]
     error = np.sqrt(np.maximum(spread, 0.0))
     relative = log_attention - log_attention[0]
-    top = max(set_permille) / np.exp(relative.max())
-    ends = [top * np.exp(relative + side * NORMAL_95 * error) for side in (0, -1, 1)]
+    level = set_permille[int(usable[0])]
+    ends = [level * np.exp(relative + side * NORMAL_95 * error) for side in (0, -1, 1)]
     return {
-        int(slot): (_permille(ends[0][at]), _permille(ends[1][at]), _permille(ends[2][at]))
-        for at, slot in enumerate(usable)
+        int(slot): (_least(ends[0][at]), _least(ends[1][at]), _least(ends[2][at])) for at, slot in enumerate(usable)
     }
 
 
 def _not_rising(found: dict[int, tuple[int, int, int]], clicks: Float64s, set_permille: Sequence[int]) -> list[int]:
-    """Return the attention to set: the estimates, pooled where they would rise down the page."""
+    """Return the attention to set: the estimates, pooled where they would rise, beside the first slot's own."""
     blocks: list[list[float]] = []  # value, weight, slots
     for slot, usual in enumerate(set_permille):
         value = float(found[slot][0]) if slot in found else float(usual)
@@ -137,8 +136,9 @@ def _not_rising(found: dict[int, tuple[int, int, int]], clicks: Float64s, set_pe
             weight = last[1] + before[1]
             value = (last[0] * last[1] + before[0] * before[1]) / weight
             blocks.append([value, weight, last[2] + before[2]])
-    return [_permille(value) for value, _, count in blocks for _ in range(int(count))]
+    scale = set_permille[0] / blocks[0][0]
+    return [min(_least(value * scale), 1_000) for value, _, count in blocks for _ in range(int(count))]
 
 
-def _permille(value: float) -> int:
-    return int(min(max(round(value), 1), 1_000))
+def _least(value: float) -> int:
+    return max(round(float(value)), 1)

@@ -4,7 +4,8 @@ A product shown under attention a_t, with predicted quality q for the visitor at
 times, where f is the placement's and the product's own. With clicks C and predicted clicks E = Σ a_t·q over what was
 shown, counters of a Beta posterior with the model's mean come, as clicks are rare, to a Gamma posterior of f::
 
-    f of a placement            = (C + 10) / (E + 10)
+    f of the shop                   = (2 + C) / (2 + E)
+    f of a placement, over that     = (5 + C) / (5 + E)     with E taken at the shop's f
     f of a product in it, over that = (k + C) / (k + E)     with E taken at the placement's f
 
 What the product got in other placements counts half there. k, how many predicted clicks the model weighs as much as, is
@@ -17,7 +18,7 @@ Laird, "Meta-analysis in clinical trials", 1986 (strength by moments); Ibrahim a
 regression models", 2000 (other placements' counts at half their weight).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct
@@ -30,7 +31,8 @@ Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
 
 PPM = 1_000_000
-PLACEMENT_STRENGTH = 10.0  # predicted clicks the model weighs as much as, against a placement's own
+SHOP_STRENGTH = 2.0  # predicted clicks the model weighs as much as: its level was assumed, not learnt
+PLACEMENT_STRENGTH = 5.0  # and the shop's level against a placement's own
 ELSEWHERE_WEIGHT = 0.5  # what a product's counts of other placements weigh
 STRENGTH = 10.0  # of the model against a product's own clicks, before anything is known of it
 STRENGTH_WEIGHT = 100.0  # and how much that counts: like a hundred squares of a predicted click
@@ -103,12 +105,18 @@ class Corrections(Struct, frozen=True, eq=False):
 
 
 class _Residuals(Struct, eq=False):
-    """Clicks of a placement's products, and what was predicted of them at the placement's factor."""
+    """Clicks of a placement's products, and what was predicted of them at the placement's factor.
+
+    Attributes:
+        all_clicked, all_predicted: of what has no row too, by the model alone.
+    """
 
     factor: float
     number: Int32s
     clicked: Float64s
     expected: Float64s
+    all_clicked: float
+    all_predicted: float
 
 
 def correct(
@@ -125,7 +133,11 @@ def correct(
     counted = {one.placement_id: one for one in clicks.placements}
     nothing = np.zeros((0, 1))
     none = PlacementClicks("", np.zeros(0, np.int32), nothing, nothing, nothing)
-    residuals = {name: _residuals(counted.get(name, none), slots) for name, slots in attention_permille.items()}
+    residuals = {name: _at_model(counted.get(name, none), slots) for name, slots in attention_permille.items()}
+    shop = _factor(SHOP_STRENGTH, residuals.values(), 1.0)
+    for one in residuals.values():
+        one.factor = _factor(PLACEMENT_STRENGTH, [one], shop)
+        one.expected *= one.factor
     strength = estimate_strength(
         np.concatenate([one.clicked for one in residuals.values()] or [np.zeros(0)]),
         np.concatenate([one.expected for one in residuals.values()] or [np.zeros(0)]),
@@ -167,13 +179,23 @@ def estimate_strength(clicked: Float64s, expected: Float64s, fitted_count: int =
     return 1.0 / inverse
 
 
-def _residuals(clicks: PlacementClicks, attention_permille: Sequence[int]) -> _Residuals:
+def _at_model(clicks: PlacementClicks, attention_permille: Sequence[int]) -> _Residuals:
     attention = attention_of(clicks, attention_permille)
     expected, clicked = clicks.predicted @ attention, clicks.clicked @ (attention > 0)
-    factor = (float(clicked.sum()) + PLACEMENT_STRENGTH) / (float(expected.sum()) + PLACEMENT_STRENGTH)
-    factor = min(max(factor, FACTOR_MIN), FACTOR_MAX)
     is_one = clicks.number >= 0
-    return _Residuals(factor, clicks.number[is_one], clicked[is_one], expected[is_one] * factor)
+    return _Residuals(
+        1.0, clicks.number[is_one], clicked[is_one], expected[is_one], float(clicked.sum()), float(expected.sum())
+    )
+
+
+def _factor(strength: float, residuals: Iterable[_Residuals], above: float) -> float:
+    """Return the factor of what was counted, drawn to that of the level above."""
+    clicked = predicted = 0.0
+    for one in residuals:
+        clicked += one.all_clicked
+        predicted += one.all_predicted
+    factor = above * (strength + clicked) / (strength + above * predicted)
+    return min(max(factor, FACTOR_MIN), FACTOR_MAX)
 
 
 def _as_ppm(factor: Float64s) -> Int64s:

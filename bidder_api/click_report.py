@@ -14,7 +14,7 @@ from auction.placement import Placement
 OF_LATE = f"Of the last 2,000 to 4,000 clicks. Sound: clicks/expected {RATIO_MIN} to {RATIO_MAX}, error ≤ {ERROR_MAX}."
 WHAT_IS_PROPOSED = (
     "Attention per mille: as set, as clicks say with the ends of a 95 % interval, and what to set. Clicks only tell "
-    "slots of one placement from one another: its best one keeps what it is set to."
+    "slots of one placement from one another: the first one keeps what it is set to."
 )
 
 

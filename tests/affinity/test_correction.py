@@ -6,6 +6,7 @@ import pytest
 from affinity.clicks import ClickCounters, Clicks, PlacementClicks
 from affinity.correction import (
     PLACEMENT_STRENGTH,
+    SHOP_STRENGTH,
     STRENGTH,
     STRENGTH_MAX,
     STRENGTH_MIN,
@@ -59,13 +60,19 @@ def test_a_product_is_corrected_by_its_own_clicks_and_the_others_by_the_placemen
     assert first == pytest.approx(0.5, abs=0.02)
     assert second == pytest.approx(2.0, abs=0.03)
     assert third == pytest.approx(1.0, abs=0.02)
-    clicks, predicted = 10_500 + PLACEMENT_STRENGTH, 10_000 + PLACEMENT_STRENGTH
-    assert unseen == pytest.approx(clicks / predicted, abs=1e-6)
+    shop = (SHOP_STRENGTH + 10_500) / (SHOP_STRENGTH + 10_000)
+    placement = shop * (PLACEMENT_STRENGTH + 10_500) / (PLACEMENT_STRENGTH + shop * 10_000)
+    assert unseen == pytest.approx(placement, abs=1e-6)
+
+
+def test_a_new_placement_begins_at_the_level_of_the_shop() -> None:
+    found = correct(counted({"old": [(400, 1_000.0)] * 3}), {"new": [1000], "old": [1000]})
+    assert found.of["new"].usual == pytest.approx(0.4, abs=0.01)
 
 
 def test_few_clicks_change_little() -> None:
     (lucky, _) = factors(correct(counted({"top": [(2, 0.1), (0, 0.1)]}), {"top": [1000]}), "top", 2)
-    assert 1.0 < lucky < 2.0, "two clicks where a tenth was predicted are no proof of twenty times the rate"
+    assert 1.0 < lucky < 4.0, "two clicks where a tenth was predicted are no proof of twenty times the rate"
 
 
 def test_a_prediction_in_a_slot_nobody_looks_at_counts_by_its_attention() -> None:
@@ -84,7 +91,9 @@ def test_what_a_product_got_elsewhere_counts_half() -> None:
     assert alone[0] == pytest.approx(1.0, abs=0.01)
     there = found.of["there"]
     k, level = there.strength, there.usual
-    assert both[0] == pytest.approx((k + 0.5 * 40) / (k + 0.5 * 10 * level), rel=1e-4)
+    over = (k + 0.5 * 40) / (k + 0.5 * 10 * level)
+    assert over > 1.3
+    assert both[0] == pytest.approx(found.of["here"].usual * over, rel=1e-4)
 
 
 def test_a_placement_that_is_gone_is_left_out() -> None:
