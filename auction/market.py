@@ -474,7 +474,7 @@ class Scratch:
         self.listed = list(self._listings)  # candidates read from a request's bytes, by the order of their lists
         self.place = np.zeros(1, np.int64)
         self._is_taken = False
-        self._books: dict[int, Book] = {}
+        self._books: dict[PlacementQuality, Book] = {}
         self._bound: tuple[object, ...] = ()
 
     def book(self, quality: PlacementQuality, campaign_reason: NDArray[np.int16], pacing_ppm: Int64s) -> Book:
@@ -483,14 +483,19 @@ class Scratch:
         if not bound or bound[0] is not campaign_reason or bound[1] is not pacing_ppm or bound[2] is not self.found:
             self._books.clear()
             self._bound = campaign_reason, pacing_ppm, self.found
-        book = self._books.get(id(quality))
+        book = self._books.get(quality)
         if book is None:
             asker = self.asker(campaign_reason, pacing_ppm, NO_FILTERS)
-            book = self._books[id(quality)] = bind_book_nb(quality.arrays, asker, self.found)
+            book = self._books[quality] = bind_book_nb(quality.arrays, asker, self.found)
         return book
 
+    @property
+    def book_count(self) -> int:
+        """Count the qualities that are bound."""
+        return len(self._books)
+
     def forget_books(self) -> None:
-        """Bind anew: other qualities are read from now on."""
+        """Let go of qualities that are no longer read."""
         self._books.clear()
 
     def asker(self, campaign_reason: NDArray[np.int16], pacing_ppm: Int64s, passes_filters: Bytes) -> AskerArrays:

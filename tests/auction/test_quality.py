@@ -178,25 +178,41 @@ class TestLearning:
         """Bounds rise with the corrections: the answer is that of looking at everything."""
         chance = Stream(key_of(9, "bids"))
         names = [f"p{number:03d}" for number in range(400)]
+        offered = {name: 500_000 + chance.below(1_000_000) for name in names}
         many = source(
             products=[product(name) for name in names],
-            bids=[bid(f"bid_{name}", [name], 500_000 + chance.below(1_000_000)) for name in names],
+            bids=[
+                bid(f"bid_{name}", [name], micros, f"cmp_{'abc'[row % 3]}")
+                for row, (name, micros) in enumerate(offered.items())
+            ],
             placements=[placement(slot_count=2)],
         )
         served = Served(many)
+        cheapest = sorted(names, key=offered.__getitem__)[:2]
         for name in names:
             for number in range(60):
                 served.server.count_event(terms(name), is_click=False)
-                if chance.below(60) < number % 7:
+                if number == 0 or (number < 20 and name in cheapest):
                     served.server.count_event(terms(name), is_click=True)
         served.server.learn_now()
         market = served.server.market
         quality = market.quality_of("top", 0).base_quality_ppm
-        bids = {name: 500_000 + number for name, number in zip(names, _bids(len(names)), strict=True)}
-        best = sorted(names, key=lambda name: -bids[name] * int(quality[market.snapshot.product_row[name]]))[:2]
+        best = sorted(names, key=lambda name: -offered[name] * int(quality[market.snapshot.product_row[name]]))[:2]
+        assert set(best) == set(cheapest)
         fills = served.fill(request()).placements[0].fills
         assert [fill.product_id for fill in fills] == best
-        assert len(set(quality.tolist())) > 5
+
+    def test_every_page_reads_what_was_learnt_last(self) -> None:
+        served = Served(shop())
+        for number in range(12):
+            served.server.count_event(terms("p04"), is_click=number % 3 == 0)
+            served.server.learn_now()
+            market = served.server.market
+            base = market.quality_of("top", 0).base_quality_ppm
+            for fill in served.fill(asking("top")).placements[0].fills:
+                promised = served.keys.redeem_beacon(fill.beacon_token, served.clock.now_ms).terms
+                assert promised.quality_ppm == base[market.snapshot.product_row[fill.product_id]]
+            assert market.scratch.book_count <= 2, "what is no longer read is let go of"
 
     def test_on_simulated_clicks_predictions_come_true_and_attention_is_found(self) -> None:
         served = Served(shop())
@@ -213,11 +229,6 @@ class TestLearning:
             assert slot.low_permille is not None
             assert slot.high_permille is not None
             assert slot.low_permille * 0.95 <= true <= slot.high_permille * 1.05, slot
-
-
-def _bids(count: int) -> list[int]:
-    chance = Stream(key_of(9, "bids"))
-    return [chance.below(1_000_000) for _ in range(count)]
 
 
 class TestExploring:
