@@ -26,7 +26,8 @@ OTHERS = 0  # row of the products that have none of their own
 NO_NUMBER = -1
 SLOT_COUNT_MAX = 50
 FADING_STEP = 0.001  # of a half-life: more often it would make no difference
-KEPT_SHARE = 0.75  # of the rows, when there are too many
+KEPT_SHARE = 0.75  # of a placement's rows, when there are too many
+NUMBERS_PER_ROW = 2  # products may be numbered, of which some have no row any more
 BIN_COUNT = 21  # predicted clicks per million showings, by the number of binary digits
 WATCHED_CLICKS = 4_000.0  # when so many were watched, all that was watched counts half
 
@@ -217,7 +218,7 @@ class ClickCounters:
             number = self._number_of[product_id] = len(self._product_ids)
             self._product_ids.append(product_id)
             if number >= len(self._base_ppm):
-                self._base_ppm = np.concatenate([self._base_ppm, np.zeros(max(64, number))])
+                self._base_ppm = np.append(self._base_ppm, np.zeros(max(64, number)))
         return number
 
     # --- reading -----------------------------------------------------------------------------------------------------
@@ -273,28 +274,35 @@ class ClickCounters:
             self._faded_at_ms = now_ms
 
     def _trim(self) -> None:
-        """Keep the rows of what is shown most; add the others to OTHERS."""
-        shown = [placement.counts[SHOWN, : len(placement.number)].sum(1) for placement in self._placements.values()]
-        every = np.concatenate([one[1:] for one in shown])
-        keep_count = int(KEPT_SHARE * self._row_count_max)
-        least = np.partition(every, -keep_count - 1)[-keep_count - 1] if keep_count < len(every) else -1.0
-        product_ids, self._product_ids, self._number_of = self._product_ids, [], {}
-        base_ppm, self._base_ppm, self._row_count = self._base_ppm, np.zeros(0), 0
-        for placement, many in zip(self._placements.values(), shown, strict=True):
-            is_kept = many > least
-            is_kept[OTHERS] = True
-            numbers = [number for number, stays in zip(placement.number, is_kept, strict=True) if stays][1:]
-            counts = placement.counts[:, : len(many)]
-            kept = counts[:, is_kept].copy()
-            kept[:, OTHERS] += counts[:, ~is_kept].sum(1)
-            placement.counts = kept
-            placement.number, placement.row_of = [NO_NUMBER], {}
-            for row, old in enumerate(numbers, 1):
-                new = self._number(product_ids[old])
-                self._base_ppm[new] = base_ppm[old]
-                placement.number.append(new)
-                placement.row_of[product_ids[old]] = row
-            self._row_count += len(numbers)
+        """Make room in the placement with the most rows: those of what is shown least join OTHERS.
+
+        One placement at a time, since all of them would hold up the thread that fills pages.
+        """
+        placement = max(self._placements.values(), key=lambda one: len(one.number))
+        row_count = len(placement.number)
+        counts = placement.counts[:, :row_count]
+        is_kept = np.zeros(row_count, bool)
+        by_shown = 1 + np.argsort(-counts[SHOWN, 1:].sum(1), kind="stable")
+        is_kept[by_shown[: int(KEPT_SHARE * row_count)]] = is_kept[OTHERS] = True
+        kept = counts[:, is_kept]
+        kept[:, OTHERS] += counts[:, ~is_kept].sum(1)
+        placement.counts = kept
+        placement.number = np.array(placement.number)[is_kept].tolist()
+        placement.row_of = {self._product_ids[number]: row for row, number in enumerate(placement.number) if row}
+        self._row_count -= row_count - len(placement.number)
+        if len(self._product_ids) > NUMBERS_PER_ROW * self._row_count_max:
+            self._renumber()
+
+    def _renumber(self) -> None:
+        """Forget the numbers of products that have no row any more."""
+        used = np.unique(np.concatenate([np.array(one.number, np.int64) for one in self._placements.values()]))[1:]
+        new = np.full(len(self._product_ids) + 1, NO_NUMBER)  # the last one stands for NO_NUMBER itself
+        new[used] = np.arange(len(used))
+        for placement in self._placements.values():
+            placement.number = new[placement.number].tolist()
+        self._product_ids = [self._product_ids[number] for number in used]
+        self._number_of = {product_id: number for number, product_id in enumerate(self._product_ids)}
+        self._base_ppm = self._base_ppm[used]
 
     # --- between two starts ------------------------------------------------------------------------------------------
 

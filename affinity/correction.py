@@ -166,22 +166,26 @@ def estimate_strength(clicked: Float64s, expected: Float64s, fitted_count: int =
         fitted_count: numbers the predictions were fitted to the same clicks by; where there are hardly more products
             than that, there is no telling, and it is taken to be what it is before anything is known.
     """
-    product_count = float(expected.sum()) ** 2 / max(float(expected @ expected), 1e-12)  # counted by their weight
+    surplus, square = (clicked - expected) ** 2, expected**2
+    product_count = float(expected.sum()) ** 2 / max(float(square.sum()), 1e-12)  # counted by their weight
     if product_count <= 2 * fitted_count:
         return STRENGTH
     freedom = product_count / (product_count - fitted_count)
-    surplus, square = (clicked - expected) ** 2 * freedom - expected, expected**2
+    surplus = surplus * freedom - expected
     inverse = 1.0 / STRENGTH
     for _ in range(STRENGTH_ROUNDS):
         weight = 1.0 / (1.0 + expected * inverse) ** 2
-        found = (float(weight @ surplus) + STRENGTH_WEIGHT / STRENGTH) / (float(weight @ square) + STRENGTH_WEIGHT)
+        scatter, scale = float((weight * surplus).sum()), float((weight * square).sum())
+        found = (scatter + STRENGTH_WEIGHT / STRENGTH) / (scale + STRENGTH_WEIGHT)
         inverse = min(max(found, 1.0 / STRENGTH_MAX), 1.0 / STRENGTH_MIN)
     return 1.0 / inverse
 
 
 def _at_model(clicks: PlacementClicks, attention_permille: Sequence[int]) -> _Residuals:
     attention = attention_of(clicks, attention_permille)
-    expected, clicked = clicks.predicted @ attention, clicks.clicked @ (attention > 0)
+    # Not by matrix products: those begin threads of their own, beside the one that fills pages.
+    expected = np.einsum("nt,t->n", clicks.predicted, attention)
+    clicked = np.einsum("nt,t->n", clicks.clicked, (attention > 0).astype(np.float64))
     is_one = clicks.number >= 0
     return _Residuals(
         1.0, clicks.number[is_one], clicked[is_one], expected[is_one], float(clicked.sum()), float(expected.sum())

@@ -29,6 +29,10 @@ def only(counted: ClickCounters, now_ms: int = NOW_MS) -> PlacementClicks:
     return placement
 
 
+def read_ids(counted: ClickCounters) -> list[str]:
+    return counted.read(NOW_MS).product_ids
+
+
 def test_what_was_shown_and_clicked_is_kept_apart_by_product_and_slot() -> None:
     counted = counters()
     counted.note_shown("top", "p1", 1, 10_000, 9_000)
@@ -65,10 +69,28 @@ def test_rows_are_bounded_and_nothing_counted_is_lost() -> None:
     found = only(counted)
     assert found.clicked.sum() == before.clicked.sum() == 150
     assert found.shown.sum() == before.shown.sum() + 20
-    ids = counted.read(NOW_MS).product_ids
+    ids = read_ids(counted)
     assert "p169" in ids, "there is room for new products again"
     kept = [int(ids[number].removeprefix("p")) % 7 for number in before.number[1:]]
     assert min(kept) >= 1, "what was shown least went first"
+
+
+def test_products_that_come_and_go_do_not_add_up() -> None:
+    counted = counters(row_count_max=100)
+    for number in range(3_000):
+        for placement_id in ("top", "side"):
+            counted.note_shown(placement_id, f"p{number}", 1, 10_000, 10_000)
+        counted.note_shown("top", "always", 1, 10_000, 10_000)
+        if number % 10 == 0:
+            found = counted.read(NOW_MS)
+            counted.rebase(found, np.array([float(name == "always") + 1 for name in found.product_ids]))
+            assert len(found.product_ids) <= 300
+    found = counted.read(NOW_MS)
+    assert sum(one.shown.sum() for one in found.placements) == pytest.approx(9_000)
+    top = next(one for one in found.placements if one.placement_id == "top")
+    row = [found.product_ids[number] for number in top.number[1:]].index("always") + 1
+    assert top.shown[row].sum() == 3_000
+    assert found.base_ppm[found.product_ids.index("always")] == 2
 
 
 def test_old_counts_fade() -> None:
