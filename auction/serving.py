@@ -202,6 +202,7 @@ class SlotServer:
             self._spend.bind(snapshot)
         self._spend.refresh(self.clock_ms())
         self.served = served
+        self._look_again_if_outdated()
         self._disclosures = {}
         self.metrics.snapshot_version = snapshot.version
 
@@ -293,6 +294,17 @@ class SlotServer:
         self.counters.rebase(learnt.clicks, learnt.base_ppm)
         if self.served is not None and self.served.market is learnt.market:
             learnt.market.take(learnt.corrections, learnt.qualities)
+        self._look_again_if_outdated()
+
+    def _look_again_if_outdated(self) -> None:
+        """Have clicks read again where snapshot and corrections were made ready at the same time, apart."""
+        if self.is_outdated:
+            self._corrected_count = -1
+
+    @property
+    def is_outdated(self) -> bool:
+        """Say whether the market in use lacks the last corrections."""
+        return self.served is not None and self.served.market.corrections is not self._corrections
 
     def learn_now(self) -> None:
         """Rank and price from now on with everything counted so far."""

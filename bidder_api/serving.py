@@ -237,8 +237,9 @@ class Serving(Struct, kw_only=True):
         served = await in_thread(lambda: self.slot_server.prepare(Snapshot.load(path)))
         is_first = self.slot_server.served is None
         self.slot_server.take(served)
-        if is_first:
+        if is_first or self.slot_server.is_outdated:
             await self.learn()
+        if is_first:
             await in_thread(set_memory_aside)
         self.readiness.done("snapshot")
         await self._follow_products()

@@ -202,6 +202,27 @@ class TestLearning:
         fills = served.fill(request()).placements[0].fills
         assert [fill.product_id for fill in fills] == best
 
+    @pytest.mark.parametrize("snapshot_first", [True, False])
+    def test_a_snapshot_made_ready_beside_corrections_gets_them_too(self, snapshot_first: bool) -> None:
+        served = Served(shop())
+        for _ in range(500):
+            served.server.count_event(terms("p02"), is_click=False)
+        clicks = served.server.read_clicks(NOW_MS)
+        assert clicks is not None
+        learnt, ready = served.server.learn(clicks), served.server.prepare(build_snapshot(shop()))
+        if snapshot_first:
+            served.server.take(ready)
+            served.server.take_learnt(learnt)
+        else:
+            served.server.take_learnt(learnt)
+            served.server.take(ready)
+        assert served.server.is_outdated
+        assert served.server.market.quality_of("top", 0) is served.server.market.quality
+        served.server.learn_now()
+        assert not served.server.is_outdated
+        row = served.server.market.snapshot.product_row["p02"]
+        assert served.server.market.quality_of("top", 0).base_quality_ppm[row] < 9_000
+
     def test_every_page_reads_what_was_learnt_last(self) -> None:
         served = Served(shop())
         for number in range(12):
