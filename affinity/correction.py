@@ -91,7 +91,7 @@ class Corrections(Struct, frozen=True, eq=False):
     """Every placement's, as of one moment.
 
     Attributes:
-        version: greater than that of the ones before.
+        version: greater than that of the ones before; in serving the moment, UTC milliseconds since 1970.
         product_ids: by number; only the first `product_count` are meant.
         seed: of what is drawn from them; nothing of bids is in it.
         of: by placement.

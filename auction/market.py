@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from affinity.correction import Corrections
+from affinity.correction import Correction, Corrections
 from affinity.model import BoundModel
 from auction.booking import BookedSlot
 from auction.kernel import (
@@ -201,11 +201,15 @@ class Market:
         """
         row_of = self.rows_of_numbers(corrections.product_ids, corrections.product_count)
         found: dict[str, tuple[Int64s, Int64s | None, int]] = {}
+        uncounted: dict[str, Correction] = {}
         product_count = len(self.quality.base_quality_ppm)
         for placement in self.snapshot.placements:
             name, share_ppm = placement.placement_id, exploring_share_ppm(placement.exploration_cost_ppm)
             correction = corrections.of.get(name)
-            if correction is None or not (len(correction.number) or share_ppm):
+            if correction is None:
+                continue
+            if not len(correction.number) and not share_ppm:
+                uncounted[name] = correction
                 continue
             drawn_ppm = None
             if share_ppm:
@@ -213,6 +217,9 @@ class Market:
                 drawn_ppm = correction.drawn_ppm(product_count, row_of, seed)
             found[name] = correction.factors_ppm(product_count, row_of), drawn_ppm, share_ppm
         base_ppm = self.quality.base_quality_ppm
+        if uncounted:  # they have the shop's level in common, and so their arrays
+            correction = next(iter(uncounted.values()))
+            found[""] = correction.factors_ppm(product_count, row_of), None, 0
         factors = [factor for one in found.values() for factor in one[:2] if factor is not None]
         if not factors:
             return {}
@@ -228,13 +235,14 @@ class Market:
             mean_ppm = mean_of(quality_ppm, columns.product_is_available == 1)
             return PlacementQuality(quality_ppm, mean_ppm, factor_ppm, arrays, {}, is_drawn, propensity_ppm)
 
-        return {
+        learnt = {
             name: LearntQuality(
                 quality(factor_ppm, False, PPM - share_ppm),
                 None if drawn_ppm is None else quality(drawn_ppm, True, share_ppm),
             )
             for name, (factor_ppm, drawn_ppm, share_ppm) in found.items()
         }
+        return learnt | dict.fromkeys(uncounted, learnt[""]) if uncounted else learnt
 
     def take(self, corrections: Corrections, learnt: Mapping[str, LearntQuality]) -> None:
         """Read from now on what `correct` returned."""

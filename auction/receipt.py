@@ -133,7 +133,8 @@ class Note(Struct, frozen=True, array_like=True):
         page: attention, opportunity cost, pins; caps.
         outcome: winners, both prices, thresholds, order.
         allocation: how the page was filled; receipts older than this field are greedy.
-        quality_version: of what clicks had corrected in the model's qualities; 0 where nothing had.
+        quality_version: of what clicks had corrected in the model's qualities, the moment they were read; 0 where
+            nothing had.
     """
 
     auction_id: str

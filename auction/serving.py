@@ -281,7 +281,7 @@ class SlotServer:
     def learn(self, clicks: Clicks) -> Learnt:
         """Return what clicks lead to. Changes nothing, so it may run beside the thread that fills pages."""
         market, before = self.market, self._corrections
-        version = 1 if before is None else before.version + 1
+        version = self.clock_ms() if before is None else max(self.clock_ms(), before.version + 1)
         base_ppm = market.base_of_numbers(clicks.product_ids, clicks.product_count)
         ratio = np.append(ratio_of(clicks.base_ppm, base_ppm), 1.0)  # the last one is what has no number
         attention = {one.placement_id: one.attention_permille.click for one in market.snapshot.placements}

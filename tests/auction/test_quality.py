@@ -121,7 +121,23 @@ class TestLearning:
         market = served.server.market
         row = market.snapshot.product_row["p00"]
         assert market.quality_of("top", 0).base_quality_ppm[row] < 9_000
-        assert market.quality_of("side", 0) is market.quality
+        side = market.quality_of("side", 0)
+        assert len(set(side.base_quality_ppm.tolist())) == 1, "which has the shop's level, and no product its own"
+        assert side.base_quality_ppm[0] > market.quality_of("top", 0).base_quality_ppm[row]
+
+    def test_placements_nothing_is_known_of_begin_at_the_shops_level_and_share_it(self) -> None:
+        made = shop()
+        more = [msgspec.structs.replace(made.placements[0], placement_id=name) for name in ("new", "other")]
+        served = Served(msgspec.structs.replace(made, placements=[*made.placements, *more]))
+        for number in range(3_000):
+            served.server.count_event(terms(PRODUCTS[number % 40]), is_click=False)
+            if number % 20 == 0:
+                served.server.count_event(terms(PRODUCTS[number % 40]), is_click=True)
+        served.server.learn_now()
+        market = served.server.market
+        assert market.quality_of("new", 0) is market.quality_of("other", 0)
+        assert market.quality_of("new", 0).mean_quality_ppm == pytest.approx(50_000, rel=0.1)
+        assert set(served.server.market.corrections.of) == {"new", "other", "side", "top"}  # type: ignore[union-attr]
 
     def test_a_visitors_own_quality_is_corrected_too_placement_by_placement(self) -> None:
         served = Served(shop())
@@ -148,8 +164,9 @@ class TestLearning:
             )
             if code == row
         }
-        factor = int(market.quality_of("top", 1).factor_ppm[row])
-        assert quality == {0: 200_000, 1: 200_000 * factor // PPM}
+        factors = [int(market.quality_of(name, 1).factor_ppm[row]) for name in ("side", "top")]
+        assert factors[0] > factors[1]
+        assert quality == {place: 200_000 * factor // PPM for place, factor in enumerate(factors)}
         assert not market.scratch.mark["own_quality_ppm"].any(), "and nothing of it is left behind"
 
     def test_what_was_learnt_survives_another_snapshot_and_another_model(self) -> None:
