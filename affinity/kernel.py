@@ -589,6 +589,28 @@ def find_candidates_of_many_nb(
                     is_target[case, place] = 1
 
 
+@njit(
+    types.int64[::1](
+        types.Array(types.int64, 1, "C", readonly=True),
+        types.Array(types.int32, 1, "C", readonly=True),
+        types.Array(types.int64, 1, "C", readonly=True),
+    ),
+    cache=True,
+)
+def correct_qualities_nb(quality_ppm: Int64s, rows: Int32s, factor_ppm: Int64s) -> Int64s:
+    """Return (V,) a visitor's qualities times the factor of each product, 1 to a million.
+
+    Args:
+        quality_ppm: (V,) of some products.
+        rows: (V,) these products.
+        factor_ppm: (P,) of all products.
+    """
+    corrected = np.empty(rows.shape[0], np.int64)
+    for at in range(rows.shape[0]):
+        corrected[at] = min(max(quality_ppm[at] * factor_ppm[rows[at]] // 1_000_000, 1), 1_000_000)
+    return corrected
+
+
 def warm() -> None:
     """Load every kernel, so that none is compiled on a request: written signatures compile at import."""
     none = np.zeros(0, np.int64)

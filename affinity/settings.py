@@ -36,6 +36,9 @@ class Settings(Struct, frozen=True, kw_only=True):
             alone, as where the shop itself is the controller.
         special_category_terms: words that tell of a special category of personal data (GDPR, article 9), separated by
             commas, `*` for any ending: segments and attributes named by them are refused; empty refuses none.
+        click_row_count_max: products, counted per placement, whose showings and clicks are kept apart; those shown
+            least are counted together.
+        click_half_life_days: days after which a counted showing or click counts half.
     """
 
     visitor_count_max: int = 200_000
@@ -55,3 +58,5 @@ class Settings(Struct, frozen=True, kw_only=True):
     tcf_purposes: Annotated[str, Meta(pattern=_PURPOSES)] = "1,3,4"
     tcf_vendor_id: Annotated[int, Meta(ge=0, le=65_535)] = 0
     special_category_terms: str = DEFAULT_TERMS
+    click_row_count_max: int = 100_000
+    click_half_life_days: int = 30

@@ -37,6 +37,7 @@ from auction.kernel import (
 from auction.loss import LossReason
 from auction.market import NO_FILTERS, Context, Market
 from auction.placement import Placement
+from auction.quality import PlacementQuality
 from auction.request import Candidates, RequestCandidate, SlotRequest
 from auction.rules import RulePlan
 from auction.settings import Settings
@@ -56,6 +57,7 @@ class Place(Struct):
         number: place among the request's placements, from 0.
         first_slot, slot_count: its slots on the page.
         plan: what the retailer's rules do to it.
+        quality: predicted clicks here.
         has_candidates: the request says which products may stand here.
         arrays: what the gate reads; its lists and cursor move.
         organic: products for organic candidates.
@@ -67,6 +69,7 @@ class Place(Struct):
     first_slot: int
     slot_count: int
     plan: RulePlan
+    quality: PlacementQuality
     has_candidates: bool
     arrays: PlaceArrays
     organic: PlaceArrays | None = None
@@ -154,6 +157,7 @@ def lay_place(
     tie_seed: int,
 ) -> Place:
     """Return one placement of the request, ready to be looked at; its term is not yet a row of the page's."""
+    quality = market.quality_of(placement.placement_id, tie_seed)
     term = np.frombuffer(
         bytearray(
             _TERMS.pack(
@@ -164,7 +168,7 @@ def lay_place(
                 placement.score_floor_micros,
                 placement.relevance_floor_ppm,
                 placement.squashing_ppm,
-                market.mean_quality_ppm,
+                quality.mean_quality_ppm,
                 plan.boost_ppm_max,
                 context.base_count,
                 _as_signed(((1 << slot_count) - 1) << first_slot),
@@ -186,7 +190,7 @@ def lay_place(
     listed = _list_own(visitor) if candidates is None else _list_candidates(candidates, market)
     lists = context.lists.copy() if candidates is None else context.lists  # they move only where they are read
     arrays = PlaceArrays(plan.effect, term, lists, listed)
-    return Place(placement, number, first_slot, slot_count, plan, candidates is not None, arrays)
+    return Place(placement, number, first_slot, slot_count, plan, quality, candidates is not None, arrays)
 
 
 def find_candidates(place: Place, asker: AskerArrays, market: Market, wanted: int, row_count_max: int) -> bool:
@@ -196,8 +200,9 @@ def find_candidates(place: Place, asker: AskerArrays, market: Market, wanted: in
     the visitor's own are looked at as far down as the lists. The place's term says what is still possible.
     """
     found = market.scratch.make_room(row_count_max + 1)
+    market.scratch.own.turn_to(place.quality)
     is_unfinished = find_candidates_nb(
-        market.arrays, asker, place.arrays, place.has_candidates, wanted, row_count_max, found
+        place.quality.arrays, asker, place.arrays, place.has_candidates, wanted, row_count_max, found
     )
     place.arrays.term[TERM_IS_UNFINISHED] = is_unfinished
     return is_unfinished
@@ -207,27 +212,28 @@ def find_organic(
     place: Place, context: Context, own_rows: Int32s, asker: AskerArrays, market: Market, wanted: int
 ) -> None:
     """Add the best of the context's products as organic candidates, and say what the best one left out may be worth."""
-    scratch = market.scratch
+    scratch, quality = market.scratch, place.quality
+    scratch.own.turn_to(quality)
     if place.organic is None:
         listed = place.arrays.listed
         if not place.has_candidates:
             own = market.in_context(context, own_rows)
             if len(own):
                 add_organic_nb(
-                    market.arrays, asker, _listing(place, _listed(own)), len(own), False, scratch.make_room(len(own))
+                    quality.arrays, asker, _listing(place, _listed(own)), len(own), False, scratch.make_room(len(own))
                 )
-            listed = _listed(market.organic_order(context))
+            listed = _listed(market.organic_order(context, quality))
         place.organic = _listing(place, listed)
     left = len(place.organic.listed) - int(place.organic.term[TERM_AT_PRODUCT])
     wanted = left if place.has_candidates else min(wanted, left)
     rest = add_organic_nb(
-        market.arrays, asker, place.organic, wanted, not place.has_candidates, scratch.make_room(wanted)
+        quality.arrays, asker, place.organic, wanted, not place.has_candidates, scratch.make_room(wanted)
     )
     place.arrays.term[TERM_LEFT_ORGANIC] = 0
     if rest:
         next_row = place.organic.listed["product_row"][place.organic.term[TERM_AT_PRODUCT]]
-        quality = int(market.base_quality_ppm[next_row])
-        merit = max(1, int(asker.fact[FACT_CLICK_VALUE]) * quality // PPM)
+        quality_ppm = int(quality.base_quality_ppm[next_row])
+        merit = max(1, int(asker.fact[FACT_CLICK_VALUE]) * quality_ppm // PPM)
         merit = min(merit * place.plan.boost_ppm_max // PPM + 1 + place.plan.value_micros_max, VALUE_MICROS_MAX)
         place.arrays.term[TERM_LEFT_ORGANIC] = merit * PPM
 

@@ -50,7 +50,6 @@ from auction.kernel import (
 from auction.loss import LossReason
 from auction.market import Context, Market
 from auction.placement import Placement
-from auction.quality import clear_own_quality, set_own_quality
 from auction.request import Candidates, Page, PageType, RequestPlacement, SlotRequest
 from auction.rules import NO_RULES, RULE_MARK
 from auction.settings import Settings
@@ -210,7 +209,7 @@ def hold_auction(
     """
     context = market.context_of(request.page)
     market.scratch.take()
-    own_rows = set_own_quality(visitor, market)
+    market.scratch.own.begin(visitor)
     try:
         facts = market.facts_of(request.context, deadline.arrived_ms)
         places = lay_out(request, context, facts, market, visitor, deadline.arrived_ms, tie_seed)
@@ -244,7 +243,7 @@ def hold_auction(
             if places[0].placement.allocation == "exact" and not is_partial:
                 allocation = _make_exact(page, market, deadline, settings, outcome_in(block), won)
     finally:
-        clear_own_quality(own_rows, market)
+        market.scratch.own.end()
         market.scratch.give_back()
     outcomes = _read_outcome(places, block, won, pins, bookings, market, is_partial, no_paid_reason)
     candidate_count, lost_count = market.scratch.found.counts.tolist()
@@ -414,8 +413,9 @@ def _decide_page(
 ) -> int:
     """Look at more offers for one placement and fill the page; see `decide_page_nb`."""
     market.scratch.make_room(chunk + 1)
+    market.scratch.own.turn_to(place.quality)
     return decide_page_nb(
-        market.scratch.book(market.arrays, spend.campaign_reason, spend.pacing_ppm),
+        market.scratch.book(place.quality, spend.campaign_reason, spend.pacing_ppm),
         answer.page,
         answer.pinned_row,
         place.arrays,
@@ -514,7 +514,8 @@ def _may_stand(product_row: int, asker: AskerArrays, market: Market) -> bool:
 
 def _stand(product_row: int, advertiser_row: int, place: Place, asker: AskerArrays, market: Market) -> int:
     """Return the row of a new candidate that takes no part: it stands where it is put."""
-    facts, mark = market.arrays.product[product_row], asker.mark[product_row]
+    market.scratch.own.turn_to(place.quality)
+    facts, mark = place.quality.arrays.product[product_row], asker.mark[product_row]
     found = market.scratch.make_room(1)
     at = int(found.counts[0])
     quality_ppm = int(mark["own_quality_ppm"]) or int(facts["base_quality_ppm"])

@@ -114,6 +114,8 @@ class RetailerPlacement(Struct, frozen=True, kw_only=True):
     Attributes:
         candidates: those that were looked at; of those left out at the gate the first.
         not_looked_at: null where every offer was looked at, or none was asked for.
+        is_drawn: it was ranked and priced with qualities drawn to explore.
+        propensity_ppm: how many of a million auctions were held with the same qualities, expected or drawn.
     """
 
     placement_id: str
@@ -123,6 +125,8 @@ class RetailerPlacement(Struct, frozen=True, kw_only=True):
     no_fill_reason: str | None
     candidates: list[RetailerCandidate]
     not_looked_at: NotLookedAt | None
+    is_drawn: bool = False
+    propensity_ppm: int = PPM
 
 
 class AdvertiserPlacement(Struct, frozen=True, kw_only=True):
@@ -147,6 +151,7 @@ class AuctionReceipt(Struct, frozen=True, kw_only=True):
         seen_by: for whom it was written.
         allocation: how the page was filled: `greedy` also where `exact` was asked for but could not be had.
         model: name of the model whose qualities it was ranked with; as all below, only for the retailer.
+        quality_version: of what clicks had corrected in them; 0: nothing.
         tie_seed: what exact ties were drawn with.
         candidate_count, lost_count: how many took part, how many were left out at the gate.
         visited_count: how many offers were looked at, the organic products aside.
@@ -164,6 +169,7 @@ class AuctionReceipt(Struct, frozen=True, kw_only=True):
     page_type: str
     currency: str
     model: str | None = None
+    quality_version: int | None = None
     tie_seed: int | None = None
     candidate_count: int | None = None
     lost_count: int | None = None
@@ -186,6 +192,8 @@ def explain_to_retailer(receipt: Receipt) -> AuctionReceipt:
             ]
             + [_lost_for_retailer(receipt, row) for row in _rows_of(receipt.lost_place, number)],
             not_looked_at=_not_looked_at(receipt.note, place),
+            is_drawn=place.is_drawn,
+            propensity_ppm=place.propensity_ppm,
         )
         for number, place in enumerate(receipt.note.places)
     ]
@@ -193,6 +201,7 @@ def explain_to_retailer(receipt: Receipt) -> AuctionReceipt:
     return msgspec.structs.replace(
         _receipt(receipt, "retailer", placements),
         model=note.model,
+        quality_version=note.quality_version,
         tie_seed=note.tie_seed,
         candidate_count=note.candidate_count,
         lost_count=note.lost_count,

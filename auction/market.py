@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from affinity.correction import Correction, Corrections
 from affinity.model import BoundModel
 from auction.booking import BookedSlot
 from auction.kernel import (
@@ -33,6 +34,15 @@ from auction.kernel import (
     Records,
     bind_book_nb,
     file_ids_nb,
+)
+from auction.quality import (
+    NO_FACTORS,
+    LearntQuality,
+    OwnQuality,
+    PlacementQuality,
+    corrected,
+    exploring_share_ppm,
+    mean_of,
 )
 from auction.request import Page
 from auction.rules import RuleBook
@@ -94,11 +104,10 @@ class Market:
     """A snapshot with a model.
 
     Attributes:
-        arrays: what the gate reads.
-        base_quality_ppm: (P,) of the model, for visitors it knows nothing else of.
+        quality: the model's, as it is, for placements of which nothing was learnt.
+        corrections: what clicks have led to; None before any.
         id_table: products by the hash of their ids, see `file_ids_nb`.
         rules: the plans of the retailer's rules.
-        mean_quality_ppm: mean base quality of what can be shown.
         bookings: by placement, the slots booked of it; empty where nothing is.
         visitor_limits: placement id to what it may show one visitor, where that is limited.
         scratch: working memory of the auction being held.
@@ -107,7 +116,7 @@ class Market:
         pages: slots and caps of pages laid out before (engine.py), and their bytes for receipts.
     """
 
-    def __init__(self, snapshot: Snapshot, model: BoundModel) -> None:
+    def __init__(self, snapshot: Snapshot, model: BoundModel, corrections: Corrections | None = None) -> None:
         columns = snapshot.columns
         base_quality_ppm = np.clip(np.array(model.base_quality_ppm, np.int64), 1, PPM)
         if len(base_quality_ppm) != len(snapshot.product_id):
@@ -115,9 +124,6 @@ class Market:
                 f"the model must be bound to the snapshot's {len(snapshot.product_id)} products, "
                 f"was to {len(base_quality_ppm)}"
             )
-        best = highest_score(columns.offer, columns.multiplier_max_ppm, base_quality_ppm)
-        best_from = np.zeros(len(best) + 1, np.int64)
-        best_from[:-1] = np.maximum.accumulate(best[::-1])[::-1]
         product = np.zeros(len(base_quality_ppm), PRODUCT)
         product["base_quality_ppm"] = base_quality_ppm
         product["relevance_ppm"] = columns.product_relevance_ppm
@@ -135,23 +141,23 @@ class Market:
             snapshot.product_row,
             snapshot.time_zone,
         )
-        self.arrays = MarketArrays(
+        arrays = MarketArrays(
             offer=columns.offer,
             offer_by_product=columns.offer_by_product,
             best_left=columns.best_left,
             product=product,
             posting_row=columns.posting_row,
-            best_score_from=best_from,
+            best_score_from=best_from(columns.offer, columns.multiplier_max_ppm, base_quality_ppm),
             wish_start=columns.wish_start,
             wish=columns.wish,
         )
-        self.base_quality_ppm = base_quality_ppm
+        mean_ppm = mean_of(base_quality_ppm, columns.product_is_available == 1)
+        self.quality = PlacementQuality(base_quality_ppm, mean_ppm, NO_FACTORS, arrays, {})
+        self.corrections: Corrections | None = None
+        self._learnt: Mapping[str, LearntQuality] = {}
         # Twice as many places as products or more, so that a search is short.
         self.id_table = np.empty(1 << max(4, (2 * len(base_quality_ppm)).bit_length()), np.int32)
         file_ids_nb(columns.product_id_start, columns.product_id_letters, self.id_table)
-        is_available = columns.product_is_available == 1
-        mean = base_quality_ppm[is_available].mean() if is_available.any() else PPM
-        self.mean_quality_ppm = max(1, round(float(mean)))
         self.visitor_limits = {
             one.placement_id: one.sponsored_per_visitor
             for one in snapshot.placements
@@ -166,7 +172,10 @@ class Market:
         self._contexts: dict[tuple[str, str | None, str | None, str | None], Context] = {}
         self._filters: dict[bytes, Bytes] = {}
         self._facts: dict[int, OfferFacts] = {}
-        self._orders: dict[tuple[int, tuple[int, ...]], Int32s] = {}
+        self._row_of_number = np.zeros(0, np.int32)
+        self._numbered: list[str] = []
+        if corrections is not None:
+            self.take(corrections, self.correct(corrections))
 
     def go_on_from(self, before: "Market") -> None:
         """Keep what was found out over an earlier market, as far as it holds here too."""
@@ -176,6 +185,90 @@ class Market:
         letters = (columns.product_id_letters, columns_before.product_id_letters)
         if np.array_equal(*names) and np.array_equal(*letters):
             self.rules.go_on_from(before.rules)
+
+    # --- what clicks have led to -------------------------------------------------------------------------------------
+
+    @property
+    def arrays(self) -> MarketArrays:
+        """Return what the gate reads where nothing was learnt."""
+        return self.quality.arrays
+
+    def correct(self, corrections: Corrections) -> dict[str, LearntQuality]:
+        """Return each placement's qualities under the corrections. Changes nothing an auction reads.
+
+        One thread at a time, though it may be another than that of the auctions.
+        """
+        row_of = self.rows_of_numbers(corrections.product_ids, corrections.product_count)
+        found: dict[str, tuple[Int64s, Int64s | None, int]] = {}
+        uncounted: dict[str, Correction] = {}
+        product_count = len(self.quality.base_quality_ppm)
+        for placement in self.snapshot.placements:
+            name, share_ppm = placement.placement_id, exploring_share_ppm(placement.exploration_cost_ppm)
+            correction = corrections.of.get(name)
+            if correction is None:
+                continue
+            if not len(correction.number) and not share_ppm:
+                uncounted[name] = correction
+                continue
+            drawn_ppm = None
+            if share_ppm:
+                seed = corrections.seed + self.snapshot.placement_row[name]
+                drawn_ppm = correction.drawn_ppm(product_count, row_of, seed)
+            found[name] = correction.factors_ppm(product_count, row_of), drawn_ppm, share_ppm
+        base_ppm = self.quality.base_quality_ppm
+        if uncounted:  # they have the shop's level in common, and so their arrays
+            correction = next(iter(uncounted.values()))
+            found[""] = correction.factors_ppm(product_count, row_of), None, 0
+        factors = [factor for one in found.values() for factor in one[:2] if factor is not None]
+        if not factors:
+            return {}
+        columns = self.snapshot.columns
+        highest_ppm = corrected(base_ppm, np.maximum.reduce(factors))
+        bound = best_from(columns.offer, columns.multiplier_max_ppm, highest_ppm)
+
+        def quality(factor_ppm: Int64s, is_drawn: bool, propensity_ppm: int) -> PlacementQuality:
+            quality_ppm = corrected(base_ppm, factor_ppm)
+            product = self.quality.arrays.product.copy()
+            product["base_quality_ppm"] = quality_ppm
+            arrays = self.quality.arrays._replace(product=product, best_score_from=bound)
+            mean_ppm = mean_of(quality_ppm, columns.product_is_available == 1)
+            return PlacementQuality(quality_ppm, mean_ppm, factor_ppm, arrays, {}, is_drawn, propensity_ppm)
+
+        learnt = {
+            name: LearntQuality(
+                quality(factor_ppm, False, PPM - share_ppm),
+                None if drawn_ppm is None else quality(drawn_ppm, True, share_ppm),
+            )
+            for name, (factor_ppm, drawn_ppm, share_ppm) in found.items()
+        }
+        return learnt | dict.fromkeys(uncounted, learnt[""]) if uncounted else learnt
+
+    def take(self, corrections: Corrections, learnt: Mapping[str, LearntQuality]) -> None:
+        """Read from now on what `correct` returned."""
+        self.corrections, self._learnt = corrections, learnt
+        self.scratch.forget_books()
+
+    def quality_of(self, placement_id: str, tie_seed: int) -> PlacementQuality:
+        """Return the qualities an auction reads for a placement; `tie_seed` is the auction's."""
+        learnt = self._learnt.get(placement_id)
+        return self.quality if learnt is None else learnt.of_auction(tie_seed)
+
+    def base_of_numbers(self, product_ids: list[str], product_count: int) -> NDArray[np.float64]:
+        """Return the model's quality of each numbered product, 0 where it is not in the snapshot."""
+        row = self.rows_of_numbers(product_ids, product_count)
+        return np.where(row >= 0, self.quality.base_quality_ppm[row], 0).astype(np.float64)
+
+    def rows_of_numbers(self, product_ids: list[str], product_count: int) -> Int32s:
+        """Return the row of each of the first so many products of a list, -1 where it is not in the snapshot.
+
+        The list is that of the counters of clicks, which grows behind what is asked for; what was found is kept.
+        """
+        known = self._row_of_number if product_ids is self._numbered else np.zeros(0, np.int32)
+        row_of = self.snapshot.product_row.get
+        new = [row_of(name, NONE_ROW) for name in product_ids[len(known) : product_count]]
+        self._numbered = product_ids
+        self._row_of_number = np.concatenate([known, np.array(new, np.int32)])
+        return self._row_of_number[:product_count]
 
     def facts_of(self, context: Mapping[str, Any], now_ms: int) -> Mapping[str, Any]:
         """Return a request's context, completed with the weather of its region where it says none."""
@@ -271,18 +364,18 @@ class Market:
 
     # --- organic products --------------------------------------------------------------------------------------------
 
-    def organic_order(self, context: Context) -> Int32s:
-        """Return the context's products, those of the best base quality first."""
+    def organic_order(self, context: Context, quality: PlacementQuality) -> Int32s:
+        """Return the context's products, those of the best base quality in the placement first."""
         if context.is_nowhere:
             return np.zeros(0, np.int32)
         key = (context.category_row, context.word_rows)
-        order = self._orders.get(key)
+        order = quality.orders.get(key)
         if order is None:
-            if len(self._orders) >= ORDER_COUNT_MAX:
-                self._orders.pop(next(iter(self._orders)))
+            if len(quality.orders) >= ORDER_COUNT_MAX:
+                quality.orders.pop(next(iter(quality.orders)))
             rows = self._products_in(context)
-            best_first = np.argsort(-self.base_quality_ppm[rows], kind="stable")
-            order = self._orders[key] = rows[best_first]
+            best_first = np.argsort(-quality.base_quality_ppm[rows], kind="stable")
+            order = quality.orders[key] = rows[best_first]
         return order
 
     def in_context(self, context: Context, product_rows: NDArray[np.integer[Any]]) -> Int32s:
@@ -373,6 +466,7 @@ class Scratch:
     def __init__(self, snapshot: Snapshot) -> None:
         product_count = len(snapshot.product_id)
         self.mark = np.zeros(product_count, MARK)
+        self.own = OwnQuality(self.mark)
         self.is_capped = np.zeros(len(snapshot.bid_id), np.uint8)
         self.is_keyword_hit = np.zeros(len(snapshot.names.keywords), np.uint8)
         self.audience_word_count = -(-len(snapshot.targets_spec.audiences) // 64)
@@ -387,18 +481,29 @@ class Scratch:
         self.listed = list(self._listings)  # candidates read from a request's bytes, by the order of their lists
         self.place = np.zeros(1, np.int64)
         self._is_taken = False
-        self._book: Book | None = None
+        self._books: dict[PlacementQuality, Book] = {}
         self._bound: tuple[object, ...] = ()
 
-    def book(self, market: MarketArrays, campaign_reason: NDArray[np.int16], pacing_ppm: Int64s) -> Book:
+    def book(self, quality: PlacementQuality, campaign_reason: NDArray[np.int16], pacing_ppm: Int64s) -> Book:
         """Return everything compiled code is handed that stays the same from one auction to the next."""
-        if self._book is None or any(
-            one is not other for one, other in zip(self._bound, (campaign_reason, pacing_ppm, self.found), strict=True)
-        ):
-            asker = self.asker(campaign_reason, pacing_ppm, NO_FILTERS)
-            self._book = bind_book_nb(market, asker, self.found)
+        bound = self._bound
+        if not bound or bound[0] is not campaign_reason or bound[1] is not pacing_ppm or bound[2] is not self.found:
+            self._books.clear()
             self._bound = campaign_reason, pacing_ppm, self.found
-        return self._book
+        book = self._books.get(quality)
+        if book is None:
+            asker = self.asker(campaign_reason, pacing_ppm, NO_FILTERS)
+            book = self._books[quality] = bind_book_nb(quality.arrays, asker, self.found)
+        return book
+
+    @property
+    def book_count(self) -> int:
+        """Count the qualities that are bound."""
+        return len(self._books)
+
+    def forget_books(self) -> None:
+        """Let go of qualities that are no longer read."""
+        self._books.clear()
 
     def asker(self, campaign_reason: NDArray[np.int16], pacing_ppm: Int64s, passes_filters: Bytes) -> AskerArrays:
         """Return what is true of one request."""
@@ -512,6 +617,14 @@ def new_found(capacity: int, blocks: Blocks) -> FoundArrays:
         lost=np.zeros(capacity, LOST),
         counts=np.zeros(2, np.int64),
     )
+
+
+def best_from(offer: NDArray[np.void], multiplier_max_ppm: Int64s, quality_ppm: Int64s) -> Int64s:
+    """Return (O+1,) the most any offer from each one on can be worth, see `highest_score`."""
+    best = highest_score(offer, multiplier_max_ppm, quality_ppm)
+    found = np.zeros(len(best) + 1, np.int64)
+    found[:-1] = np.maximum.accumulate(best[::-1])[::-1]
+    return found
 
 
 def highest_score(offer: NDArray[np.void], multiplier_max_ppm: Int64s, quality_ppm: Int64s) -> Int64s:

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from affinity.clicks import Watched
+from affinity.watch import calibration_of
+
 DURATION_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1)
 BUDGET_BOUNDS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5)  # of tmax_ms
 
@@ -15,6 +18,7 @@ class AuctionMetrics(Collector):
 
     Attributes:
         snapshot_age_s, campaigns_paced, fills_given_back: asked when scraped.
+        watched: likewise: how predicted clicks hold, per placement.
         receipt_counts: likewise: how many receipts were written, and how many dropped.
     """
 
@@ -28,6 +32,7 @@ class AuctionMetrics(Collector):
         self.snapshot_age_s: Callable[[], float] = float
         self.receipt_counts: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.campaigns_paced: Callable[[], int] = int
+        self.watched: Callable[[], list[Watched]] = list
         self.fills_given_back: Callable[[], int] = int
         self._durations = [0] * (len(DURATION_BOUNDS_S) + 1)
         self._duration_sum_s = 0.0
@@ -93,6 +98,27 @@ class AuctionMetrics(Collector):
             "Fills that never rendered, taken back from frequency caps and visitors' limits.",
             self.fills_given_back(),
         )
+        yield from self._calibration()
+
+    def _calibration(self) -> Iterable[Metric]:
+        """Yield how predicted clicks hold, over the last 2,000 to 4,000 clicks of each placement."""
+        of_placement = ["placement"]
+        clicks = GaugeMetricFamily("endcap_quality_clicks", "Clicks of late, by placement.", labels=of_placement)
+        expected = GaugeMetricFamily(
+            "endcap_quality_expected_clicks",
+            "Clicks that were predicted in the same time; clicks over these should be 0.95 to 1.05.",
+            labels=of_placement,
+        )
+        error = GaugeMetricFamily(
+            "endcap_quality_calibration_error",
+            "Mean gap between predicted and true clicks per impression; should be at most 0.01.",
+            labels=of_placement,
+        )
+        for calibration in map(calibration_of, self.watched()):
+            clicks.add_metric([calibration.placement_id], calibration.clicks)
+            expected.add_metric([calibration.placement_id], calibration.expected_clicks)
+            error.add_metric([calibration.placement_id], calibration.error or 0.0)
+        yield from (clicks, expected, error)
 
 
 def _buckets(bounds: tuple[float, ...], counts: list[int]) -> list[tuple[str, float]]:

@@ -13,6 +13,7 @@ Permille = Annotated[int, Meta(ge=1, le=1000)]
 AttentionList = Annotated[list[Permille], Meta(min_length=1, max_length=50)]
 FloorMicros = Annotated[int, Meta(ge=0, le=BID_MICROS_MAX)]
 Count = Annotated[int, Meta(ge=0, le=50)]
+EXPLORATION_COST_PPM_MAX = 100_000  # a tenth of a page's value is a dear lesson
 VisitorCount = Annotated[int, Meta(ge=1, le=200)]
 
 
@@ -70,6 +71,8 @@ class PlacementDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         relevance_floor_ppm: least relevance of a paid product.
         brand_max, sponsored_max: most fills of one brand, and most paid ones, in this placement.
         sponsored_per_visitor: most paid fills one visitor is shown here.
+        exploration_cost_ppm: how much of its pages' value, in parts per million, may be given up to find out which
+            products are clicked; 0: none.
     """
 
     page_types: Annotated[list[PageType], Meta(min_length=1, max_length=9)]
@@ -84,6 +87,7 @@ class PlacementDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     brand_max: Count | None = None
     sponsored_max: Count | None = None
     sponsored_per_visitor: VisitorLimit | None = None
+    exploration_cost_ppm: Annotated[int, Meta(ge=0, le=EXPLORATION_COST_PPM_MAX)] = 0
 
 
 class Placement(Struct, frozen=True, kw_only=True):
@@ -103,6 +107,7 @@ class Placement(Struct, frozen=True, kw_only=True):
     sponsored_max: int | None
     change_seq: int
     sponsored_per_visitor: VisitorLimit | None = None
+    exploration_cost_ppm: int = 0
 
 
 class PageCaps(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

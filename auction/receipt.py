@@ -93,6 +93,8 @@ class PlaceNote(Struct, frozen=True, array_like=True):
 
     Attributes:
         term, lists: how far its offers were looked at: REACH of `PlaceArrays.term`, and `.lists`, as bytes of i8.
+        is_drawn: it read qualities that were drawn, to explore; receipts older than these two did not.
+        propensity_ppm: how many of a million auctions read the same qualities, expected or drawn.
     """
 
     placement_id: str
@@ -103,6 +105,8 @@ class PlaceNote(Struct, frozen=True, array_like=True):
     no_fill_reason: str | None
     term: bytes
     lists: bytes
+    is_drawn: bool = False
+    propensity_ppm: int = PPM
 
     @property
     def reach(self) -> Reach:
@@ -129,6 +133,8 @@ class Note(Struct, frozen=True, array_like=True):
         page: attention, opportunity cost, pins; caps.
         outcome: winners, both prices, thresholds, order.
         allocation: how the page was filled; receipts older than this field are greedy.
+        quality_version: of what clicks had corrected in the model's qualities, the moment they were read; 0 where
+            nothing had.
     """
 
     auction_id: str
@@ -152,6 +158,7 @@ class Note(Struct, frozen=True, array_like=True):
     page: list[bytes]
     outcome: bytes
     allocation: Allocation = "greedy"
+    quality_version: int = 0
 
 
 class OfferName(Struct, frozen=True, array_like=True):
@@ -258,6 +265,8 @@ def make_note(
                 decided.no_fill_reason,
                 laid.arrays.term[REACH].tobytes(),
                 laid.arrays.lists.tobytes(),
+                laid.quality.is_drawn,
+                laid.quality.propensity_ppm,
             )
             for laid, decided in zip(outcome.laid, outcome.places, strict=True)
         ],
@@ -269,6 +278,7 @@ def make_note(
         page=[*outcome.page_bytes[:PINNED], outcome.page.pinned_row.tobytes(), *outcome.page_bytes[PINNED + 1 :]],
         outcome=outcome.block.tobytes(),
         allocation=outcome.allocation,
+        quality_version=0 if market.corrections is None else market.corrections.version,
     )
 
 

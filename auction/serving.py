@@ -8,8 +8,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
+from affinity.clicks import ClickCounters, Clicks, ratio_of
+from affinity.correction import Corrections, correct
 from affinity.model import BoundModel
 from affinity.targets import Targets, compile_targets
 from affinity.view import VisitorView
@@ -23,6 +27,7 @@ from auction.explanation import AuctionReceipt, explain_to_advertiser, explain_t
 from auction.kernel import allocate_exactly_nb
 from auction.market import Market
 from auction.metrics import AuctionMetrics
+from auction.quality import LearntQuality
 from auction.receipt import ReceiptLog, Waiting, make_note, time_of
 from auction.request import Disclosure, Fill, PlacementFills, SlotRequest, SlotResponse
 from auction.settings import Settings
@@ -56,6 +61,21 @@ class Served(Struct, frozen=True):
 
     market: Market
     targets: Targets
+
+
+class Learnt(Struct, frozen=True):
+    """Corrections worked out for a market, ready to be read.
+
+    Attributes:
+        clicks: the counters they follow from.
+        base_ppm: the model's quality of each counted product now, 0 where it has none.
+    """
+
+    market: Market
+    clicks: Clicks
+    base_ppm: NDArray[np.float64]
+    corrections: Corrections
+    qualities: dict[str, LearntQuality]
 
 
 class _Held(Struct, frozen=True):
@@ -110,19 +130,24 @@ class SlotServer:
         self.served: Served | None = None
         self._spend: SpendView | None = None
         self._memory: PacingMemory | None = None
-        self._clicks = ClickBook(settings.credit_window_s * 1000)
-        visitors.also_forget.append(self._clicks.forget)
+        self.counters = ClickCounters(visitors.settings)
+        self._corrections: Corrections | None = None
+        self._corrected_count = 0
+        self._credits = ClickBook(settings.credit_window_s * 1000)
+        visitors.also_forget.append(self._credits.forget)
         self._early_spend: list[Callable[[SpendView], None]] = []
         self._bind_model = bind_model
         self._seal = seal
         self._entropy = drawn_ahead(ENTROPY_BYTES) if entropy is None else entropy
         self._ties = blake2b(digest_size=8, key=key, person=b"endcap ties")
+        self._draws = blake2b(digest_size=8, key=key, person=b"endcap draws")
         self._disclosures: dict[tuple[int, int, int], Disclosure] = {}
         self.metrics.snapshot_age_s = self._snapshot_age_s
         if receipts is not None:
             self.metrics.receipt_counts = lambda: (receipts.written_count, receipts.dropped_count)
         self.metrics.campaigns_paced = lambda: 0 if self._spend is None else self._spend.paced_count
         self.metrics.fills_given_back = lambda: visitors.given_back_count
+        self.metrics.watched = self.counters.watched
 
     # --- what is read ------------------------------------------------------------------------------------------------
 
@@ -155,7 +180,7 @@ class SlotServer:
             allocate_exactly_nb.warm()
         spec = snapshot.targets_spec
         targets = compile_targets(spec.audiences, spec.patterns, None if before is None else before.targets)
-        market = Market(snapshot, self._bind_model(snapshot.product_id))
+        market = Market(snapshot, self._bind_model(snapshot.product_id), self._corrections)
         if before is not None:
             market.go_on_from(before.market)
         rehearse(market, self.settings, self.clock_ns)
@@ -176,6 +201,7 @@ class SlotServer:
             self._spend.bind(snapshot)
         self._spend.refresh(self.clock_ms())
         self.served = served
+        self._look_again_if_outdated()
         self._disclosures = {}
         self.metrics.snapshot_version = snapshot.version
 
@@ -217,6 +243,74 @@ class SlotServer:
         else:
             tell(self._spend)
 
+    # --- what clicks teach -------------------------------------------------------------------------------------------
+
+    def count_event(self, terms: ChargeTerms, is_click: bool, weight: float = 1.0) -> None:
+        """Count that a fill, paid or not, was rendered or clicked, for the quality of fills to come; once each.
+
+        `weight` is how many such fills this one stands for, where not every one is told.
+        """
+        if self.served is None:
+            return
+        market = self.served.market
+        row = market.snapshot.placement_row.get(terms.placement_id)
+        if row is None:
+            return
+        attention = market.snapshot.placements[row].attention_permille.click
+        slot = min(terms.slot_position, len(attention)) - 1
+        expected_ppm = terms.quality_ppm * attention[slot] / 1_000
+        where = terms.placement_id, terms.product_id, slot + 1
+        if is_click:
+            self.counters.note_click(*where, expected_ppm)
+            return
+        quality = market.quality_of(terms.placement_id, self._tie_seed(terms.auction_id))
+        product_row = market.snapshot.product_row.get(terms.product_id)
+        predicted_ppm: float = terms.quality_ppm
+        if product_row is not None and len(quality.factor_ppm):
+            predicted_ppm = predicted_ppm * PPM / float(quality.factor_ppm[product_row])
+        self.counters.note_shown(*where, predicted_ppm, expected_ppm, weight)
+
+    def read_clicks(self, now_ms: int) -> Clicks | None:
+        """Return what was counted, None where nothing was since the last corrections were taken."""
+        if self.served is None or self.counters.noted_count == self._corrected_count:
+            return None
+        self._corrected_count = self.counters.noted_count
+        return self.counters.read(now_ms)
+
+    def learn(self, clicks: Clicks) -> Learnt:
+        """Return what clicks lead to. Changes nothing, so it may run beside the thread that fills pages."""
+        market, before = self.market, self._corrections
+        version = self.clock_ms() if before is None else max(self.clock_ms(), before.version + 1)
+        base_ppm = market.base_of_numbers(clicks.product_ids, clicks.product_count)
+        ratio = np.append(ratio_of(clicks.base_ppm, base_ppm), 1.0)  # the last one is what has no number
+        attention = {one.placement_id: one.attention_permille.click for one in market.snapshot.placements}
+        corrections = correct(clicks.rebased(ratio), attention, version, self._draw_seed(version))
+        return Learnt(market, clicks, base_ppm, corrections, market.correct(corrections))
+
+    def take_learnt(self, learnt: Learnt) -> None:
+        """Rank and price from now on with what `learn` returned."""
+        self._corrections = learnt.corrections
+        self.counters.rebase(learnt.clicks, learnt.base_ppm)
+        if self.served is not None and self.served.market is learnt.market:
+            learnt.market.take(learnt.corrections, learnt.qualities)
+        self._look_again_if_outdated()
+
+    def _look_again_if_outdated(self) -> None:
+        """Have clicks read again where snapshot and corrections were made ready at the same time, apart."""
+        if self.is_outdated:
+            self._corrected_count = -1
+
+    @property
+    def is_outdated(self) -> bool:
+        """Say whether the market in use lacks the last corrections."""
+        return self.served is not None and self.served.market.corrections is not self._corrections
+
+    def learn_now(self) -> None:
+        """Rank and price from now on with everything counted so far."""
+        clicks = self.read_clicks(self.clock_ms())
+        if clicks is not None:
+            self.take_learnt(self.learn(clicks))
+
     # --- what became of fills ----------------------------------------------------------------------------------------
 
     def note_event(self, terms: ChargeTerms, is_click: bool, now_ms: int) -> None:
@@ -236,7 +330,7 @@ class SlotServer:
                 visitors.note_clicked(pseudonym, terms.placement_id, now_ms)
             campaign_row = market.snapshot.campaign_row.get(terms.campaign_id or "", -1)
             if campaign_row >= 0 and market.snapshot.columns.campaign_roas_ppm[campaign_row]:
-                self._clicks.note(visitors.person(pseudonym), terms.product_id, terms.campaign_id or "", now_ms)
+                self._credits.note(visitors.person(pseudonym), terms.product_id, terms.campaign_id or "", now_ms)
 
     @property
     def counts_renders(self) -> bool:
@@ -254,7 +348,7 @@ class SlotServer:
             at_ms: when it was ordered.
         """
         persons = {self.visitors.person(pseudonym) for pseudonym in pseudonyms}
-        campaign_id = self._clicks.campaign_of(persons, product_id, at_ms)
+        campaign_id = self._credits.campaign_of(persons, product_id, at_ms)
         if campaign_id is not None:
             self._tell_spend(lambda view: view.apply_value(campaign_id, amount_micros))
 
@@ -477,6 +571,11 @@ class SlotServer:
     def _tie_seed(self, auction_id: str) -> int:
         hashed = self._ties.copy()
         hashed.update(auction_id.encode())
+        return int.from_bytes(hashed.digest(), "big")
+
+    def _draw_seed(self, version: int) -> int:
+        hashed = self._draws.copy()
+        hashed.update(b"%d" % version)
         return int.from_bytes(hashed.digest(), "big")
 
     def _snapshot_age_s(self) -> float:

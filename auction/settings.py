@@ -30,6 +30,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         credit_window_s: seconds after a click within which an order of the product is credited to its campaign, for
             target-ROAS bidding.
         gate_interval_ms: milliseconds after which flights, funds and budgets are gone through again.
+        quality_interval_s: seconds between two looks at the clicks counted since, which correct predicted clicks.
         receipt_bytes_max: bytes of disk receipts may take; segments of auctions without a paid fill go first, and of
             each kind the oldest.
         receipt_segment_bytes: size of one segment file of receipts, in bytes; two are being written.
@@ -55,6 +56,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     pacing_floor_ppm: int = 10_000
     credit_window_s: int = 604_800
     gate_interval_ms: int = 100
+    quality_interval_s: int = 10
     receipt_bytes_max: int = 512_000_000
     receipt_segment_bytes: int = 16_000_000
     receipt_queue_max: int = 10_000

@@ -386,6 +386,21 @@ def affinity_evaluate(top_count: int, kind: str, data_dir: Path | None) -> None:
     print_evaluation(evaluate_affinity(_settings(data_dir=data_dir), top_count, _progress), kind, sys.stdout)
 
 
+@affinity.command("report")
+@click.option("--format", "kind", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@DATA_DIR
+def affinity_report(kind: str, data_dir: Path | None) -> None:
+    """Say how predicted clicks hold on each placement, and how much its slots are looked at.
+
+    Reads the counters a server keeps in the data folder, also beside a running one; they are a minute old at most. What
+    is proposed for a placement can be set as its attention_permille.
+    """
+    from bidder_api.click_report import print_report
+    from bidder_api.tasks import report_clicks
+
+    print_report(report_clicks(_settings(data_dir=data_dir)), kind, sys.stdout)
+
+
 @affinity.command("rank")
 @DATA_DIR
 def affinity_rank(data_dir: Path | None) -> None:

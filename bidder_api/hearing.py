@@ -1,7 +1,8 @@
 """What the serving process hears of events and orders on their way through it to the ledger, once they are durable.
 
-Only what may be forgotten hangs on it: frequency caps, visitors' limits, how late charges come, what target-ROAS
-campaigns have earned, and what visitors are known to have bought. Money is the ledger's alone.
+Only what may be forgotten hangs on it: frequency caps, visitors' limits, how late charges come, how likely products are
+clicked, what target-ROAS campaigns have earned, and what visitors are known to have bought. Money is the ledger's
+alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,11 +14,17 @@ from ledger.command import OrderRecord, OrderResult
 from ledger.errors import BeaconRefused
 from ledger.event import EventResult, EventType, ReportedEvent
 
-HEARD_OF = 16  # impressions of which one is opened, where nothing but the delay of charges depends on them
+# Of impressions one in sixteen is opened, where nothing needs them all, and stands for the others. Which one, a letter
+# of the token's seal says, which is as good as chance: every so-many-th would always be of the same slots.
+HEARD_LETTERS = frozenset("Abx7")
+HEARD_PLACE = -8
+HEARD_OF = 64 // len(HEARD_LETTERS)
+# What is recorded but not charged for one of these reasons was still shown and clicked by somebody.
+UNBILLED_BUT_REAL = frozenset({"organic", "booked", "funds", "daily_budget", "total_budget"})
 
 
 class Hearing:
-    """Opens the beacons of accepted events and tells the slot server.
+    """Opens the beacons of events and tells the slot server.
 
     Args:
         slot_server: who fills pages.
@@ -30,24 +37,26 @@ class Hearing:
         self._visitors = slot_server.visitors
         self._keys = keys
         self._clock_ms = clock_ms
-        self._impression_count = 0
 
     def events(self, events: Sequence[ReportedEvent], results: Sequence[EventResult]) -> None:
-        """Hear of events and what became of them; only accepted ones count, so each does once."""
+        """Hear of events and what became of them: of new ones that robots did not make, so each counts once."""
         for event, result in zip(events, results, strict=True):
-            if result.result != "accepted" or event.type is EventType.VIEW:
+            is_accepted = result.result == "accepted"
+            is_real = is_accepted or (result.result == "unbilled" and result.code in UNBILLED_BUT_REAL)
+            if not is_real or event.type is EventType.VIEW:
                 continue
             is_click = event.type is EventType.CLICK
-            if not is_click and not self._slot_server.counts_renders:
-                self._impression_count += 1
-                if self._impression_count % HEARD_OF:
-                    continue
+            hears_all = is_click or (is_accepted and self._slot_server.counts_renders)
+            if not hears_all and event.beacon_token[HEARD_PLACE] not in HEARD_LETTERS:
+                continue
             now_ms = self._clock_ms()
             try:
-                beacon = self._keys.redeem_beacon(event.beacon_token, now_ms)
+                terms = self._keys.redeem_beacon(event.beacon_token, now_ms).terms
             except BeaconRefused:  # its key was changed since it was accepted
                 continue
-            self._slot_server.note_event(beacon.terms, is_click, now_ms)
+            if is_accepted:
+                self._slot_server.note_event(terms, is_click, now_ms)
+            self._slot_server.count_event(terms, is_click, 1.0 if hears_all else HEARD_OF)
 
     def orders(self, orders: Sequence[OrderRecord], results: Sequence[OrderResult]) -> None:
         """Hear of orders and returns; each counts once. They are in their buyers' profiles when this returns.

@@ -163,7 +163,8 @@ def _changed_market(desk: Desk, body: PreviewRequest, market: Market) -> tuple[M
         signals=names.signals,
         now_ms=desk.clock_ms(),
     )
-    return Market(with_rules(market.snapshot, rules, products), market.model), find_conflicts(rules, around)
+    changed = Market(with_rules(market.snapshot, rules, products), market.model, market.corrections)
+    return changed, find_conflicts(rules, around)
 
 
 def _changed_rules(

@@ -26,6 +26,7 @@ from affinity import endpoint as affinity_endpoint
 from affinity import kernel as affinity_kernel
 from affinity import store as affinity_store
 from affinity.catalog import Product
+from affinity.clicks import read_memory, write_memory
 from affinity.erasure import Eraser
 from affinity.errors import ErasureUnfinished
 from affinity.metrics import AffinityMetrics
@@ -58,7 +59,7 @@ from bidder_api.server import Parts, build_app, management_routes
 from bidder_api.settings import AllSettings, beacon_keys, for_deployment, master_secret
 from bidder_api.store import Deployment
 from bidder_api.table import OPERATIONS
-from bidder_api.tasks import MODEL_FOLDER, NAVIGATION_FOLDER, RECEIPT_FOLDER, pseudonymizer_of
+from bidder_api.tasks import CLICKS_FILE, MODEL_FOLDER, NAVIGATION_FOLDER, RECEIPT_FOLDER, pseudonymizer_of
 from ledger import endpoint as ledger_endpoint
 from ledger.beacon import BeaconKeys
 from ledger.command import OrdersRecorded, RecordOrders
@@ -69,7 +70,7 @@ from ledger.spend import SpendUpdate
 T = TypeVar("T")
 
 PACING_FILE = "pacing.json"
-PACING_KEPT_EVERY_S = 60.0
+LEARNT_KEPT_EVERY_S = 60.0
 SWITCH_INTERVAL_S = (
     0.0005  # how long a thread may hold up the event loop; the interpreter's own 5 ms is a page's budget
 )
@@ -224,7 +225,7 @@ class Serving(Struct, kw_only=True):
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 self.visitors.flush(self.clock_ms())
-                keep_pacing(self.slot_server, self.settings.server.data_dir / PACING_FILE)
+                await self.keep_learnt()
                 if self.slot_server.receipts is not None:
                     self.slot_server.receipts.write()
 
@@ -247,6 +248,8 @@ class Serving(Struct, kw_only=True):
         served = await in_thread(lambda: self.slot_server.prepare(Snapshot.load(path)))
         is_first = self.slot_server.served is None
         self.slot_server.take(served)
+        if is_first or self.slot_server.is_outdated:
+            await self.learn()
         if is_first:
             await in_thread(set_memory_aside)
         self.readiness.done("snapshot")
@@ -331,14 +334,36 @@ class Serving(Struct, kw_only=True):
                 return
             await asyncio.sleep(0)
 
+    async def learn(self) -> None:
+        """Correct qualities by the clicks counted since."""
+        try:
+            clicks = self.slot_server.read_clicks(self.clock_ms())
+            if clicks is not None:
+                self.slot_server.take_learnt(await in_thread(lambda: self.slot_server.learn(clicks)))
+        except Exception as failure:  # what was learnt before goes on counting
+            _log.error("quality_not_learnt", exc_info=failure)
+
+    async def keep_learnt(self) -> None:
+        """Write down what pacing and clicks have taught; what cannot be written is learnt again."""
+        data_dir = self.settings.server.data_dir
+        keep_pacing(self.slot_server, data_dir / PACING_FILE)
+        memory = self.slot_server.counters.memory()
+        try:
+            await in_thread(lambda: write_memory(memory, data_dir / CLICKS_FILE))
+        except OSError as failure:
+            _log.error("clicks_not_kept", exc_info=failure)
+
     async def _start_then_tick(self) -> None:
         await self.start()
-        kept_house_at = kept_pacing_at = time.monotonic()
+        kept_house_at = kept_learnt_at = learnt_at = time.monotonic()
         while True:
             await self.tick()
-            if time.monotonic() - kept_pacing_at > PACING_KEPT_EVERY_S:
-                kept_pacing_at = time.monotonic()
-                keep_pacing(self.slot_server, self.settings.server.data_dir / PACING_FILE)
+            if time.monotonic() - learnt_at > self.settings.auction.quality_interval_s:
+                learnt_at = time.monotonic()
+                await self.learn()
+            if time.monotonic() - kept_learnt_at > LEARNT_KEPT_EVERY_S:
+                kept_learnt_at = time.monotonic()
+                await self.keep_learnt()
             if time.monotonic() - kept_house_at > HOUSEKEEPING_EVERY_S:
                 kept_house_at = time.monotonic()
                 self.visitors.measure()
@@ -461,6 +486,16 @@ def recall_pacing(slot_server: SlotServer, path: Path) -> None:
         _log.error("pacing_not_recalled", path=str(path), exc_info=failure)
 
 
+def recall_clicks(slot_server: SlotServer, path: Path) -> None:
+    """Read the counters of clicks; a file that is not there or cannot be read is no more than a fresh start."""
+    try:
+        memory = read_memory(path)
+        if memory is not None:
+            slot_server.counters.recall(memory)
+    except (OSError, msgspec.MsgspecError, ValueError) as failure:
+        _log.error("clicks_not_recalled", path=str(path), exc_info=failure)
+
+
 async def in_thread(work: Callable[[], T]) -> T:
     """Run something beside the event loop."""
     return await asyncio.to_thread(work)
@@ -514,6 +549,7 @@ def compose(
     )
     recall_pacing(slot_server, data_dir / PACING_FILE)
     elsewhere = holdings(database, deployment.retailer_id, clock_ms, settings.ledger)
+    recall_clicks(slot_server, data_dir / CLICKS_FILE)
     serving = Serving(
         settings=settings,
         deployment=deployment,

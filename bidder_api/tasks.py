@@ -28,6 +28,8 @@ ShowProgress = Callable[[str], AbstractContextManager[Progress]]  # title to a b
 NAVIGATION_FOLDER = "navigation"
 MODEL_FOLDER = "models"
 RECEIPT_FOLDER = "receipts"
+CLICKS_FILE = "clicks.msgpack"
+PLACEMENT_COUNT_MAX = 10_000
 WEATHER_CHUNK_COUNT = 500  # lines in one transaction
 PROFILE_CHUNK_COUNT = 500  # computed profiles in one transaction
 COMPUTE_ATTEMPT_MAX = 5
@@ -35,7 +37,7 @@ WEATHER_KEPT_MS = 2 * 86_400_000
 
 
 class NothingRecorded(Exception):  # a refusal is an answer, not an error
-    """There are no receipts to report on."""
+    """There is nothing to report on."""
 
 
 class Outcome(Struct, frozen=True):
@@ -221,6 +223,33 @@ def evaluate_affinity(settings: AllSettings, top_count: int, show_progress: Show
 
     with show_progress("Evaluating") as progress:
         return evaluate(_navigation_log(settings), _now_ms(), progress, top_count)
+
+
+def report_clicks(settings: AllSettings) -> Any:
+    """Return how predicted clicks hold on each placement, and what clicks say of its slots; see `ClickReport`.
+
+    Raises:
+        NothingRecorded: no click or showing was counted yet.
+    """
+    from affinity.clicks import ClickCounters, read_memory
+    from auction.store import list_placements
+    from bidder_api.click_report import report_counters
+
+    path = settings.server.data_dir / CLICKS_FILE
+    try:
+        memory = read_memory(path)
+        counters = ClickCounters(settings.affinity)
+        if memory is not None:
+            counters.recall(memory)
+    except (msgspec.MsgspecError, ValueError) as damage:
+        raise NothingRecorded(f"{path}: the counters of clicks cannot be read: {damage}") from damage
+    if memory is None or not memory.placements:
+        raise NothingRecorded(f"{path}: no showing or click was counted yet; a server writes them once a minute")
+    with opened(settings.server) as (database, deployment):
+        placements = database.read(
+            lambda connection: list_placements(connection, deployment.retailer_id, None, PLACEMENT_COUNT_MAX)
+        )
+    return report_counters(counters, placements, _now_ms())
 
 
 def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:

@@ -12,12 +12,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from affinity.clicks import ClickCounters, write_memory
 from affinity.navigation_log import NavigationLog
+from affinity.settings import Settings
 from affinity.store import read_segment_entries
+from auction.placement import PlacementDraft
+from auction.store import put_placement
 from bidder_api.access import parse_key
 from bidder_api.cli import endcap
 from bidder_api.database import open_database
 from bidder_api.deployment import RETAILER_ID, opened
+from bidder_api.placements import fill_in
 from bidder_api.settings import master_secret, read_settings
 from bidder_api.store import list_changes, list_keys
 from bidder_api.tasks import pseudonymizer_of
@@ -63,8 +68,8 @@ def test_help_imports_nothing_heavy() -> None:
         ["keys", "list"], ["keys", "revoke"], ["catalog", "import"], ["navigation", "import"], ["profiles", "import"],
         ["profiles", "compute"],
         ["weather", "import"],
-        ["affinity", "train"], ["affinity", "evaluate"], ["affinity", "rank"], ["auction", "solve"],
-        ["auction", "report"], ["merchandising", "report"], ["merchandising", "compute"],
+        ["affinity", "train"], ["affinity", "evaluate"], ["affinity", "rank"], ["affinity", "report"],
+        ["auction", "solve"], ["auction", "report"], ["merchandising", "report"], ["merchandising", "compute"],
         ["ledger", "verify"], ["ledger", "export"], ["ledger", "checkpoint"],
         ["ledger", "sales"], ["ledger", "receipt"], ["ledger", "verify-receipt"], ["sim", "run"], ["sim", "replay"],
         ["settings"],
@@ -276,6 +281,37 @@ def test_who_is_erased_while_customers_are_computed_is_not_kept(
 
 def test_ranking_without_a_model_says_what_to_do() -> None:
     assert "run endcap affinity train" in run("affinity", "rank", status=1, input="{}\n").output
+
+
+def test_the_report_on_clicks_says_how_predictions_hold_and_what_to_set(tmp_path: Path) -> None:
+    assert "no showing or click was counted yet" in run("affinity", "report", status=1).output
+    run("db", "upgrade")
+    database = open_database(f"sqlite:///{tmp_path}/data/endcap.db")
+    top = fill_in("top", PlacementDraft(page_types=["home"], slot_count=3, attention_permille=[1000, 900, 800]), 1)
+    database.transact(lambda connection: put_placement(connection, RETAILER_ID, top))
+    database.close()
+    counters = ClickCounters(Settings())
+    for number in range(30_000):
+        slot, product_id = number % 2, f"p{number % 7}"
+        counters.note_shown("top", product_id, slot + 1, 100_000, 100_000 // (1 + slot))
+        if number % 20 in (0, 10, 1):
+            counters.note_click("top", product_id, slot + 1, 100_000 // (1 + slot))
+    counters.note_shown("gone", "p1", 1, 100_000, 100_000)
+    path = tmp_path / "data" / "clicks.msgpack"
+    write_memory(counters.memory(), path)
+    (said,) = json.loads(run("affinity", "report", "--format", "json").output)["placements"]
+    assert said["placement_id"] == "top"
+    assert said["calibration"]["is_sound"] is False, "twice the clicks that were predicted in slot 1"
+    first, second, third = said["slots"]
+    assert first["estimate_permille"] == 1000
+    assert second["low_permille"] < 500 < second["high_permille"]
+    assert third["estimate_permille"] is None
+    assert said["proposed_attention_permille"] == [1000, second["estimate_permille"], second["estimate_permille"]]
+    table = run("affinity", "report").output
+    assert f"proposed: {said['proposed_attention_permille']}" in table
+    assert "clicks/expected" in table
+    path.write_bytes(b"x")
+    assert "cannot be read" in run("affinity", "report", status=1).output
 
 
 def test_a_page_is_solved_from_standard_input_and_a_bad_line_is_named() -> None:

@@ -5,10 +5,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from affinity.clicks import ClickCounters, read_memory
 from affinity.settings import Settings as AffinitySettings
 from auction.serving import SlotServer
 from auction.spend import PacingMemory
-from bidder_api.serving import PACING_FILE, keep_pacing, recall_pacing
+from bidder_api.hearing import HEARD_LETTERS, HEARD_OF, HEARD_PLACE
+from bidder_api.serving import PACING_FILE, keep_pacing, recall_clicks, recall_pacing
+from bidder_api.tasks import CLICKS_FILE
 from ledger.settings import Settings as LedgerSettings
 from tests.bidder_api.test_serving import PLACEMENT, fill, shop
 from tests.bidder_api.world import World
@@ -43,6 +46,81 @@ def test_delays_of_charges_are_heard_once(shop: World) -> None:
     for kind, event_id in (("impression", "e0"), ("click", "e1"), ("click", "e1"), ("click", "e2")):
         report(shop, shown["beacon_token"], kind, event_id)
     assert [sum(counts) for counts in shop.serving.slot_server.spend.memory().delay_counts] == [0, 1]
+
+
+def counted(world: World) -> tuple[float, float]:
+    """Showings and clicks the server has counted."""
+    placements = world.portal.call(world.serving.slot_server.counters.read, world.clock()).placements
+    return sum(one.shown.sum() for one in placements), sum(one.clicked.sum() for one in placements)
+
+
+def test_clicks_are_counted_once_and_a_sample_of_impressions_stands_for_all(shop: World) -> None:
+    tokens = [fill(shop)["placements"][0]["fills"][0]["beacon_token"] for _ in range(300)]
+    for kind in ("impression", "impression", "view"):
+        events = [{"event_id": f"{kind}{n}", "type": kind, "beacon_token": token} for n, token in enumerate(tokens)]
+        answer = shop.call("POST", "/v1/events", {"events": events}, role="retailer").json()
+        assert {one["result"] for one in answer["results"]} == {"accepted"} or kind == "impression"
+    sampled = sum(token[HEARD_PLACE] in HEARD_LETTERS for token in tokens)
+    assert 3 <= sampled <= 45, "about one in sixteen, by chance"
+    report(shop, tokens[0], "click", "c0")
+    report(shop, tokens[0], "click", "c0")
+    assert counted(shop) == (sampled * HEARD_OF, 1)
+
+
+def test_where_limits_need_every_impression_each_stands_for_itself(shop: World) -> None:
+    limit = {"day": 200}
+    shop.call("PUT", "/v1/placements/top", PLACEMENT | {"sponsored_per_visitor": limit}, role="merchant")
+    shop.publish()
+    for number in range(5):
+        report(shop, fill(shop)["placements"][0]["fills"][0]["beacon_token"], "impression", f"e{number}")
+    assert counted(shop) == (5, 0)
+
+
+def test_what_is_organic_or_beyond_the_budget_teaches_too_but_robots_do_not(shop: World) -> None:
+    body = {"mode": "merchandised", "rules": "on", "exclude_product_ids": []}
+    campaign = campaign_of(shop)
+    (paid,) = fill(shop)["placements"][0]["fills"]
+    shop.call(
+        "PATCH",
+        f"/v1/campaigns/{campaign['campaign_id']}",
+        {"status": "paused"},
+        headers={"If-Match": f'"{campaign["change_seq"]}"'},
+    )
+    shop.publish()
+    (organic,) = fill(shop, **body)["placements"][0]["fills"]
+    assert not organic["is_sponsored"]
+    assert report(shop, organic["beacon_token"], "click", "e1")["code"] == "organic"
+    assert counted(shop)[1] == 1
+    robot = {
+        "event_id": "e2", "type": "click", "beacon_token": paid["beacon_token"],
+        "client": {"user_agent": "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"},
+    }  # fmt: skip
+    answer = shop.call("POST", "/v1/events", {"events": [robot]}, role="retailer").json()["results"][0]
+    assert answer["result"] == "unbilled"
+    assert counted(shop)[1] == 1
+
+
+def test_what_clicks_taught_is_in_force_and_kept_in_a_file(shop: World) -> None:
+    server: SlotServer = shop.serving.slot_server
+    path = shop.serving.settings.server.data_dir / CLICKS_FILE
+    (shown,) = fill(shop)["placements"][0]["fills"]
+    report(shop, shown["beacon_token"], "click", "e1")
+    shop.portal.call(shop.serving.learn)
+    market = server.market
+    row = market.snapshot.product_row["p1"]
+    assert market.quality_of("top", 0).base_quality_ppm[row] > market.quality.base_quality_ppm[row]
+    shop.portal.call(shop.serving.keep_learnt)
+    kept = read_memory(path)
+    assert kept is not None
+    again = ClickCounters(AffinitySettings())
+    again.recall(kept)
+    assert again.read(shop.clock()).placements[0].clicked.sum() == 1
+    for broken in (b"", b"\x93", path.read_bytes()[:-9]):
+        path.write_bytes(broken)
+        recall_clicks(server, path)
+    path.unlink()
+    recall_clicks(server, path)
+    assert counted(shop)[1] == 1, "a file that cannot be read changes nothing"
 
 
 def test_an_order_of_what_was_clicked_is_credited_to_a_campaign_with_a_target(shop: World) -> None:

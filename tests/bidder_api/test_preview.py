@@ -40,6 +40,17 @@ def test_without_a_change_the_page_stays_as_it_is(shop: World) -> None:
     assert {tile["reason"] for tile in answer["before"][0]["tiles"]} == {"organic"}
 
 
+def test_both_pages_are_ranked_by_what_clicks_have_taught(shop: World) -> None:
+    server = shop.serving.slot_server
+    first = shown(preview(shop)["before"])[0]
+    for _ in range(500):
+        server.counters.note_shown("shelf", first, 1, 10_000, 10_000)
+    shop.portal.call(shop.serving.learn)
+    answer = preview(shop)
+    assert answer["before"] == answer["after"]
+    assert first not in shown(answer["before"]), "shown five hundred times and never clicked"
+
+
 def test_a_pin_is_seen_where_it_will_be_and_says_so(shop: World) -> None:
     rule = {"name": "Slippers first", "effect": {"pin": {"product_id": "slipper", "slot_position": 1}}}
     answer = preview(shop, rules=[rule])
