@@ -39,6 +39,7 @@ NODE_LEAF, NODE_NOT, NODE_ALL, NODE_ANY = 0, 1, 2, 3
 PARAMETER_COUNT = 12
 SESSION_LENGTH_MAX = 50  # of what a model learns from
 QUERY_LENGTH_MAX = 12  # products of the visitor's session that sessions alike are looked for by
+FULL_REACH_COUNT = 2  # of those, how many are looked for in as many sessions as there may be; others in half as many
 TRANSITION_COUNT_MAX = 1_000  # youngest events of an item whose neighbours are looked at
 TRANSITION_REACH = 3  # how many of the next items count as following an item, and before as preceding it
 
@@ -245,7 +246,8 @@ def add_neighbours_nb(
         weight = np.exp(-place / parameter[QUERY_DECAY]) * index.rarity[item]
         begin = index.item_first[item]
         last = -1
-        for at in range(begin, min(index.item_first[item + 1], begin + reach)):
+        of_item = reach if place < FULL_REACH_COUNT else reach // 2
+        for at in range(begin, min(index.item_first[item + 1], begin + of_item)):
             session = index.item_session[at]
             if session == last:
                 continue

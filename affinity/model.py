@@ -47,7 +47,7 @@ SITUATION_COUNT = 2
 PPM = 1_000_000
 PRIOR_CLICK_RATE = 0.01  # of a product that is seen and of which nothing is known: see the README
 DIVERTED_SHARE = 0.5  # of visitors about to open a product, how many click it where they see it: see the README
-CANDIDATE_COUNT = 150  # products ranked for one visitor, which get a quality of their own
+CANDIDATE_COUNT = 120  # products ranked for one visitor, which get a quality of their own
 QUALITY_MAX = 0.25
 POPULAR_COUNT = 100
 POPULARITY_LIFT_POWER = 0.25
@@ -202,6 +202,7 @@ class BoundModel:
         if model is not None:
             rows = [self._row.get(product_id, -1) for product_id in model.product_ids]
             self._row_of_item = np.array(rows, np.int32)
+            self._has_every_item = bool((self._row_of_item >= 0).all())
             self._ranker = Ranker(model)
 
     def rank_visitor(self, events: Sequence[Happening], now_ms: int) -> Ranked:
@@ -210,8 +211,9 @@ class BoundModel:
             return NOTHING_RANKED
         item, share, rate = self._ranker.rank(events, now_ms)
         row = self._row_of_item[item]
-        is_here = row >= 0
-        row, share, rate = row[is_here], share[is_here], rate[is_here]
+        if not self._has_every_item:
+            is_here = row >= 0
+            row, share, rate = row[is_here], share[is_here], rate[is_here]
         if not len(row) or share.max() <= 0:
             return NOTHING_RANKED
         order = np.argsort(row)

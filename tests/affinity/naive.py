@@ -284,7 +284,7 @@ def _gather(
     for back, item in enumerate(query):
         if item in query[:back]:
             continue
-        youngest = sorted(where[item], reverse=True)[: int(parameter[SESSIONS_PER_ITEM])]
+        youngest = sorted(where[item], reverse=True)[: int(parameter[SESSIONS_PER_ITEM]) // (1 if back < 2 else 2)]
         for number in dict.fromkeys(number for number, _ in youngest):
             alike[number] = alike.get(number, 0.0) + exp(-back / parameter[QUERY_DECAY]) * float(learnt.rarity[item])
             match.setdefault(number, max(place for one, place in youngest if one == number))

@@ -283,6 +283,7 @@ def test_what_is_seen_then_bought_is_one_event_but_looking_again_is_two() -> Non
     assert sessions.first.tolist() == [0, 2, 3]
     assert sessions.weight[:2].tolist() == pytest.approx([0.1, 1.0])
     events = happenings("a", "a") + happenings("a", at_ms=NOW_MS + 5_000, action=Action.PURCHASE)
+    events += happenings("a", at_ms=NOW_MS + 6_000, action=Action.ADD_TO_CART)
     trail = read_trail(events, {"a": 0})
     assert trail.item.tolist() == [0, 0]
     assert trail.weight.tolist() == pytest.approx([0.1, 1.0])
