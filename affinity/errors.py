@@ -15,6 +15,7 @@ AffinityRefused
 ├── LinkUnknown               404  link_unknown
 ├── ProfileUnknown            404  profile_unknown
 ├── ModelRefused              500  model_refused: a file of another version, or damaged
+├── RecordFileRefused         500  record_file_refused: of another version or other settings, or damaged
 ├── TrainingRefused           422  training_empty
 └── FeedRefused               422  feed_unreadable: no line of the file can be read
 ```
@@ -108,6 +109,13 @@ class ModelRefused(AffinityRefused):
     """The model's file is of another version, or damaged."""
 
     code = "model_refused"
+    status = 500
+
+
+class RecordFileRefused(AffinityRefused):
+    """The record file does not fit, or is damaged: the navigation log is read instead."""
+
+    code = "record_file_refused"
     status = 500
 
 

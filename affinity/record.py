@@ -40,6 +40,18 @@ ACTION_WEIGHT: Mapping[Action, float] = {
 }
 
 _at_ms = attrgetter("at_ms")
+_COLLECTIONS = (
+    "events",
+    "category_weight",
+    "brand_weight",
+    "bought_product",
+    "bought_category",
+    "bought_brand",
+    "dismissed",
+    "served_at_ms",
+    "shown",
+    "unrendered",
+)
 
 
 class ProductFacts(NamedTuple):
@@ -83,15 +95,15 @@ class Shown:
     """What sponsored products a visitor was shown in one placement.
 
     Attributes:
-        at_ms: when, oldest first; one for each product.
         clicked_at_ms: when one of them was clicked last, 0 for never.
+        at_ms: when they were shown, oldest first; one for each product.
     """
 
     __slots__ = ("at_ms", "clicked_at_ms")
 
-    def __init__(self) -> None:
-        self.at_ms: list[int] = []
-        self.clicked_at_ms = 0
+    def __init__(self, clicked_at_ms: int = 0, at_ms: list[int] | None = None) -> None:
+        self.clicked_at_ms = clicked_at_ms
+        self.at_ms: list[int] = [] if at_ms is None else at_ms
 
 
 class VisitorRecord:
@@ -233,6 +245,25 @@ class VisitorRecord:
             count += 1
         return count
 
+    def shrink(self) -> bool:
+        """Forget the older or lighter half of everything; say whether there was anything left to forget."""
+        self.version += 1
+        self.view = None
+        self.targets = None
+        before = self._entry_count()
+        del self.events[: (len(self.events) + 1) // 2]
+        self.pending_count = len(self.events)
+        for weights in (self.category_weight, self.brand_weight):
+            _keep_greatest(weights, len(weights) // 2)
+        for times in (self.bought_product, self.bought_category, self.bought_brand):
+            _keep_greatest(times, len(times) // 2)
+        for in_order in (self.dismissed, self.served_at_ms, self.shown, self.unrendered):
+            _drop_first(in_order, (len(in_order) + 1) // 2)
+        return self._entry_count() < before
+
+    def _entry_count(self) -> int:
+        return sum(len(getattr(self, name)) for name in _COLLECTIONS)
+
     def _shown_in(self, placement_id: str) -> Shown:
         shown = self.shown.pop(placement_id, None) or Shown()
         self.shown[placement_id] = shown
@@ -337,9 +368,8 @@ class VisitorRecord:
         self.session_began_ms = later_ms
 
     def _note_purchase(self, happening: Happening, facts: ProductFacts | None) -> None:
-        at_ms, quantity = happening.at_ms, max(happening.quantity, 1)
-        price = happening.price_micros
-        self.purchases.note(at_ms, 0 if price is None else price * quantity)
+        at_ms = happening.at_ms
+        sum_up_purchase(self.purchases, happening, facts)
         if happening.product_id is not None:
             _note_last(self.bought_product, happening.product_id, at_ms)
         if happening.category_id is not None:
@@ -347,10 +377,16 @@ class VisitorRecord:
                 _note_last(self.bought_category, category_id, at_ms)
         if happening.brand is not None:
             _note_last(self.bought_brand, happening.brand, at_ms)
-        if facts is not None and price is not None and facts.shelf_price_micros:
-            self.purchases.units += quantity
-            self.purchases.promotion_units += quantity * (price < facts.shelf_price_micros)
-            self.purchases.price_rank_sum += quantity * facts.price_rank
+
+
+def sum_up_purchase(purchases: Purchases, happening: Happening, facts: ProductFacts | None) -> None:
+    """Count a purchase in a summary of purchases."""
+    quantity, price = max(happening.quantity, 1), happening.price_micros
+    purchases.note(happening.at_ms, 0 if price is None else price * quantity)
+    if facts is not None and price is not None and facts.shelf_price_micros:
+        purchases.units += quantity
+        purchases.promotion_units += quantity * (price < facts.shelf_price_micros)
+        purchases.price_rank_sum += quantity * facts.price_rank
 
 
 def _take_out(times: list[int] | None, at_ms: int) -> None:
@@ -359,13 +395,23 @@ def _take_out(times: list[int] | None, at_ms: int) -> None:
 
 
 def _note_last(times: dict[str, int], name: str, at_ms: int) -> None:
-    times[name] = max(times.get(name, 0), at_ms)
-    if len(times) > BOUGHT_COUNT_MAX:
-        del times[min(times, key=times.__getitem__)]
+    known_ms = times.get(name)
+    if known_ms is None or at_ms > known_ms:
+        times[name] = at_ms
+        if len(times) > BOUGHT_COUNT_MAX:
+            _keep_greatest(times, BOUGHT_COUNT_MAX - BOUGHT_COUNT_MAX // 4)
 
 
 def _keep_heaviest(weights: dict[str, float]) -> None:
-    if len(weights) <= INTEREST_COUNT_MAX + INTEREST_COUNT_MAX // 2:
-        return
-    for name in sorted(weights, key=weights.__getitem__)[: len(weights) - INTEREST_COUNT_MAX]:
-        del weights[name]
+    if len(weights) > INTEREST_COUNT_MAX + INTEREST_COUNT_MAX // 2:
+        _keep_greatest(weights, INTEREST_COUNT_MAX)
+
+
+def _drop_first(in_order: dict[Any, Any], count: int) -> None:
+    for key in list(in_order)[:count]:
+        del in_order[key]
+
+
+def _keep_greatest(numbers: dict[str, Any], count: int) -> None:
+    for name in sorted(numbers, key=numbers.__getitem__)[: len(numbers) - count]:
+        del numbers[name]

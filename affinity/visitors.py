@@ -7,12 +7,13 @@ their sum: so a link can be undone, and erasing a customer finds every device.
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from msgspec import Struct
 
 from affinity.audience import Audience
-from affinity.computed import CustomerScale, measure_customers
-from affinity.errors import EventInFuture, EventTooOld, LinkRefused
+from affinity.computed import CustomerScale, Purchases, measure_customers
+from affinity.errors import EventInFuture, EventTooOld, LinkRefused, RecordFileRefused
 from affinity.matching import Happening, PatternProgress
 from affinity.model import BoundModel
 from affinity.navigation import Action, Consent, NavigationBatch, NavigationEvent
@@ -21,6 +22,17 @@ from affinity.pattern import NavigationPattern
 from affinity.profile import ProfileDraft
 from affinity.pseudonym import Pseudonymizer
 from affinity.record import ProductFacts, VisitorRecord
+from affinity.record_file import (
+    Header,
+    Keeping,
+    draft_of,
+    names_of,
+    numbers_from_bytes,
+    numbers_to_bytes,
+    read_record_file,
+    settled,
+)
+from affinity.records import VisitorRecords
 from affinity.settings import Settings
 from affinity.targets import Targets, compile_targets, has_bit
 from affinity.view import VisitorView, anonymous_view, view_visitor
@@ -40,14 +52,18 @@ class VisitorStore:
     """The visitors of one deployment.
 
     Attributes:
+        records: everybody's.
         given_back_count: fills taken back from frequency caps and visitors' limits because they never rendered.
         also_forget: who else keeps something under pseudonyms, told which are forgotten.
+        unkept_count: changes since the record file was written last.
+        record_file_refusal: why `load` could not use the record file; None where it did, or where there was none.
 
     Args:
         settings: this package's.
         pseudonymizer: turns raw ids into what visitors are kept under.
         log: where events are appended before they count; None keeps nothing on disk (simulation).
         facts: what navigation needs to know of each product (`record.read_facts`).
+        record_path: where `begin_keeping` writes all records, for the next start to read; None: nowhere.
     """
 
     def __init__(
@@ -56,6 +72,7 @@ class VisitorStore:
         pseudonymizer: Pseudonymizer,
         log: NavigationLog | None = None,
         facts: Mapping[str, ProductFacts] | None = None,
+        record_path: Path | None = None,
     ) -> None:
         self.settings = settings
         self.pseudonymizer = pseudonymizer
@@ -63,7 +80,7 @@ class VisitorStore:
         self.facts: Mapping[str, ProductFacts] = {} if facts is None else facts  # may be filled later
         self.scale = CustomerScale()
         self.profile_seq = -1
-        self._records: OrderedDict[bytes, VisitorRecord] = OrderedDict()
+        self.records = VisitorRecords(settings, self._complete)
         self._customers: OrderedDict[bytes, VisitorRecord] = OrderedDict()
         self._customer_of: dict[bytes, bytes] = {}
         self._devices: dict[bytes, list[bytes]] = {}
@@ -75,10 +92,15 @@ class VisitorStore:
         self._read_segments: set[str] = set()
         self._reading: Iterator[LogLine] | None = None
         self._forgotten: set[bytes] = set()  # while a file is read that may still hold them
+        self._record_path = record_path
+        self._keeping: Keeping | None = None
+        self._is_loading = False
+        self.unkept_count = 0
+        self.record_file_refusal: str | None = None
 
     def __len__(self) -> int:
         """Return how many visitors' state is kept."""
-        return len(self._records)
+        return len(self.records)
 
     # --- events --------------------------------------------------------------------------------------------------
 
@@ -122,6 +144,7 @@ class VisitorStore:
             self._remember(number)
         for line in lines:
             self._apply(line, now_ms)
+        self.unkept_count += len(lines)
         return Recorded(len(lines), len(batch.events) - len(lines))
 
     def line_of(self, event: NavigationEvent, at_ms: int) -> LogLine:
@@ -156,16 +179,17 @@ class VisitorStore:
 
     def note_rendered(self, pseudonym: bytes, served_at_ms: int, placement_id: str, slot_position: int) -> None:
         """Note that what was served then was reported as rendered, so that it counts for good."""
-        if pseudonym in self._records:  # not where the visitor was erased since
+        if pseudonym in self.records:  # not where the visitor was erased since
             self._note_fill(LogLine(pseudonym, served_at_ms, RENDERED, 0, None, placement_id, None, slot_position))
 
     def note_clicked(self, pseudonym: bytes, placement_id: str, now_ms: int) -> None:
         """Note that a visitor clicked a sponsored product of a placement."""
-        if pseudonym in self._records:
+        if pseudonym in self.records:
             self._note_fill(LogLine(pseudonym, now_ms, CLICKED, 0, None, placement_id))
 
     def _note_fill(self, line: LogLine) -> None:
-        _apply_fill(line, self._records_of(line.pseudonym))
+        _apply_fill(line, self._records_of(line.pseudonym, 0))
+        self.unkept_count += 1
         if self.log is not None:
             self._served_lines.append(line)
 
@@ -190,9 +214,9 @@ class VisitorStore:
         person = self._customer_of.get(pseudonym, pseudonym)
         if person in self._devices:
             return self._customer_record(person)
-        record = self._records.get(pseudonym)
+        record = self.records.get(pseudonym)
         if record is None and pseudonym in self._profiles:
-            record = self._record_for(pseudonym, 0)
+            record = self.records.open(pseudonym, 0)
         return record
 
     def view(
@@ -224,6 +248,7 @@ class VisitorStore:
         pseudonym = bytes(16) if visitor_id is None else self.pseudonymizer.of(visitor_id)
         record = None if visitor_id is None else self.record(pseudonym)
         if record is not None and record.unrendered:
+            self.records.touch(record.pseudonym)
             self.given_back_count += record.give_back(now_ms - self.settings.render_wait_s * 1000)
         if navigation:
             record = self._with(record, pseudonym, navigation)
@@ -245,8 +270,8 @@ class VisitorStore:
 
     def measure(self) -> None:
         """Measure how the shop's customers compare; to be called at start and every so often."""
-        self.scale = measure_customers(record.purchases for record in self._persons())
-        for record in [*self._records.values(), *self._customers.values()]:
+        self.scale = measure_customers(self._purchases())
+        for record in [*self.records.ready(), *self._customers.values()]:
             if record.purchases.order_count:
                 record.view = None
 
@@ -257,7 +282,7 @@ class VisitorStore:
         changes them.
         """
         targets = compile_targets([audience] if audience else [], [pattern] if pattern else [])
-        persons = [self._customer_of.get(one, one) for one in [*self._records, *self._profiles]]
+        persons = [self._customer_of.get(one, one) for one in [*self.records, *self._profiles]]
         persons = list(dict.fromkeys(persons))
         sample_size = self.settings.audience_sample_size
         sample = persons if len(persons) <= sample_size else random.Random(0).sample(persons, sample_size)
@@ -334,13 +359,17 @@ class VisitorStore:
         return list(dict.fromkeys([pseudonym, person, *self._devices.get(person, ())]))
 
     def forget(self, pseudonyms: Iterable[bytes]) -> None:
-        """Drop everything kept in memory under the pseudonyms. The log's and the database's part is not done here."""
+        """Drop everything kept in memory under the pseudonyms, and the record file, which is written anew later.
+
+        The log's and the database's part is not done here.
+        """
         gone = set(pseudonyms)
+        self._drop_record_file()
         for pseudonym in gone:
             self.unlink(pseudonym)
             for device in self._devices.pop(pseudonym, ()):
                 self._customer_of.pop(device, None)
-            self._records.pop(pseudonym, None)
+            self.records.pop(pseudonym)
             self._customers.pop(pseudonym, None)
             self._profiles.pop(pseudonym, None)
         self._served_lines = [line for line in self._served_lines if line.pseudonym not in gone]
@@ -349,14 +378,102 @@ class VisitorStore:
         for forget in self.also_forget:
             forget(gone)
 
+    # --- the record file -----------------------------------------------------------------------------------------
+
+    def begin_keeping(self, now_ms: int) -> Keeping | None:
+        """Begin to write the record file: all records as they are now. None where there is no telling yet.
+
+        The caller takes `step` after `step`, between requests, then `sync` in a thread, then `finish`.
+
+        Raises:
+            LogUnwritable: the log cannot be written.
+            OSError: the draft cannot be written.
+        """
+        if self._record_path is None or self.log is None or self._is_loading or self._reading is not None:
+            return None
+        self.flush(now_ms)  # records hold fills that are not logged yet, and would take them in again
+        if self._keeping is not None:
+            self._keeping.abandon()
+        position = self.log.position()
+        read = {*self._read_segments, *self.log.own_segments}
+        names = self.records.names
+        header = Header(
+            settled(self.settings),
+            [name for name in self.log.segments() if name in read and (position is None or name != position.name)],
+            position,
+            list(names.name.values()),
+            names.products,
+            sorted(names.unknown),
+            (numbers_to_bytes(self._events_seen[0]), numbers_to_bytes(self._events_seen[1])),
+        )
+        self.unkept_count = 0
+        self._keeping = Keeping(self.records, self._record_path, header)
+        return self._keeping
+
+    def keep(self, now_ms: int) -> bool:
+        """Write the record file at once; say whether it was written.
+
+        Raises:
+            LogUnwritable, OSError: see `begin_keeping`.
+        """
+        keeping = self.begin_keeping(now_ms)
+        if keeping is None:
+            return False
+        try:
+            while keeping.step():
+                pass
+            keeping.sync()
+            return keeping.finish()
+        finally:
+            keeping.abandon()
+
+    def _drop_record_file(self) -> None:
+        if self._keeping is not None:
+            self._keeping.abandon()
+        if self._record_path is not None:
+            draft_of(self._record_path).unlink(missing_ok=True)
+            self._record_path.unlink(missing_ok=True)
+        self.unkept_count += 1
+
+    def _read_record_file(self) -> None:
+        if self._record_path is None or self.log is None or not self._record_path.exists():
+            return
+        try:
+            header, batches = read_record_file(self._record_path, self.settings)
+            position, names = header.position, names_of(header)
+            if not names.fits(self.facts):
+                raise RecordFileRefused("the catalogue says otherwise of products that events mention")
+            if position is not None and not self.log.is_at(position):
+                raise RecordFileRefused(f"{position.name} was rewritten")
+            self.records.load(batches, names)
+        except RecordFileRefused as refusal:
+            self.record_file_refusal = str(refusal)
+            return
+        newer, older = header.events_seen
+        self._events_seen = (numbers_from_bytes(newer), numbers_from_bytes(older))
+        self._read_segments = set(header.segments)
+        if position is not None:
+            self._read_segments.add(position.name)
+            self._reading = self.log.read(position.name, position.offset)
+
     # --- start-up, and what other processes imported -------------------------------------------------------------
 
     def load(self, now_ms: int) -> int:
-        """Read the whole log and measure the customers; return how many events were read."""
-        count = 0
-        while more := self.follow(100_000, now_ms):
-            count += more
-        self.measure()
+        """Read the record file and what the log has beyond it, and measure the customers.
+
+        Returns:
+            How many events were read from the log: all of it where the record file is not there or does not fit.
+        """
+        self._is_loading = True
+        try:
+            if not self._read_segments:
+                self._read_record_file()
+            count = 0
+            while more := self.follow(100_000, now_ms):
+                count += more
+            self.measure()
+        finally:
+            self._is_loading = False
         return count
 
     def follow(self, count_max: int, now_ms: int) -> int:
@@ -380,6 +497,7 @@ class VisitorStore:
                 self._forgotten.clear()
                 continue
             count += 1
+            self.unkept_count += 1
             if line.pseudonym in self._forgotten:
                 continue
             if line.event:
@@ -397,54 +515,48 @@ class VisitorStore:
     # --- inside --------------------------------------------------------------------------------------------------
 
     def _apply(self, line: LogLine, now_ms: int) -> None:
-        record = self._record_for(line.pseudonym, now_ms)
-        person = self._customer_of.get(line.pseudonym, line.pseudonym)
-        records = [record]
-        if person in self._customers:
-            records.append(self._customers[person])
         if line.action in _FILL_ACTIONS:
-            _apply_fill(line, records)
+            _apply_fill(line, self._records_of(line.pseudonym, now_ms))
             return
         facts = self.facts.get(line.product_id) if line.product_id is not None else None
         happening = _happening(line, facts)
-        for one in records:
-            one.note(happening, facts, self.settings)
+        self.records.note(line.pseudonym, happening, facts, now_ms)
+        if self._customers:
+            customer = self._customers.get(self.person(line.pseudonym))
+            if customer is not None:
+                customer.note(happening, facts, self.settings)
 
-    def _record_for(self, pseudonym: bytes, now_ms: int) -> VisitorRecord:
-        record = self._records.get(pseudonym)
-        if record is None:
-            record = self._records[pseudonym] = VisitorRecord(pseudonym)
-            record.profile = self._profiles.get(pseudonym)
-            if len(self._records) > self.settings.visitor_count_max:
-                self._records.popitem(last=False)
-        else:
-            self._records.move_to_end(pseudonym)
-        record.seen_at_ms = max(record.seen_at_ms, now_ms)
-        return record
-
-    def _records_of(self, pseudonym: bytes) -> list[VisitorRecord]:
+    def _records_of(self, pseudonym: bytes, now_ms: int) -> list[VisitorRecord]:
         """Return the records an event of the visitor counts in: their own and, if linked, their customer's."""
-        person = self._customer_of.get(pseudonym, pseudonym)
-        own = self._record_for(pseudonym, 0)
-        return [own, self._customers[person]] if person in self._customers else [own]
+        own = self.records.open(pseudonym, now_ms)
+        customer = self._customers.get(self.person(pseudonym))
+        return [own] if customer is None else [own, customer]
+
+    def _complete(self, record: VisitorRecord) -> None:
+        record.profile = self.profile(record.pseudonym)
 
     def _customer_record(self, customer: bytes) -> VisitorRecord:
         record = self._customers.get(customer)
         if record is None:
-            record = VisitorRecord(customer)
-            for pseudonym in (customer, *self._devices[customer]):
-                if pseudonym in self._records:
-                    record.take_in(self._records[pseudonym], self.settings)
-            record.profile = self.profile(customer)
-            self._customers[customer] = record
-            if len(self._customers) > self.settings.visitor_count_max:
+            record = self._customers[customer] = self._sum_of(customer)
+            if len(self._customers) > self.settings.visitor_ready_count_max:
                 self._customers.popitem(last=False)
         else:
             self._customers.move_to_end(customer)
         return record
 
+    def _sum_of(self, person: bytes) -> VisitorRecord:
+        """Return a record of all that is known of a person: their own and their devices' together."""
+        record = VisitorRecord(person)
+        for pseudonym in (person, *self._devices.get(person, ())):
+            device = self.records.peek(pseudonym)
+            if device is not None:
+                record.take_in(device, self.settings)
+        self._complete(record)
+        return record
+
     def _show_profile(self, pseudonym: bytes) -> None:
-        for record in (self._records.get(pseudonym), self._customers.get(self.person(pseudonym))):
+        for record in (self.records.get_ready(pseudonym), self._customers.get(self.person(pseudonym))):
             if record is not None:
                 record.profile = self.profile(record.pseudonym)
                 record.version += 1
@@ -472,22 +584,23 @@ class VisitorStore:
                 passing.note(happening, facts, self.settings)
         return passing
 
-    def _persons(self) -> Iterator[VisitorRecord]:
-        for pseudonym, record in self._records.items():
-            if pseudonym not in self._customer_of and pseudonym not in self._devices:
-                yield record
-        for customer in self._devices:
-            yield self._customer_record(customer)
+    def _purchases(self) -> Iterator[Purchases]:
+        """Yield what each person bought, on all devices."""
+        of_customer: dict[bytes, Purchases] = {}
+        for pseudonym, purchases in self.records.purchases():
+            person = self.person(pseudonym)
+            if person in self._devices:
+                of_customer.setdefault(person, Purchases()).add(purchases)
+            else:
+                yield purchases
+        yield from of_customer.values()
 
     def _matches(self, person: bytes, targets: Targets, now_ms: int) -> bool:
-        record = self._customers.get(person) or self._records.get(person)
+        record = self._customers.get(person)
+        if record is None and person not in self._devices:
+            record = self.records.peek(person)
         if record is None:
-            record = VisitorRecord(person)
-            for pseudonym in list(self._devices.get(person, ())):
-                device = self._records.get(pseudonym)
-                if device is not None:
-                    record.take_in(device, self.settings)
-            record.profile = self.profile(person)
+            record = self._sum_of(person)
         if targets.audiences and not has_bit(targets.audience_bits(record, self.scale, now_ms)[0], 0):
             return False
         if not targets.patterns:

@@ -25,6 +25,7 @@ from affinity import endpoint as affinity_endpoint
 from affinity import kernel as affinity_kernel
 from affinity import store as affinity_store
 from affinity.catalog import Product
+from affinity.errors import LogUnwritable
 from affinity.metrics import AffinityMetrics
 from affinity.model import AffinityModel, BoundModel, latest_model, load_model, neutral_model
 from affinity.navigation_log import NavigationLog
@@ -51,7 +52,7 @@ from bidder_api.server import Parts, build_app, management_routes
 from bidder_api.settings import AllSettings, beacon_keys, for_deployment, master_secret
 from bidder_api.store import Deployment
 from bidder_api.table import OPERATIONS
-from bidder_api.tasks import MODEL_FOLDER, NAVIGATION_FOLDER, RECEIPT_FOLDER, pseudonymizer_of
+from bidder_api.tasks import MODEL_FOLDER, NAVIGATION_FOLDER, RECEIPT_FOLDER, RECORD_FILE, pseudonymizer_of
 from ledger import endpoint as ledger_endpoint
 from ledger.beacon import BeaconKeys
 from ledger.command import OrdersRecorded, RecordOrders
@@ -70,6 +71,7 @@ SWITCH_INTERVAL_S = (
 
 TICK_S = 1.0
 GC_YOUNG_COUNT = 20_000  # objects made between two looks at the young ones
+UNKEPT_COUNT_MAX = 10_000  # events read at the start beyond which visitors are kept at once
 FOLLOW_COUNT = 400  # events of an imported file read between two requests
 HOUSEKEEPING_EVERY_S = 3600.0
 
@@ -214,6 +216,7 @@ class Serving(Struct, kw_only=True):
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 self.visitors.flush(self.clock_ms())
+                await self._keep_visitors()
                 keep_pacing(self.slot_server, self.settings.server.data_dir / PACING_FILE)
                 if self.slot_server.receipts is not None:
                     self.slot_server.receipts.write()
@@ -228,6 +231,8 @@ class Serving(Struct, kw_only=True):
         await self._follow_products()
         await self._follow_visitors()
         await in_thread(lambda: self.visitors.load(self.clock_ms()))  # nobody else touches visitors before ready
+        if self.visitors.record_file_refusal is not None:
+            _log.warning("record_file_refused", why=self.visitors.record_file_refusal)
         self.readiness.done("visitors")
 
     async def take_snapshot(self, path: Path) -> None:
@@ -283,12 +288,17 @@ class Serving(Struct, kw_only=True):
 
     async def _start_then_tick(self) -> None:
         await self.start()
-        kept_house_at = kept_pacing_at = time.monotonic()
+        kept_house_at = kept_pacing_at = kept_visitors_at = time.monotonic()
+        if self.visitors.unkept_count > UNKEPT_COUNT_MAX:
+            await self._keep_visitors()
         while True:
             await self.tick()
             if time.monotonic() - kept_pacing_at > PACING_KEPT_EVERY_S:
                 kept_pacing_at = time.monotonic()
                 keep_pacing(self.slot_server, self.settings.server.data_dir / PACING_FILE)
+            if time.monotonic() - kept_visitors_at > self.settings.affinity.visitor_record_file_every_s:
+                kept_visitors_at = time.monotonic()
+                await self._keep_visitors()
             if time.monotonic() - kept_house_at > HOUSEKEEPING_EVERY_S:
                 kept_house_at = time.monotonic()
                 self.visitors.measure()
@@ -298,6 +308,23 @@ class Serving(Struct, kw_only=True):
                     )
                 )
             await asyncio.sleep(TICK_S)
+
+    async def _keep_visitors(self) -> None:
+        """Write the visitors' record file between requests; without one the next start only takes longer."""
+        keeping = None
+        try:
+            keeping = self.visitors.begin_keeping(self.clock_ms()) if self.visitors.unkept_count else None
+            if keeping is not None:
+                while keeping.step():
+                    await asyncio.sleep(0)
+                await in_thread(keeping.sync)
+                keeping.finish()
+        except (OSError, LogUnwritable) as failure:
+            self.visitors.unkept_count += 1
+            _log.error("visitors_not_kept", exc_info=failure)
+        finally:
+            if keeping is not None:
+                keeping.abandon()
 
     async def _follow_keys(self) -> None:
         while True:
@@ -432,6 +459,7 @@ def compose(
         pseudonymizer,
         NavigationLog(data_dir / NAVIGATION_FOLDER, settings.affinity.navigation_segment_bytes),
         products.facts,
+        data_dir / RECORD_FILE,
     )
     keys = BeaconKeys.parse(beacon_keys(server))
     slot_server = SlotServer(

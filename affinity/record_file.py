@@ -1,0 +1,228 @@
+"""The record file: all visitors' records as of one moment, so that a start reads it and then the navigation log's tail.
+
+Written to a draft that is renamed, so that it is whole or not there. It never holds more than the log does: where it
+does not fit, it is refused, and reading the whole log gives the same.
+"""
+
+import os
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+from msgspec import Struct
+
+from affinity.errors import RecordFileRefused
+from affinity.navigation_log import Position
+from affinity.packing import ACTIONS, FORMAT, Belongs, Names
+from affinity.records import Packed, VisitorRecords
+from affinity.settings import Settings
+
+DRAFT_SUFFIX = ".part"
+STEP_COUNT = 100  # records written between two requests
+FRAME_HEAD_BYTES = 8  # length of the frame, and its CRC-32
+
+
+class Settled(Struct, frozen=True, array_like=True):
+    """What records depend on: a file in which any of it differs cannot be used."""
+
+    format: int
+    actions: list[str]
+    visitor_event_count_max: int
+    session_gap_s: int
+    interest_half_life_s: int
+
+
+class Header(Struct, frozen=True, array_like=True):
+    """What the records of a file rest on.
+
+    Attributes:
+        segments: files of the log all of whose events are in the records.
+        position: how much of one more file is, None where there is none.
+        names, products, unknown: see `packing.Names`.
+        events_seen: numbers of the latest event ids, the newer and the older ones, 64 bits each.
+    """
+
+    settled: Settled
+    segments: list[str]
+    position: Position | None
+    names: list[str]
+    products: dict[str, Belongs]
+    unknown: list[str]
+    events_seen: tuple[bytes, bytes]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_header = msgspec.msgpack.Decoder(Header).decode
+_decode_records = msgspec.msgpack.Decoder(list[Packed]).decode
+
+
+def settled(settings: Settings) -> Settled:
+    """Return what records made now depend on."""
+    return Settled(
+        FORMAT,
+        [action.value for action in ACTIONS],
+        settings.visitor_event_count_max,
+        settings.session_gap_s,
+        settings.interest_half_life_s,
+    )
+
+
+class RecordFileDraft:
+    """A record file being written.
+
+    Args:
+        path: where it is to stand.
+
+    Raises:
+        OSError: from any method; nothing has become of the file that was there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._draft = draft_of(path)
+        self._file: BinaryIO = self._draft.open("wb")
+        self._is_syncing = self._is_abandoned = False
+        os.fchmod(self._file.fileno(), 0o600)
+
+    def write(self, part: Header | list[Packed]) -> None:
+        """Write the header, or further records."""
+        self._write(_encode(part))
+
+    def sync(self) -> None:
+        """Bring everything to the disk; may take a while, and may run beside the thread that wrote."""
+        self._is_syncing = True  # so that nobody else closes the file
+        try:
+            if not self._is_abandoned:
+                self._write(b"")  # by this a reader knows that nothing is cut off
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+
+    def finish(self) -> None:
+        """Put the file where it belongs."""
+        self._draft.replace(self._path)
+
+    def abandon(self) -> None:
+        """Leave no trace."""
+        self._is_abandoned = True
+        self._draft.unlink(missing_ok=True)
+        if not self._is_syncing:
+            self._file.close()
+
+    def _write(self, raw: bytes) -> None:
+        self._file.write(len(raw).to_bytes(4, "little") + zlib.crc32(raw).to_bytes(4, "little") + raw)
+
+
+class Keeping:
+    """A record file in the making: records as they were when it began, written bit by bit while they change.
+
+    Args:
+        records: whose; one keeping of them at a time.
+        path: where the file is to stand.
+        header: what the records rest on now.
+
+    Raises:
+        OSError: from any method but `abandon`, which is then to be called.
+    """
+
+    def __init__(self, records: VisitorRecords, path: Path, header: Header) -> None:
+        self._records = records
+        self._draft = RecordFileDraft(path)
+        self._walk = records.walk()
+        self._next: Header | list[Packed] | None = header
+        self._is_over = False
+
+    def step(self) -> bool:
+        """Write some records; say whether there may be more."""
+        if self._is_over or self._next is None:
+            return False
+        self._draft.write(self._next)
+        self._next = self._walk.read(STEP_COUNT)
+        return True
+
+    def sync(self) -> None:
+        """Bring everything to the disk; may take a while, and may run beside the thread that changes records."""
+        self._draft.sync()
+
+    def finish(self) -> bool:
+        """Put the file where it belongs, unless it was abandoned meanwhile; say whether it was."""
+        if self._is_over:
+            return False
+        self._is_over = True
+        self._records.end_walk()
+        self._draft.finish()
+        return True
+
+    def abandon(self) -> None:
+        """Leave no trace; of a file that is finished or abandoned there is none to leave."""
+        if not self._is_over:
+            self._is_over = True
+            self._records.end_walk()
+            self._draft.abandon()
+
+
+def draft_of(path: Path) -> Path:
+    """Return where the file is written before it is whole."""
+    return path.with_name(path.name + DRAFT_SUFFIX)
+
+
+def read_record_file(path: Path, settings: Settings) -> tuple[Header, Iterator[list[Packed]]]:
+    """Return a file's header and its records in batches, least recently seen first.
+
+    Raises:
+        RecordFileRefused: there is none, it is damaged, or was written under other settings or by another version;
+            while batches are read, too.
+    """
+    frames = _frames(path)
+    try:
+        header = _decode_header(next(frames, b""))
+    except msgspec.MsgspecError as damage:
+        raise RecordFileRefused(f"{path.name} is of another version, or damaged: {damage}") from damage
+    if header.settled != settled(settings):
+        raise RecordFileRefused(f"{path.name} was written under {header.settled}, now it is {settled(settings)}")
+    return header, _batches(path, frames)
+
+
+def numbers_to_bytes(numbers: Iterable[int]) -> bytes:
+    """Return numbers of at most 63 bits as bytes."""
+    return array("q", numbers).tobytes()
+
+
+def numbers_from_bytes(raw: bytes) -> set[int]:
+    """Return the numbers that became these bytes."""
+    numbers = array("q")
+    numbers.frombytes(raw)
+    return set(numbers)
+
+
+def names_of(header: Header) -> Names:
+    """Return the names the records refer to."""
+    return Names(header.names, header.products, header.unknown)
+
+
+def _batches(path: Path, frames: Iterator[bytes]) -> Iterator[list[Packed]]:
+    for frame in frames:
+        try:
+            yield _decode_records(frame)
+        except msgspec.MsgspecError as damage:
+            raise RecordFileRefused(f"{path.name} is damaged: {damage}") from damage
+
+
+def _frames(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while head := file.read(FRAME_HEAD_BYTES):
+                length, checksum = int.from_bytes(head[:4], "little"), int.from_bytes(head[4:], "little")
+                raw = file.read(length)
+                if len(head) < FRAME_HEAD_BYTES or len(raw) < length or zlib.crc32(raw) != checksum:
+                    break
+                if not raw:
+                    return
+                yield raw
+    except OSError as failure:
+        raise RecordFileRefused(f"{path.name} cannot be read: {failure.strerror}") from failure
+    raise RecordFileRefused(f"{path.name} is damaged or cut off")
