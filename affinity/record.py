@@ -188,13 +188,10 @@ class VisitorRecord:
             weight *= 2.0 ** ((happening.at_ms - EPOCH_MS) / (settings.interest_half_life_s * 1000))
             if happening.category_id is not None:
                 self.category_total += weight
-                for category_id in ancestry(happening.category_id):
-                    self.category_weight[category_id] = self.category_weight.get(category_id, 0.0) + weight
-                _keep_heaviest(self.category_weight)
+                _add_weight(self.category_weight, ancestry(happening.category_id), weight)
             if happening.brand is not None:
                 self.brand_total += weight
-                self.brand_weight[happening.brand] = self.brand_weight.get(happening.brand, 0.0) + weight
-                _keep_heaviest(self.brand_weight)
+                _add_weight(self.brand_weight, (happening.brand,), weight)
         if happening.action is Action.PURCHASE:
             self._note_purchase(happening, facts)
         elif happening.action is Action.DISMISS and happening.product_id is not None:
@@ -300,7 +297,7 @@ class VisitorRecord:
             (self.bought_brand, other.bought_brand),
         ):
             for name, at_ms in theirs.items():
-                _note_last(mine, name, at_ms)
+                _note_last(mine, (name,), at_ms)
         self.purchases.add(other.purchases)
         self.dismissed.update(other.dismissed)
         for bid_id, times in other.served_at_ms.items():
@@ -371,12 +368,11 @@ class VisitorRecord:
         at_ms = happening.at_ms
         sum_up_purchase(self.purchases, happening, facts)
         if happening.product_id is not None:
-            _note_last(self.bought_product, happening.product_id, at_ms)
+            _note_last(self.bought_product, (happening.product_id,), at_ms)
         if happening.category_id is not None:
-            for category_id in ancestry(happening.category_id):
-                _note_last(self.bought_category, category_id, at_ms)
+            _note_last(self.bought_category, ancestry(happening.category_id), at_ms)
         if happening.brand is not None:
-            _note_last(self.bought_brand, happening.brand, at_ms)
+            _note_last(self.bought_brand, (happening.brand,), at_ms)
 
 
 def sum_up_purchase(purchases: Purchases, happening: Happening, facts: ProductFacts | None) -> None:
@@ -394,12 +390,19 @@ def _take_out(times: list[int] | None, at_ms: int) -> None:
         times.remove(at_ms)
 
 
-def _note_last(times: dict[str, int], name: str, at_ms: int) -> None:
-    known_ms = times.get(name)
-    if known_ms is None or at_ms > known_ms:
-        times[name] = at_ms
-        if len(times) > BOUGHT_COUNT_MAX:
-            _keep_greatest(times, BOUGHT_COUNT_MAX - BOUGHT_COUNT_MAX // 4)
+def _note_last(times: dict[str, int], names: Iterable[str], at_ms: int) -> None:
+    for name in names:
+        known_ms = times.get(name)
+        if known_ms is None or known_ms < at_ms:
+            times[name] = at_ms
+    if len(times) > BOUGHT_COUNT_MAX:
+        _keep_greatest(times, BOUGHT_COUNT_MAX - BOUGHT_COUNT_MAX // 4)
+
+
+def _add_weight(weights: dict[str, float], names: Iterable[str], weight: float) -> None:
+    for name in names:
+        weights[name] = weights.get(name, 0.0) + weight
+    _keep_heaviest(weights)
 
 
 def _keep_heaviest(weights: dict[str, float]) -> None:

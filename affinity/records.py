@@ -96,7 +96,8 @@ class VisitorRecords:
 
     def open(self, pseudonym: bytes, now_ms: int) -> VisitorRecord:
         """Return the visitor's record to be changed at once, made if there is none; the visitor was seen now."""
-        self._before_change(pseudonym)
+        if self._walk is not None:
+            self._walk.keep(pseudonym)
         if pseudonym in self._kept:
             self._kept.move_to_end(pseudonym)
         record = self.get(pseudonym)
@@ -105,10 +106,10 @@ class VisitorRecords:
             self._complete(record)
             self._ready[pseudonym] = 0
             self._keep_within_bounds()
-        record.seen_at_ms = max(record.seen_at_ms, now_ms)
+        if record.seen_at_ms < now_ms:
+            record.seen_at_ms = now_ms
         changes = self._ready[pseudonym]
-        changes = changes + 1 if isinstance(changes, int) else 1
-        self._ready[pseudonym] = changes
+        changes = self._ready[pseudonym] = changes + 1 if type(changes) is int else 1
         if not changes % CHECKED_EVERY:
             self._pack_within_bounds(record)
         return record
@@ -124,11 +125,12 @@ class VisitorRecords:
         """Take an event of a visitor in."""
         if happening.product_id is not None:
             self.names.mention(happening.product_id, facts)
-        kept = self._kept.get(pseudonym)
-        if isinstance(kept, VisitorRecord):
+        if pseudonym in self._ready:
             self.open(pseudonym, now_ms).note(happening, facts, self._settings)
             return
         self._before_change(pseudonym)
+        kept = self._kept.get(pseudonym)
+        assert not isinstance(kept, VisitorRecord), "what is not packed is ready"
         if kept is None:
             kept = self._kept[pseudonym] = PackedRecord()
             self.byte_count += ENTRY_BYTES

@@ -4,9 +4,11 @@ One process, one thread changes it. Devices of one customer keep records of thei
 their sum: so a link can be undone, and erasing a customer finds every device.
 """
 
+import gc
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from msgspec import Struct
@@ -466,11 +468,12 @@ class VisitorStore:
         """
         self._is_loading = True
         try:
-            if not self._read_segments:
-                self._read_record_file()
-            count = 0
-            while more := self.follow(100_000, now_ms):
-                count += more
+            with _without_collecting():
+                if not self._read_segments:
+                    self._read_record_file()
+                count = 0
+                while more := self.follow(100_000, now_ms):
+                    count += more
             self.measure()
         finally:
             self._is_loading = False
@@ -620,6 +623,18 @@ class VisitorStore:
         if len(newer) * 2 >= self.settings.event_id_window:
             older.clear()
             self._events_seen = (older, newer)
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Spare the garbage collector what is read in bulk: a third of the time would be spent looking for cycles."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _apply_fill(line: LogLine, records: Sequence[VisitorRecord]) -> None:

@@ -356,3 +356,23 @@ def test_a_count_is_scaled_up_from_a_sample() -> None:
     count = visitors.count_matching(Audience(segment="vip"), None, NOW_MS)
     assert count is not None
     assert 850 < count < 1150
+
+
+def test_ten_thousand_events_of_one_visitor_in_a_second_are_one_bounded_record(tmp_path: Path) -> None:
+    visitors = store(tmp_path, event_id_window=1_000)
+    sizes = []
+    for first in range(0, 10_000, 100):
+        batch = [
+            event("v", number / 10_000, action, product_id=f"x{number}", query="q" * 300, category_id=f"C{number}")
+            for number, action in ((first + place, list(Action)[place % 9]) for place in range(100))
+        ]
+        assert post(visitors, *batch) == (100, 0)
+        packed = visitors.records.packed(visitors.pseudonym("v"))
+        assert packed is not None
+        sizes.append(len(packed[1]))
+    assert max(sizes) <= Settings().visitor_record_bytes_max
+    assert len(visitors) == 1
+    record = visitors.record(visitors.pseudonym("v"))
+    assert record is not None
+    assert record.events[-1].at_ms == NOW_MS + 999
+    assert record.purchases.order_count == 1
