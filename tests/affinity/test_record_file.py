@@ -290,6 +290,20 @@ def test_who_is_forgotten_is_in_no_file_at_once_and_in_none_written_later(shop: 
     assert state(again) == state(visitors)
 
 
+def test_a_draft_a_killed_process_left_goes_with_who_is_in_it(shop: Shop) -> None:
+    killed, _ = shop.started()
+    shop.post(killed, 100)
+    keeping = killed.begin_keeping(NOW_MS)
+    assert keeping is not None
+    while keeping.step():
+        pass
+    visitors, _ = shop.started()
+    who = visitors.pseudonym("v3")
+    visitors.forget([who])
+    assert not draft_of(shop.path).exists()
+    keeping.abandon()
+
+
 @pytest.mark.parametrize("is_syncing", [False, True])
 def test_a_file_being_written_is_given_up_when_somebody_is_forgotten(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, is_syncing: bool

@@ -222,6 +222,18 @@ def test_what_was_shown_rendered_and_clicked_is_there_again_after_a_kill(tmp_pat
         assert record.served_at_ms == {"bid_1": [NOW_MS]}
 
 
+def test_what_was_given_back_stays_so_while_others_are_looked_at() -> None:
+    visitors = store(visitor_ready_count_max=1)
+    who = visitors.pseudonym("v")
+    visitors.note_served(who, "bid_1", NOW_MS, "top", 1)
+    for _ in range(3):
+        post(visitors, event("w"))
+        visitors.record(visitors.pseudonym("w"))
+        view = visitors.view("v", CONSENT, TARGETS, MODEL, NOW_MS + 1_800_001)
+        assert view.seen_at_ms == {"bid_1": []}
+    assert visitors.given_back_count == 1
+
+
 def test_fills_of_one_visitor_are_bounded_and_the_newest_stay() -> None:
     record = VisitorRecord(b"v")
     for number in range(2_000):
