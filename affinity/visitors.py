@@ -429,6 +429,10 @@ class VisitorStore:
         finally:
             keeping.abandon()
 
+    def has_record_file(self) -> bool:
+        """Say whether there is a record file; after somebody was forgotten there is none."""
+        return self._record_path is not None and self._record_path.exists()
+
     def _drop_record_file(self) -> None:
         if self._keeping is not None:
             self._keeping.abandon()
@@ -438,7 +442,7 @@ class VisitorStore:
         self.unkept_count += 1
 
     def _read_record_file(self) -> None:
-        if self._record_path is None or self.log is None or not self._record_path.exists():
+        if self._record_path is None or self.log is None or not self.has_record_file():
             return
         try:
             header, batches = read_record_file(self._record_path, self.settings)

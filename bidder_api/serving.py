@@ -52,7 +52,7 @@ from bidder_api.server import Parts, build_app, management_routes
 from bidder_api.settings import AllSettings, beacon_keys, for_deployment, master_secret
 from bidder_api.store import Deployment
 from bidder_api.table import OPERATIONS
-from bidder_api.tasks import MODEL_FOLDER, NAVIGATION_FOLDER, RECEIPT_FOLDER, RECORD_FILE, pseudonymizer_of
+from bidder_api.tasks import MODEL_FOLDER, NAVIGATION_FOLDER, RECEIPT_FOLDER, pseudonymizer_of
 from ledger import endpoint as ledger_endpoint
 from ledger.beacon import BeaconKeys
 from ledger.command import OrdersRecorded, RecordOrders
@@ -64,6 +64,7 @@ from ledger.store import erase_visitor
 T = TypeVar("T")
 
 PACING_FILE = "pacing.json"
+RECORD_FILE = "visitors.records"
 PACING_KEPT_EVERY_S = 60.0
 SWITCH_INTERVAL_S = (
     0.0005  # how long a thread may hold up the event loop; the interpreter's own 5 ms is a page's budget
@@ -71,7 +72,7 @@ SWITCH_INTERVAL_S = (
 
 TICK_S = 1.0
 GC_YOUNG_COUNT = 20_000  # objects made between two looks at the young ones
-UNKEPT_COUNT_MAX = 10_000  # events read at the start beyond which visitors are kept at once
+KEPT_WITHIN_S = 30  # where there is no record file, as after an erasure
 FOLLOW_COUNT = 400  # events of an imported file read between two requests
 HOUSEKEEPING_EVERY_S = 3600.0
 
@@ -289,14 +290,15 @@ class Serving(Struct, kw_only=True):
     async def _start_then_tick(self) -> None:
         await self.start()
         kept_house_at = kept_pacing_at = kept_visitors_at = time.monotonic()
-        if self.visitors.unkept_count > UNKEPT_COUNT_MAX:
-            await self._keep_visitors()
         while True:
             await self.tick()
             if time.monotonic() - kept_pacing_at > PACING_KEPT_EVERY_S:
                 kept_pacing_at = time.monotonic()
                 keep_pacing(self.slot_server, self.settings.server.data_dir / PACING_FILE)
-            if time.monotonic() - kept_visitors_at > self.settings.affinity.visitor_record_file_every_s:
+            kept_every_s = self.settings.affinity.visitor_record_file_every_s
+            if not self.visitors.has_record_file():
+                kept_every_s = min(kept_every_s, KEPT_WITHIN_S)
+            if time.monotonic() - kept_visitors_at > kept_every_s:
                 kept_visitors_at = time.monotonic()
                 await self._keep_visitors()
             if time.monotonic() - kept_house_at > HOUSEKEEPING_EVERY_S:

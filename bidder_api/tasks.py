@@ -20,7 +20,6 @@ Progress = Callable[[int, int | None], None]
 ShowProgress = Callable[[str], AbstractContextManager[Progress]]  # title to a bar
 
 NAVIGATION_FOLDER = "navigation"
-RECORD_FILE = "visitors.records"
 MODEL_FOLDER = "models"
 RECEIPT_FOLDER = "receipts"
 WEATHER_CHUNK_COUNT = 500  # lines in one transaction
@@ -141,7 +140,6 @@ def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:
             pseudonymizer_of(master_secret(settings.server)),
             _navigation_log(settings),
             book.facts,
-            settings.server.data_dir / RECORD_FILE,
         )
         store.load(_now_ms())
         return store

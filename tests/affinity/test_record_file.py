@@ -278,6 +278,7 @@ def test_who_is_forgotten_is_in_no_file_at_once_and_in_none_written_later(shop: 
     assert who in shop.path.read_bytes()
     visitors.forget([who])
     assert not shop.path.exists()
+    assert not visitors.has_record_file()
     assert visitors.unkept_count > 0
     assert visitors.log is not None
     visitors.log.rotate()

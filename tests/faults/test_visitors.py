@@ -17,7 +17,7 @@ from affinity.navigation_log import NavigationLog
 from affinity.pseudonym import Pseudonymizer
 from affinity.settings import Settings
 from affinity.visitors import VisitorStore
-from bidder_api.tasks import RECORD_FILE
+from bidder_api.serving import RECORD_FILE
 from tests.faults.harness import IS_FULL
 from tests.server import RunningServer, ok
 
