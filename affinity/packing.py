@@ -30,26 +30,23 @@ UNKNOWN_COUNT_MAX = 10_000
 class Names:
     """The catalogue's names, each with a number that never changes; numbers are of one process and one record file.
 
-    Args:
-        known: names of the numbers 0, 1, ….
-        products: see the attribute.
-        unknown: see the attribute.
-
     Attributes:
+        name, number: each name by its number, 0, 1, …, and the other way round.
         products: product id to the category and brand it had when it was first mentioned.
         unknown: products that were mentioned and are not in the catalogue, at most so many.
     """
 
-    def __init__(
-        self,
-        known: Iterable[str] = (),
-        products: Mapping[str, Belongs] | None = None,
-        unknown: Iterable[str] = (),
-    ) -> None:
-        self.name: dict[int, str] = dict(enumerate(known))
-        self.number: dict[str, int] = {name: number for number, name in self.name.items()}
-        self.products: dict[str, Belongs] = dict(products or {})
-        self.unknown: set[str] = set(unknown)
+    def __init__(self) -> None:
+        self.name: dict[int, str] = {}
+        self.number: dict[str, int] = {}
+        self.products: dict[str, Belongs] = {}
+        self.unknown: set[str] = set()
+
+    def add(self, names: Iterable[str]) -> None:
+        """Give the next numbers to names that have none."""
+        for name in names:
+            number = self.number.setdefault(name, len(self.name))
+            self.name.setdefault(number, name)
 
     def mention(self, product_id: str, facts: ProductFacts | None) -> None:
         """Take account of a product an event is about: its brand and its category get numbers too."""
@@ -61,9 +58,7 @@ class Names:
             return
         self.products[product_id] = facts.category_id, facts.brand
         above = () if facts.category_id is None else ancestry(facts.category_id)
-        for name in (product_id, *above, *(() if facts.brand is None else (facts.brand,))):
-            number = self.number.setdefault(name, len(self.name))
-            self.name.setdefault(number, name)
+        self.add((product_id, *above, *(() if facts.brand is None else (facts.brand,))))
 
     def fits(self, facts: Mapping[str, ProductFacts]) -> bool:
         """Say whether the catalogue says of each product what it said when an event mentioned it."""

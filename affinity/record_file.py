@@ -6,8 +6,7 @@ does not fit, it is refused, and reading the whole log gives the same.
 
 import os
 import zlib
-from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,12 +15,13 @@ from msgspec import Struct
 
 from affinity.errors import RecordFileRefused
 from affinity.navigation_log import Position
-from affinity.packing import ACTIONS, FORMAT, Belongs, Names
+from affinity.packing import ACTIONS, FORMAT, Belongs
 from affinity.records import Packed, VisitorRecords
 from affinity.settings import Settings
 
 DRAFT_SUFFIX = ".part"
 STEP_COUNT = 8  # records written between two requests: one that changed takes up to 0.1 ms
+NAME_COUNT, NUMBER_BYTES = 500, 131_072  # of names and event ids, likewise
 FRAME_HEAD_BYTES = 8  # length of the frame, and its CRC-32
 
 
@@ -41,22 +41,32 @@ class Header(Struct, frozen=True, array_like=True):
     Attributes:
         segments: files of the log all of whose events are in the records.
         position: how much of one more file is, None where there is none.
-        names, products, unknown: see `packing.Names`.
-        events_seen: numbers of the latest event ids, the newer and the older ones, 64 bits each.
     """
 
     settled: Settled
     segments: list[str]
     position: Position | None
-    names: list[str]
-    products: dict[str, Belongs]
-    unknown: list[str]
-    events_seen: tuple[bytes, bytes]
+
+
+class Part(Struct, frozen=True, array_like=True):
+    """What follows the header, again and again: event ids, records, then names in the order of their numbers.
+
+    Attributes:
+        events_seen: 0 for the newer or 1 for the older ids that were seen, and numbers of some as a 64-bit array.
+        records: least recently seen first.
+        names, products, unknown: see `packing.Names`. Those of all records are somewhere in the file.
+    """
+
+    events_seen: tuple[int, bytes] = (0, b"")
+    records: list[Packed] = []
+    names: list[str] = []
+    products: list[tuple[str, Belongs]] = []
+    unknown: list[str] = []
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_header = msgspec.msgpack.Decoder(Header).decode
-_decode_records = msgspec.msgpack.Decoder(list[Packed]).decode
+_decode_part = msgspec.msgpack.Decoder(Part).decode
 
 
 def settled(settings: Settings) -> Settled:
@@ -87,8 +97,8 @@ class RecordFileDraft:
         self._is_syncing = self._is_abandoned = False
         os.fchmod(self._file.fileno(), 0o600)
 
-    def write(self, part: Header | list[Packed]) -> None:
-        """Write the header, or further records."""
+    def write(self, part: Header | Part) -> None:
+        """Write the header, or what follows it."""
         self._write(_encode(part))
 
     def sync(self) -> None:
@@ -124,25 +134,23 @@ class Keeping:
         records: whose; one keeping of them at a time.
         path: where the file is to stand.
         header: what the records rest on now.
+        events_seen: numbers of the newer and of the older event ids that were seen, as 64-bit arrays.
 
     Raises:
         OSError: from any method but `abandon`, which is then to be called.
     """
 
-    def __init__(self, records: VisitorRecords, path: Path, header: Header) -> None:
+    def __init__(self, records: VisitorRecords, path: Path, header: Header, events_seen: tuple[bytes, bytes]) -> None:
         self._records = records
         self._draft = RecordFileDraft(path)
         self._walk = records.walk()
-        self._next: Header | list[Packed] | None = header
+        self._events_seen = events_seen
+        self._parts = self._write_parts(header)
         self._is_over = False
 
     def step(self) -> bool:
         """Write some records; say whether there may be more."""
-        if self._is_over or self._next is None:
-            return False
-        self._draft.write(self._next)
-        self._next = self._walk.read(STEP_COUNT)
-        return True
+        return not self._is_over and next(self._parts, False)
 
     def sync(self) -> None:
         """Bring everything to the disk; may take a while, and may run beside the thread that changes records."""
@@ -157,6 +165,24 @@ class Keeping:
         self._draft.finish()
         return True
 
+    def _write_parts(self, header: Header) -> Iterator[bool]:
+        self._draft.write(header)
+        for which, seen in enumerate(self._events_seen):
+            for first in range(0, len(seen), NUMBER_BYTES):
+                self._draft.write(Part(events_seen=(which, seen[first : first + NUMBER_BYTES])))
+                yield True
+        while batch := self._walk.read(STEP_COUNT):
+            self._draft.write(Part(records=batch))
+            yield True
+        names = self._records.names  # only now: packing may have used names that are newer than the walk
+        for first in range(0, len(names.name), NAME_COUNT):
+            numbers = range(first, min(first + NAME_COUNT, len(names.name)))
+            some = [names.name[number] for number in numbers]
+            products = [(name, names.products[name]) for name in some if name in names.products]
+            self._draft.write(Part(names=some, products=products))
+            yield True
+        self._draft.write(Part(unknown=list(names.unknown)))
+
     def abandon(self) -> None:
         """Leave no trace; of a file that is finished or abandoned there is none to leave."""
         if not self._is_over:
@@ -170,12 +196,12 @@ def draft_of(path: Path) -> Path:
     return path.with_name(path.name + DRAFT_SUFFIX)
 
 
-def read_record_file(path: Path, settings: Settings) -> tuple[Header, Iterator[list[Packed]]]:
-    """Return a file's header and its records in batches, least recently seen first.
+def read_record_file(path: Path, settings: Settings) -> tuple[Header, Iterator[Part]]:
+    """Return a file's header and what follows it.
 
     Raises:
         RecordFileRefused: there is none, it is damaged, or was written under other settings or by another version;
-            while batches are read, too.
+            while parts are read, too.
     """
     frames = _frames(path)
     try:
@@ -184,30 +210,13 @@ def read_record_file(path: Path, settings: Settings) -> tuple[Header, Iterator[l
         raise RecordFileRefused(f"{path.name} is of another version, or damaged: {damage}") from damage
     if header.settled != settled(settings):
         raise RecordFileRefused(f"{path.name} was written under {header.settled}, now it is {settled(settings)}")
-    return header, _batches(path, frames)
+    return header, _parts(path, frames)
 
 
-def numbers_to_bytes(numbers: Iterable[int]) -> bytes:
-    """Return numbers of at most 63 bits as bytes."""
-    return array("q", numbers).tobytes()
-
-
-def numbers_from_bytes(raw: bytes) -> set[int]:
-    """Return the numbers that became these bytes."""
-    numbers = array("q")
-    numbers.frombytes(raw)
-    return set(numbers)
-
-
-def names_of(header: Header) -> Names:
-    """Return the names the records refer to."""
-    return Names(header.names, header.products, header.unknown)
-
-
-def _batches(path: Path, frames: Iterator[bytes]) -> Iterator[list[Packed]]:
+def _parts(path: Path, frames: Iterator[bytes]) -> Iterator[Part]:
     for frame in frames:
         try:
-            yield _decode_records(frame)
+            yield _decode_part(frame)
         except msgspec.MsgspecError as damage:
             raise RecordFileRefused(f"{path.name} is damaged: {damage}") from damage
 

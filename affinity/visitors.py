@@ -6,6 +6,7 @@ their sum: so a link can be undone, and erasing a customer finds every device.
 
 import gc
 import random
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,21 +21,13 @@ from affinity.matching import Happening, PatternProgress
 from affinity.model import BoundModel
 from affinity.navigation import Action, Consent, NavigationBatch, NavigationEvent
 from affinity.navigation_log import CLICKED, RENDERED, SERVED, LogLine, NavigationLog
+from affinity.packing import Names
 from affinity.pattern import NavigationPattern
 from affinity.profile import ProfileDraft
 from affinity.pseudonym import Pseudonymizer
 from affinity.record import ProductFacts, VisitorRecord
-from affinity.record_file import (
-    Header,
-    Keeping,
-    draft_of,
-    names_of,
-    numbers_from_bytes,
-    numbers_to_bytes,
-    read_record_file,
-    settled,
-)
-from affinity.records import VisitorRecords
+from affinity.record_file import Header, Keeping, Part, draft_of, read_record_file, settled
+from affinity.records import Packed, VisitorRecords
 from affinity.settings import Settings
 from affinity.targets import Targets, compile_targets, has_bit
 from affinity.view import VisitorView, anonymous_view, view_visitor
@@ -88,6 +81,7 @@ class VisitorStore:
         self._devices: dict[bytes, list[bytes]] = {}
         self._profiles: dict[bytes, ProfileDraft] = {}
         self._events_seen: tuple[set[int], set[int]] = (set(), set())
+        self._event_numbers = (array("q"), array("q"))  # the same, as the record file has them
         self._served_lines: list[LogLine] = []
         self.given_back_count = 0
         self.also_forget: list[Callable[[set[bytes]], None]] = []
@@ -398,18 +392,14 @@ class VisitorStore:
             self._keeping.abandon()
         position = self.log.position()
         read = {*self._read_segments, *self.log.own_segments}
-        names = self.records.names
         header = Header(
             settled(self.settings),
             [name for name in self.log.segments() if name in read and (position is None or name != position.name)],
             position,
-            list(names.name.values()),
-            names.products,
-            sorted(names.unknown),
-            (numbers_to_bytes(self._events_seen[0]), numbers_to_bytes(self._events_seen[1])),
         )
         self.unkept_count = 0
-        self._keeping = Keeping(self.records, self._record_path, header)
+        newer, older = self._event_numbers
+        self._keeping = Keeping(self.records, self._record_path, header, (newer.tobytes(), older.tobytes()))
         return self._keeping
 
     def keep(self, now_ms: int) -> bool:
@@ -445,22 +435,33 @@ class VisitorStore:
         if self._record_path is None or self.log is None or not self.has_record_file():
             return
         try:
-            header, batches = read_record_file(self._record_path, self.settings)
-            position, names = header.position, names_of(header)
-            if not names.fits(self.facts):
-                raise RecordFileRefused("the catalogue says otherwise of products that events mention")
+            header, parts = read_record_file(self._record_path, self.settings)
+            position, names, numbers = header.position, Names(), (array("q"), array("q"))
             if position is not None and not self.log.is_at(position):
                 raise RecordFileRefused(f"{position.name} was rewritten")
-            self.records.load(batches, names)
+            self.records.load(self._records_in(parts, names, numbers), names)
         except RecordFileRefused as refusal:
             self.record_file_refusal = str(refusal)
             return
-        newer, older = header.events_seen
-        self._events_seen = (numbers_from_bytes(newer), numbers_from_bytes(older))
+        self._event_numbers, self._events_seen = numbers, (set(numbers[0]), set(numbers[1]))
         self._read_segments = set(header.segments)
         if position is not None:
             self._read_segments.add(position.name)
             self._reading = self.log.read(position.name, position.offset)
+
+    def _records_in(
+        self, parts: Iterator[Part], names: Names, numbers: "tuple[array[int], array[int]]"
+    ) -> Iterator[list[Packed]]:
+        """Yield the records of a file's parts, having taken over what else is in them."""
+        for part in parts:
+            which, some = part.events_seen
+            numbers[which].frombytes(some)
+            names.add(part.names)
+            names.products.update(part.products)
+            names.unknown.update(part.unknown)
+            yield part.records
+        if not names.fits(self.facts):
+            raise RecordFileRefused("the catalogue says otherwise of products that events mention")
 
     # --- start-up, and what other processes imported -------------------------------------------------------------
 
@@ -624,9 +625,11 @@ class VisitorStore:
     def _remember(self, number: int) -> None:
         newer, older = self._events_seen
         newer.add(number)
+        self._event_numbers[0].append(number)
         if len(newer) * 2 >= self.settings.event_id_window:
             older.clear()
             self._events_seen = (older, newer)
+            self._event_numbers = (array("q"), self._event_numbers[0])
 
 
 @contextmanager
