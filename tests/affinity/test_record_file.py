@@ -170,6 +170,37 @@ def test_what_changes_while_the_file_is_written_counts_once(shop: Shop, monkeypa
     assert state(again) == state(visitors) == whole_log(shop)
 
 
+def test_names_that_get_a_number_while_the_file_is_written_are_in_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("affinity.record_file.STEP_COUNT", 1)
+    facts = dict(FACTS)
+    visitors = shop.visitors(facts)
+    visitors.load(NOW_MS)
+    at = datetime.fromtimestamp(NOW_MS / 1000, UTC)
+
+    def post(visitor_id: str, **what: str) -> None:
+        event = NavigationEvent(visitor_id=visitor_id, action=Action.VIEW_ITEM, occurred_at=at, **what)  # type: ignore[arg-type]
+        visitors.post(NavigationBatch(events=[event]), NOW_MS)
+
+    post("first", product_id="p1")
+    post("second", category_id="Z > Y")  # a category no product had so far
+    keeping = visitors.begin_keeping(NOW_MS)
+    assert keeping is not None
+    keeping.step()
+    facts["pz"] = FACTS["p1"]._replace(category_id="Z > Y")
+    post("third", product_id="pz")
+    while keeping.step():
+        pass
+    keeping.sync()
+    keeping.finish()
+    again = shop.visitors(FACTS)  # the product is gone again, so the log's tail says nothing of its category
+    assert again.load(NOW_MS) == 1
+    record = again.record(again.pseudonym("second"))
+    assert record is not None
+    assert [one.category_id for one in record.events] == ["Z > Y"]
+
+
 def test_a_kill_while_the_file_is_written_leaves_the_one_before(shop: Shop) -> None:
     visitors, _ = shop.started()
     shop.post(visitors, 50)
