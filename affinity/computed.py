@@ -39,6 +39,7 @@ class Purchases(Struct):
         units: units bought whose price is known beside the catalogue's.
         promotion_units: of those, units bought under the shelf price.
         price_rank_sum: sum over those units of the product's price rank in its category, 0 to 1.
+        through_ms: moment up to which they were computed from everything there was; 0 where never.
     """
 
     order_count: int = 0
@@ -50,6 +51,7 @@ class Purchases(Struct):
     units: float = 0.0
     promotion_units: float = 0.0
     price_rank_sum: float = 0.0
+    through_ms: int = 0
 
     def add(self, other: "Purchases") -> None:
         """Take another device's purchases in."""
@@ -64,6 +66,7 @@ class Purchases(Struct):
         self.units += other.units
         self.promotion_units += other.promotion_units
         self.price_rank_sum += other.price_rank_sum
+        self.through_ms = max(self.through_ms, other.through_ms)
 
     def note(self, at_ms: int, amount_micros: int) -> None:
         """Count a purchase."""

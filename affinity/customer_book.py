@@ -67,10 +67,12 @@ class CustomerBook:
         return latest
 
     def support(self, record: VisitorRecord, facts: Mapping[str, ProductFacts]) -> None:
-        """Let a visitor's own record rest on what was computed of them, if anything was."""
+        """Let a visitor's own record rest on what was computed of them, where it does not yet."""
         kept = self.computed.get(record.pseudonym)
-        if kept is not None:
-            computed = _decode(kept)
+        if kept is None:
+            return
+        computed = _decode(kept)
+        if record.purchases.through_ms != computed.through_ms:
             record.rest_on(computed.purchases, computed.bought, computed.through_ms, facts)
 
     def forget(self, pseudonyms: Iterable[bytes]) -> None:

@@ -22,6 +22,7 @@ AffinityRefused
 ├── VisitorUnknown            404  visitor_unknown
 ├── ComputationDisturbed      503  computation_disturbed (retryable)
 ├── ModelRefused              500  model_refused: a file of another version, or damaged
+├── RecordFileRefused         500  record_file_refused: of another version or other settings, or damaged
 ├── TrainingRefused           422  training_empty
 ├── TradeRefused              422  trade_empty, trade_too_large
 └── FeedRefused               422  feed_unreadable: no line of the file can be read
@@ -157,6 +158,13 @@ class ModelRefused(AffinityRefused):
     """The model's file is of another version, or damaged."""
 
     code = "model_refused"
+    status = 500
+
+
+class RecordFileRefused(AffinityRefused):
+    """The record file does not fit, or is damaged: the navigation log is read instead."""
+
+    code = "record_file_refused"
     status = 500
 
 

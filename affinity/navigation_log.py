@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import accumulate
@@ -26,6 +27,7 @@ SERVED, RENDERED, CLICKED = "served", "rendered", "clicked"
 FILL_ACTIONS = frozenset({SERVED, RENDERED, CLICKED})
 WITHDRAWN = "withdrawn"  # the visitor refused consent: what came before is to be forgotten, and this line with it
 CHUNK_BYTES = 4_000_000
+MARK_BYTES = 256
 SUFFIX = ".jsonl"
 DRAFT_SUFFIX = ".part"
 DRAFT_DEAD_AFTER_S = 600  # an import writes all the time; one that has not for so long was killed
@@ -60,6 +62,20 @@ class LogLine(Struct, frozen=True, array_like=True, omit_defaults=True):
     quantity: int | None = None
     query: str | None = None
     traffic_source: str | None = None
+
+
+class Position(Struct, frozen=True, array_like=True):
+    """How far into a file one has read.
+
+    Attributes:
+        name: the file's.
+        offset: bytes from its beginning.
+        mark: CRC-32 of the bytes right before, by which one sees whether the file was rewritten.
+    """
+
+    name: str
+    offset: int
+    mark: int
 
 
 _encoder = msgspec.json.Encoder()
@@ -121,13 +137,32 @@ class NavigationLog:
         """Return the names of the files there are, oldest first."""
         return sorted(path.name for path in self.folder.iterdir() if path.suffix == SUFFIX)
 
-    def read(self, name: str) -> Iterator[LogLine]:
-        """Yield the lines of one file; a torn last line is left out, broken ones are left out and counted."""
+    def position(self) -> Position | None:
+        """Return where the next line will be written; None where it begins a file."""
+        if self._descriptor is None:
+            return None
+        return Position(self._name, self._size, self._mark(self._name, self._size))
+
+    def is_at(self, position: Position) -> bool:
+        """Say whether what was before the position when it was taken is there now."""
+        try:
+            return self._mark(position.name, position.offset) == position.mark
+        except OSError:
+            return False
+
+    def read(self, name: str, offset: int = 0) -> Iterator[LogLine]:
+        """Yield the lines of one file; a torn last line is left out, broken ones are left out and counted.
+
+        Args:
+            name: of the file; nothing is yielded where it is not there.
+            offset: bytes to leave out at its beginning.
+        """
         try:
             file = (self.folder / name).open("rb")
         except FileNotFoundError:
             return
         with file:
+            file.seek(offset)
             rest = b""
             while chunk := file.read(CHUNK_BYTES):
                 whole, newline, rest = (rest + chunk).rpartition(b"\n")
@@ -213,6 +248,12 @@ class NavigationLog:
     def close(self) -> None:
         """End the file that is appended to."""
         self.rotate()
+
+    def _mark(self, name: str, offset: int) -> int:
+        with (self.folder / name).open("rb") as file:
+            file.seek(max(0, offset - MARK_BYTES))
+            before = file.read(min(offset, MARK_BYTES))
+        return zlib.crc32(before) if len(before) == min(offset, MARK_BYTES) else -1
 
     def _ended_segments(self) -> list[str]:
         """Return the files nothing is appended to: what is in the other one came after the erasure was asked for."""

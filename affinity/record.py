@@ -41,6 +41,18 @@ ACTION_WEIGHT: Mapping[Action, float] = {
 }
 
 _at_ms = attrgetter("at_ms")
+_COLLECTIONS = (
+    "events",
+    "category_weight",
+    "brand_weight",
+    "bought_product",
+    "bought_category",
+    "bought_brand",
+    "dismissed",
+    "served_at_ms",
+    "shown",
+    "unrendered",
+)
 
 
 class ProductFacts(NamedTuple):
@@ -84,15 +96,15 @@ class Shown:
     """What sponsored products a visitor was shown in one placement.
 
     Attributes:
-        at_ms: when, oldest first; one for each product.
         clicked_at_ms: when one of them was clicked last, 0 for never.
+        at_ms: when they were shown, oldest first; one for each product.
     """
 
     __slots__ = ("at_ms", "clicked_at_ms")
 
-    def __init__(self) -> None:
-        self.at_ms: list[int] = []
-        self.clicked_at_ms = 0
+    def __init__(self, clicked_at_ms: int = 0, at_ms: list[int] | None = None) -> None:
+        self.clicked_at_ms = clicked_at_ms
+        self.at_ms: list[int] = [] if at_ms is None else at_ms
 
 
 class VisitorRecord:
@@ -106,7 +118,6 @@ class VisitorRecord:
         category_weight, brand_weight: decayed interest; a category's is also its ancestors'.
         interest_weight: sum that the weights are shares of.
         bought_product, bought_category, bought_brand: time each was bought last.
-        computed_through_ms: moment up to which `purchases` were computed from everything there was; 0 where never.
         entered: segment, and the one left for it or "", to when it was entered last.
         dismissed: products the visitor does not want to see.
         served_at_ms: bid id to the times the visitor was shown it, oldest first.
@@ -122,7 +133,6 @@ class VisitorRecord:
         "brand_weight",
         "category_total",
         "category_weight",
-        "computed_through_ms",
         "dismissed",
         "entered",
         "events",
@@ -159,7 +169,6 @@ class VisitorRecord:
         self.bought_category: dict[str, int] = {}
         self.bought_brand: dict[str, int] = {}
         self.purchases = Purchases()
-        self.computed_through_ms = 0
         self.dismissed: dict[str, None] = {}
         self.served_at_ms: dict[str, list[int]] = {}
         self.shown: dict[str, Shown] = {}
@@ -184,13 +193,10 @@ class VisitorRecord:
         if weight:
             if happening.category_id is not None:
                 self.category_total += weight
-                for category_id in ancestry(happening.category_id):
-                    self.category_weight[category_id] = self.category_weight.get(category_id, 0.0) + weight
-                _keep_heaviest(self.category_weight)
+                _add_weight(self.category_weight, ancestry(happening.category_id), weight)
             if happening.brand is not None:
                 self.brand_total += weight
-                self.brand_weight[happening.brand] = self.brand_weight.get(happening.brand, 0.0) + weight
-                _keep_heaviest(self.brand_weight)
+                _add_weight(self.brand_weight, (happening.brand,), weight)
         if happening.action is Action.PURCHASE:
             self._note_purchase(happening, facts)
         elif happening.action is Action.DISMISS and happening.product_id is not None:
@@ -241,6 +247,25 @@ class VisitorRecord:
             count += 1
         return count
 
+    def shrink(self) -> bool:
+        """Forget the older or lighter half of everything; say whether there was anything left to forget."""
+        self.version += 1
+        self.view = None
+        self.targets = None
+        before = self._entry_count()
+        del self.events[: (len(self.events) + 1) // 2]
+        self.pending_count = len(self.events)
+        for weights in (self.category_weight, self.brand_weight):
+            _keep_greatest(weights, len(weights) // 2)
+        for times in (self.bought_product, self.bought_category, self.bought_brand):
+            _keep_greatest(times, len(times) // 2)
+        for in_order in (self.dismissed, self.served_at_ms, self.shown, self.unrendered):
+            _drop_first(in_order, (len(in_order) + 1) // 2)
+        return self._entry_count() < before
+
+    def _entry_count(self) -> int:
+        return sum(len(getattr(self, name)) for name in _COLLECTIONS)
+
     def _shown_in(self, placement_id: str) -> Shown:
         shown = self.shown.pop(placement_id, None) or Shown()
         self.shown[placement_id] = shown
@@ -277,9 +302,8 @@ class VisitorRecord:
             (self.bought_brand, other.bought_brand),
         ):
             for name, at_ms in theirs.items():
-                _note_last(mine, name, at_ms)
+                _note_last(mine, (name,), at_ms)
         self.purchases.add(other.purchases)
-        self.computed_through_ms = max(self.computed_through_ms, other.computed_through_ms)
         self.dismissed.update(other.dismissed)
         for bid_id, times in other.served_at_ms.items():
             self.served_at_ms[bid_id] = sorted([*self.served_at_ms.get(bid_id, ()), *times])[-SERVED_TIME_COUNT_MAX:]
@@ -321,8 +345,7 @@ class VisitorRecord:
         """
         self.version += 1
         self.view = None
-        self.purchases = msgspec.structs.replace(purchases)
-        self.computed_through_ms = through_ms
+        self.purchases = msgspec.structs.replace(purchases, through_ms=through_ms)
         for product_id, at_ms in bought.items():
             known = facts.get(product_id)
             category_id, brand = (None, None) if known is None else (known.category_id, known.brand)
@@ -376,23 +399,26 @@ class VisitorRecord:
         self.session_began_ms = later_ms
 
     def _note_purchase(self, happening: Happening, facts: ProductFacts | None) -> None:
-        at_ms, quantity = happening.at_ms, max(happening.quantity, 1)
-        price = happening.price_micros
-        self._note_bought(happening.product_id, happening.category_id, happening.brand, at_ms)
-        if at_ms <= self.computed_through_ms:
-            return
-        self.purchases.note(at_ms, 0 if price is None else price * quantity)
-        if facts is not None:
-            self.purchases.note_units(quantity, price, facts.shelf_price_micros, facts.price_rank)
+        sum_up_purchase(self.purchases, happening, facts)
+        self._note_bought(happening.product_id, happening.category_id, happening.brand, happening.at_ms)
 
     def _note_bought(self, product_id: str | None, category_id: str | None, brand: str | None, at_ms: int) -> None:
         if product_id is not None:
-            _note_last(self.bought_product, product_id, at_ms)
+            _note_last(self.bought_product, (product_id,), at_ms)
         if category_id is not None:
-            for one in ancestry(category_id):
-                _note_last(self.bought_category, one, at_ms)
+            _note_last(self.bought_category, ancestry(category_id), at_ms)
         if brand is not None:
-            _note_last(self.bought_brand, brand, at_ms)
+            _note_last(self.bought_brand, (brand,), at_ms)
+
+
+def sum_up_purchase(purchases: Purchases, happening: Happening, facts: ProductFacts | None) -> None:
+    """Count a purchase in a summary of purchases, unless it is from before the moment they were computed through."""
+    if happening.at_ms <= purchases.through_ms:
+        return
+    quantity, price = max(happening.quantity, 1), happening.price_micros
+    purchases.note(happening.at_ms, 0 if price is None else price * quantity)
+    if facts is not None:
+        purchases.note_units(quantity, price, facts.shelf_price_micros, facts.price_rank)
 
 
 def interest_weight(happening: Happening, settings: Settings) -> float:
@@ -406,14 +432,31 @@ def _take_out(times: list[int] | None, at_ms: int) -> None:
         times.remove(at_ms)
 
 
-def _note_last(times: dict[str, int], name: str, at_ms: int) -> None:
-    times[name] = max(times.get(name, 0), at_ms)
+def _note_last(times: dict[str, int], names: Iterable[str], at_ms: int) -> None:
+    for name in names:
+        known_ms = times.get(name)
+        if known_ms is None or known_ms < at_ms:
+            times[name] = at_ms
     if len(times) > BOUGHT_COUNT_MAX:
-        del times[min(times, key=times.__getitem__)]
+        _keep_greatest(times, BOUGHT_COUNT_MAX - BOUGHT_COUNT_MAX // 4)
+
+
+def _add_weight(weights: dict[str, float], names: Iterable[str], weight: float) -> None:
+    for name in names:
+        weights[name] = weights.get(name, 0.0) + weight
+    _keep_heaviest(weights)
 
 
 def _keep_heaviest(weights: dict[str, float]) -> None:
-    if len(weights) <= INTEREST_COUNT_MAX + INTEREST_COUNT_MAX // 2:
-        return
-    for name in sorted(weights, key=weights.__getitem__)[: len(weights) - INTEREST_COUNT_MAX]:
-        del weights[name]
+    if len(weights) > INTEREST_COUNT_MAX + INTEREST_COUNT_MAX // 2:
+        _keep_greatest(weights, INTEREST_COUNT_MAX)
+
+
+def _drop_first(in_order: dict[Any, Any], count: int) -> None:
+    for key in list(in_order)[:count]:
+        del in_order[key]
+
+
+def _keep_greatest(numbers: dict[str, Any], count: int) -> None:
+    for name in sorted(numbers, key=numbers.__getitem__)[: len(numbers) - count]:
+        del numbers[name]

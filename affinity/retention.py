@@ -40,7 +40,7 @@ def forget_before(record: VisitorRecord, cutoff_ms: int, settings: Settings) -> 
         if not shown.at_ms and shown.clicked_at_ms < cutoff_ms:
             del record.shown[placement_id]
     if record.purchases.last_at_ms < cutoff_ms:
-        record.purchases = Purchases()
+        record.purchases = Purchases(through_ms=record.purchases.through_ms)
     record.changed()
     return not (events or record.served_at_ms or record.shown or record.purchases.order_count)
 

@@ -14,9 +14,14 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     Attributes:
         visitor_count_max: visitors whose state is kept in memory; the least recently seen goes first.
+        visitor_bytes_max: memory, in bytes, that their state may take; the least recently seen goes first here too.
+        visitor_record_bytes_max: packed bytes of one visitor's state; the older half of one that has more is dropped.
+        visitor_ready_count_max: visitors whose state stands ready for a page, being used last; all others' is packed.
         visitor_event_count_max: most recent events kept of one visitor; patterns and ranking look no further back.
         visitor_pattern_size_max: events that all the navigation patterns one visitor is followed in may want together;
             beyond that, those begun longest ago are forgotten. At least 100, the most one pattern may want.
+        visitor_record_file_every_s: seconds between two writings of all visitors' state to a file, by which the next
+            start need not read the whole navigation log.
         session_gap_s: seconds without an event after which a visitor's session is over.
         render_wait_s: seconds after a fill within which its impression must be reported; else the fill no longer counts
             in frequency caps and visitors' limits. As long as the ledger takes impressions.
@@ -42,8 +47,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     """
 
     visitor_count_max: int = 200_000
+    visitor_bytes_max: int = 800_000_000
+    visitor_record_bytes_max: int = 32_768
+    visitor_ready_count_max: Annotated[int, Meta(ge=1)] = 2_000
     visitor_event_count_max: int = 128
     visitor_pattern_size_max: int = 2_048
+    visitor_record_file_every_s: Annotated[int, Meta(ge=1)] = 300
     session_gap_s: int = 1_800
     render_wait_s: int = 1_800
     event_lateness_s: int = 86_400

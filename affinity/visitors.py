@@ -4,19 +4,23 @@ One process, one thread changes it. Devices of one customer keep records of thei
 their sum: so a link can be undone, and erasing a customer finds every device.
 """
 
+import gc
 import random
+from array import array
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from msgspec import Struct
 
 from affinity.audience import Audience
 from affinity.audience_size import AudienceSizes, count_members
-from affinity.computed import CustomerScale, measure_customers
+from affinity.computed import CustomerScale, Purchases, measure_customers
 from affinity.consent import ConsentReader
 from affinity.customer_book import CustomerBook
 from affinity.customers import ComputedProfile, SegmentEntry
-from affinity.errors import EventInFuture, EventTooOld, LinkRefused
+from affinity.errors import EventInFuture, EventTooOld, LinkRefused, RecordFileRefused
 from affinity.ga4 import name_purchase
 from affinity.held import HeldOrder
 from affinity.matching import Happening, holding_rows
@@ -24,10 +28,13 @@ from affinity.model import BoundModel
 from affinity.navigation import Action, ConsentSignal, NavigationBatch, NavigationEvent
 from affinity.navigation_log import CLICKED, FILL_ACTIONS, RENDERED, SERVED, WITHDRAWN, LogLine, NavigationLog
 from affinity.orders import Source, ToldPurchases
+from affinity.packing import Names
 from affinity.pattern import NavigationPattern
 from affinity.profile import ProfileDraft
 from affinity.pseudonym import NO_VISITOR, Pseudonymizer
 from affinity.record import ProductFacts, VisitorRecord
+from affinity.record_file import Header, Keeping, Part, draft_of, read_record_file, settled
+from affinity.records import Packed, VisitorRecords
 from affinity.retention import DAY_MS, forget_before
 from affinity.settings import Settings
 from affinity.targets import Targets, compile_targets
@@ -51,17 +58,21 @@ class VisitorStore:
     """The visitors of one deployment.
 
     Attributes:
+        records: everybody's.
         customers: what was computed of customers, and which segments visitors entered.
         forgotten_count: how often somebody was forgotten.
         given_back_count: fills taken back from frequency caps and visitors' limits because they never rendered.
         also_forget: who else keeps something under pseudonyms, told which are forgotten.
         withdrawn: who withdrew consent and is not out of the log and the database yet.
+        unkept_count: changes since the record file was written last.
+        record_file_refusal: why `load` could not use the record file; None where it did, or where there was none.
 
     Args:
         settings: this package's.
         pseudonymizer: turns raw ids into what visitors are kept under.
         log: where events are appended before they count; None keeps nothing on disk (simulation).
         facts: what navigation needs to know of each product (`record.read_facts`).
+        record_path: where `begin_keeping` writes all records, for the next start to read; None: nowhere.
     """
 
     def __init__(
@@ -70,6 +81,7 @@ class VisitorStore:
         pseudonymizer: Pseudonymizer,
         log: NavigationLog | None = None,
         facts: Mapping[str, ProductFacts] | None = None,
+        record_path: Path | None = None,
     ) -> None:
         self.settings = settings
         self.pseudonymizer = pseudonymizer
@@ -77,12 +89,13 @@ class VisitorStore:
         self.facts: Mapping[str, ProductFacts] = {} if facts is None else facts  # may be filled later
         self.scale = CustomerScale()
         self.profile_seq = -1
-        self._records: OrderedDict[bytes, VisitorRecord] = OrderedDict()
+        self.records = VisitorRecords(settings, self._complete)
         self._customers: OrderedDict[bytes, VisitorRecord] = OrderedDict()
         self._customer_of: dict[bytes, bytes] = {}
         self._devices: dict[bytes, list[bytes]] = {}
         self._profiles: dict[bytes, ProfileDraft] = {}
         self._events_seen: tuple[set[int], set[int]] = (set(), set())
+        self._event_numbers = (array("q"), array("q"))  # the same, as the record file has them
         self._served_lines: list[LogLine] = []
         self.customers = CustomerBook()
         self.forgotten_count = 0
@@ -96,10 +109,15 @@ class VisitorStore:
         self._told = ToldPurchases()
         self._consents = ConsentReader(settings)
         self._forgotten: set[bytes] = set()  # while a file is read that may still hold them
+        self._record_path = record_path
+        self._keeping: Keeping | None = None
+        self._is_loading = False
+        self.unkept_count = 0
+        self.record_file_refusal: str | None = None
 
     def __len__(self) -> int:
         """Return how many visitors' state is kept."""
-        return len(self._records)
+        return len(self.records)
 
     # --- events --------------------------------------------------------------------------------------------------
 
@@ -159,6 +177,7 @@ class VisitorStore:
             self._remember(number)
         for line in lines:
             self._apply(line, now_ms)
+        self.unkept_count += len(lines)
         return Recorded(len(lines), len(batch.events) - len(lines))
 
     def line_of(self, event: NavigationEvent, at_ms: int) -> LogLine:
@@ -235,18 +254,19 @@ class VisitorStore:
 
     def note_rendered(self, pseudonym: bytes, served_at_ms: int, placement_id: str, slot_position: int) -> None:
         """Note that what was served then was reported as rendered, so that it counts for good."""
-        if pseudonym in self._records:  # not where the visitor was erased since
+        if pseudonym in self.records:  # not where the visitor was erased since
             self._note_fill(LogLine(pseudonym, served_at_ms, RENDERED, 0, None, placement_id, None, slot_position))
 
     def note_clicked(self, pseudonym: bytes, placement_id: str, now_ms: int) -> None:
         """Note that a visitor clicked a sponsored product of a placement."""
-        if pseudonym in self._records:
+        if pseudonym in self.records:
             self._note_fill(LogLine(pseudonym, now_ms, CLICKED, 0, None, placement_id))
 
     def _note_fill(self, line: LogLine) -> None:
         if line.pseudonym in self._refused:
             self._begin_anew(line.pseudonym, line.at_ms)
-        _apply_fill(line, self._records_of(line.pseudonym))
+        _apply_fill(line, self._records_of(line.pseudonym, 0))
+        self.unkept_count += 1
         if self.log is not None:
             self._served_lines.append(line)
 
@@ -274,16 +294,16 @@ class VisitorStore:
 
     def is_known(self, pseudonym: bytes) -> bool:
         """Say whether anything is known of a visitor or customer: what they did, a profile, or a link."""
-        return any(pseudonym in known for known in (self._records, self._profiles, self._customer_of, self._devices))
+        return any(pseudonym in known for known in (self.records, self._profiles, self._customer_of, self._devices))
 
     def record(self, pseudonym: bytes) -> VisitorRecord | None:
         """Return what is known of the visitor, or of the customer they are linked to; None where nothing is."""
         person = self._customer_of.get(pseudonym, pseudonym)
         if person in self._devices:
             return self._customer_record(person)
-        record = self._records.get(pseudonym)
+        record = self.records.get(pseudonym)
         if record is None and (pseudonym in self._profiles or pseudonym in self.customers):
-            record = self._record_for(pseudonym, 0)
+            record = self.records.open(pseudonym, 0)
         return record
 
     def view(
@@ -316,6 +336,7 @@ class VisitorStore:
         pseudonym = bytes(16) if visitor_id is None else self.pseudonymizer.of(visitor_id)
         record = None if visitor_id is None else self.record(pseudonym)
         if record is not None and record.unrendered:
+            self.records.touch(record.pseudonym)
             self.given_back_count += record.give_back(now_ms - self.settings.render_wait_s * 1000)
         if navigation:
             record = self._with(record, pseudonym, navigation)
@@ -359,8 +380,8 @@ class VisitorStore:
         """Measure how the shop's customers compare, where they were never computed; at start and every so often."""
         if self.customers.scale is not None:
             return
-        self.scale = measure_customers(record.purchases for record in self._persons())
-        for record in [*self._records.values(), *self._customers.values()]:
+        self.scale = measure_customers(self._purchases())
+        for record in [*self.records.ready(), *self._customers.values()]:
             if record.purchases.order_count:
                 record.view = None
 
@@ -412,8 +433,9 @@ class VisitorStore:
         """Take over what was computed of visitors, as the database keeps it."""
         for pseudonym, one in computed:
             self.customers.put(pseudonym, one)
-            record = self._records.get(pseudonym)
-            if record is not None:
+            record = self.records.get_ready(pseudonym)
+            if record is not None:  # others rest on it as soon as they are looked at
+                self.records.touch(pseudonym)
                 self.customers.support(record, self.facts)
             self._customers.pop(self.person(pseudonym), None)
 
@@ -427,7 +449,7 @@ class VisitorStore:
         if scale is None or scale == self.customers.scale:
             return
         self.customers.scale = self.scale = scale
-        for record in [*self._records.values(), *self._customers.values()]:
+        for record in [*self.records.ready(), *self._customers.values()]:
             record.view = None
 
     def link(self, pseudonym: bytes, customer_pseudonym: bytes) -> None:
@@ -498,7 +520,7 @@ class VisitorStore:
         """
         is_customer = pseudonym in self._devices
         if not self.is_known(pseudonym):
-            if len(self._records) >= self.settings.visitor_count_max and len(self._refused) < REFUSED_COUNT_MAX:
+            if len(self.records) >= self.settings.visitor_count_max and len(self._refused) < REFUSED_COUNT_MAX:
                 self._refused.add(pseudonym)  # the log may know more than memory
             return False
         if not is_trusted and (is_customer or pseudonym in self._profiles):
@@ -533,15 +555,19 @@ class VisitorStore:
         self._served_lines.append(LogLine(pseudonym, now_ms, WITHDRAWN))
 
     def forget(self, pseudonyms: Iterable[bytes]) -> None:
-        """Drop everything kept in memory under the pseudonyms. The log's and the database's part is not done here."""
+        """Drop everything kept in memory under the pseudonyms, and the record file, which is written anew later.
+
+        The log's and the database's part is not done here.
+        """
         gone = set(pseudonyms)
+        self._drop_record_file()
         self.forgotten_count += 1
         self.customers.forget(gone)
         for pseudonym in gone:
             self.unlink(pseudonym)
             for device in self._devices.pop(pseudonym, ()):
                 self._customer_of.pop(device, None)
-            self._records.pop(pseudonym, None)
+            self.records.pop(pseudonym)
             self._customers.pop(pseudonym, None)
             self._profiles.pop(pseudonym, None)
             self._told.forget(pseudonym)
@@ -554,29 +580,133 @@ class VisitorStore:
     def drop_before(self, cutoff_ms: int) -> Iterator[None]:
         """Forget navigation from before a moment, visitor by visitor; yields now and then, so that others get a turn.
 
-        The log's part is not done here.
+        The log's part is not done here. The record file goes, also one that was written meanwhile.
         """
-        for number, pseudonym in enumerate(list(self._records), 1):
-            record = self._records.get(pseudonym)
-            if record is not None and forget_before(record, cutoff_ms, self.settings):
-                del self._records[pseudonym]
+        self._drop_record_file()
+        for number, pseudonym in enumerate(self.records, 1):
+            record = self.records.get(pseudonym)
+            if record is not None:
+                self.records.touch(pseudonym)
+                if forget_before(record, cutoff_ms, self.settings):
+                    self.records.pop(pseudonym)
             if number % DROP_COUNT == 0:
                 yield
         self._customers.clear()  # sums of records: made anew when they are asked for
+        self._drop_record_file()
 
     def oldest_kept_ms(self, now_ms: int) -> int:
         """Return from when on navigation is kept; what happened before is not taken in."""
         days = self.settings.retention_days
         return now_ms - days * DAY_MS if days else 0
 
+    # --- the record file -----------------------------------------------------------------------------------------
+
+    def begin_keeping(self, now_ms: int) -> Keeping | None:
+        """Begin to write the record file: all records as they are now. None where there is no telling yet.
+
+        The caller takes `step` after `step`, between requests, then `sync` in a thread, then `finish`.
+
+        Raises:
+            LogUnwritable: the log cannot be written.
+            OSError: the draft cannot be written.
+        """
+        if self._record_path is None or self.log is None or self._is_loading or self._reading is not None:
+            return None
+        self.flush(now_ms)  # records hold fills that are not logged yet, and would take them in again
+        if self._keeping is not None:
+            self._keeping.abandon()
+        position = self.log.position()
+        read = {*self._read_segments, *self.log.own_segments}
+        header = Header(
+            settled(self.settings),
+            [name for name in self.log.segments() if name in read and (position is None or name != position.name)],
+            position,
+        )
+        self.unkept_count = 0
+        newer, older = self._event_numbers
+        self._keeping = Keeping(self.records, self._record_path, header, (newer.tobytes(), older.tobytes()))
+        return self._keeping
+
+    def keep(self, now_ms: int) -> bool:
+        """Write the record file at once; say whether it was written.
+
+        Raises:
+            LogUnwritable, OSError: see `begin_keeping`.
+        """
+        keeping = self.begin_keeping(now_ms)
+        if keeping is None:
+            return False
+        try:
+            while keeping.step():
+                pass
+            keeping.sync()
+            return keeping.finish()
+        finally:
+            keeping.abandon()
+
+    def has_record_file(self) -> bool:
+        """Say whether there is a record file; after somebody was forgotten there is none."""
+        return self._record_path is not None and self._record_path.exists()
+
+    def _drop_record_file(self) -> None:
+        if self._keeping is not None:
+            self._keeping.abandon()
+        if self._record_path is not None:
+            draft_of(self._record_path).unlink(missing_ok=True)
+            self._record_path.unlink(missing_ok=True)
+        self.unkept_count += 1
+
+    def _read_record_file(self) -> None:
+        if self._record_path is None or self.log is None or not self.has_record_file():
+            return
+        try:
+            header, parts = read_record_file(self._record_path, self.settings)
+            position, names, numbers = header.position, Names(), (array("q"), array("q"))
+            if position is not None and not self.log.is_at(position):
+                raise RecordFileRefused(f"{position.name} was rewritten")
+            self.records.load(self._records_in(parts, names, numbers), names)
+        except RecordFileRefused as refusal:
+            self.record_file_refusal = str(refusal)
+            return
+        self._event_numbers, self._events_seen = numbers, (set(numbers[0]), set(numbers[1]))
+        self._read_segments = set(header.segments)
+        if position is not None:
+            self._read_segments.add(position.name)
+            self._reading = self.log.read(position.name, position.offset)
+
+    def _records_in(
+        self, parts: Iterator[Part], names: Names, numbers: "tuple[array[int], array[int]]"
+    ) -> Iterator[list[Packed]]:
+        """Yield the records of a file's parts, having taken over what else is in them."""
+        for part in parts:
+            which, some = part.events_seen
+            numbers[which].frombytes(some)
+            names.add(part.names)
+            names.products.update(part.products)
+            names.unknown.update(part.unknown)
+            yield part.records
+        if not names.fits(self.facts):
+            raise RecordFileRefused("the catalogue says otherwise of products that events mention")
+
     # --- start-up, and what other processes imported -------------------------------------------------------------
 
     def load(self, now_ms: int) -> int:
-        """Read the whole log and measure the customers; return how many events were read."""
-        count = 0
-        while more := self.follow(100_000, now_ms):
-            count += more
-        self.measure()
+        """Read the record file and what the log has beyond it, and measure the customers.
+
+        Returns:
+            How many events were read from the log: all of it where the record file is not there or does not fit.
+        """
+        self._is_loading = True
+        try:
+            with _without_collecting():
+                if not self._read_segments:
+                    self._read_record_file()
+                count = 0
+                while more := self.follow(100_000, now_ms):
+                    count += more
+            self.measure()
+        finally:
+            self._is_loading = False
         return count
 
     def follow(self, count_max: int, now_ms: int) -> int:
@@ -600,6 +730,7 @@ class VisitorStore:
                 self._forgotten.clear()
                 continue
             count += 1
+            self.unkept_count += 1
             if line.pseudonym in self._forgotten or line.at_ms < oldest_kept_ms:
                 continue
             if line.event:
@@ -621,51 +752,55 @@ class VisitorStore:
     # --- inside --------------------------------------------------------------------------------------------------
 
     def _apply(self, line: LogLine, now_ms: int) -> None:
-        record = self._record_for(line.pseudonym, now_ms)
-        person = self._customer_of.get(line.pseudonym, line.pseudonym)
-        records = [record]
-        if person in self._customers:
-            records.append(self._customers[person])
         if line.action in FILL_ACTIONS:
-            _apply_fill(line, records)
+            _apply_fill(line, self._records_of(line.pseudonym, now_ms))
             return
         facts = self.facts.get(line.product_id) if line.product_id is not None else None
         happening = _happening(line, facts)
-        for one in records:
-            one.note(happening, facts, self.settings)
+        self.records.note(line.pseudonym, happening, facts, now_ms)
+        if self._customers:
+            customer = self._customers.get(self.person(line.pseudonym))
+            if customer is not None:
+                customer.note(happening, facts, self.settings)
 
-    def _record_for(self, pseudonym: bytes, now_ms: int) -> VisitorRecord:
-        record = self._records.get(pseudonym)
-        if record is None:
-            record = self._records[pseudonym] = VisitorRecord(pseudonym)
-            record.profile = self._profiles.get(pseudonym)
-            record.entered = self.customers.entered([pseudonym])
-            self.customers.support(record, self.facts)
-            if len(self._records) > self.settings.visitor_count_max:
-                self._records.popitem(last=False)
-        else:
-            self._records.move_to_end(pseudonym)
-        record.seen_at_ms = max(record.seen_at_ms, now_ms)
-        return record
-
-    def _records_of(self, pseudonym: bytes) -> list[VisitorRecord]:
+    def _records_of(self, pseudonym: bytes, now_ms: int) -> list[VisitorRecord]:
         """Return the records an event of the visitor counts in: their own and, if linked, their customer's."""
-        person = self._customer_of.get(pseudonym, pseudonym)
-        own = self._record_for(pseudonym, 0)
-        return [own, self._customers[person]] if person in self._customers else [own]
+        own = self.records.open(pseudonym, now_ms)
+        customer = self._customers.get(self.person(pseudonym))
+        return [own] if customer is None else [own, customer]
+
+    def _complete(self, record: VisitorRecord) -> None:
+        """Set what a visitor's own record has from the database."""
+        record.profile = self.profile(record.pseudonym)
+        record.entered = self.customers.entered([record.pseudonym])
+        self.customers.support(record, self.facts)
 
     def _customer_record(self, customer: bytes) -> VisitorRecord:
         record = self._customers.get(customer)
         if record is None:
-            record = self._customers[customer] = self._sum(customer)
-            if len(self._customers) > self.settings.visitor_count_max:
+            record = self._customers[customer] = self._sum_of(customer)
+            if len(self._customers) > self.settings.visitor_ready_count_max:
                 self._customers.popitem(last=False)
         else:
             self._customers.move_to_end(customer)
         return record
 
+    def _sum_of(self, person: bytes) -> VisitorRecord:
+        """Return a record of all that is known of a person: their own and their devices' together."""
+        record = VisitorRecord(person)
+        for pseudonym in self._own_pseudonyms(person):
+            own = self.records.peek(pseudonym)
+            if own is None and pseudonym in self.customers:
+                own = VisitorRecord(pseudonym)
+                self._complete(own)
+            if own is not None:
+                record.take_in(own, self.settings)
+        record.profile = self.profile(person)
+        record.entered = self.customers.entered(self._own_pseudonyms(person))
+        return record
+
     def _show_profile(self, pseudonym: bytes) -> None:
-        for record in (self._records.get(pseudonym), self._customers.get(self.person(pseudonym))):
+        for record in (self.records.get_ready(pseudonym), self._customers.get(self.person(pseudonym))):
             if record is not None:
                 record.profile = self.profile(record.pseudonym)
                 record.entered = self.customers.entered(self._own_pseudonyms(record.pseudonym))
@@ -694,36 +829,26 @@ class VisitorStore:
                 passing.note(happening, facts, self.settings)
         return passing
 
-    def _persons(self) -> Iterator[VisitorRecord]:
-        for pseudonym, record in self._records.items():
-            if pseudonym not in self._customer_of and pseudonym not in self._devices:
-                yield record
-        for customer in self._devices:
-            yield self._customer_record(customer)
+    def _purchases(self) -> Iterator[Purchases]:
+        """Yield what each person bought, on all devices."""
+        of_customer: dict[bytes, Purchases] = {}
+        for pseudonym, purchases in self.records.purchases():
+            person = self.person(pseudonym)
+            if person in self._devices:
+                of_customer.setdefault(person, Purchases()).add(purchases)
+            else:
+                yield purchases
+        yield from of_customer.values()
 
     def _own_pseudonyms(self, pseudonym: bytes) -> list[bytes]:
         """Return the pseudonyms a record of theirs adds up: a customer's and all devices', else the visitor's alone."""
         return [pseudonym, *self._devices.get(pseudonym, ())]
 
-    def _sum(self, person: bytes) -> VisitorRecord:
-        """Return a new record of everything known of a person, their devices added up."""
-        record = VisitorRecord(person)
-        for pseudonym in self._own_pseudonyms(person):
-            own = self._records.get(pseudonym)
-            if own is None and pseudonym in self.customers:
-                own = VisitorRecord(pseudonym)
-                self.customers.support(own, self.facts)
-            if own is not None:
-                record.take_in(own, self.settings)
-        record.profile = self.profile(person)
-        record.entered = self.customers.entered(self._own_pseudonyms(person))
-        return record
-
     def _pseudonyms(self) -> Iterator[bytes]:
         """Yield everybody there is, once: customers with their devices, and visitors linked to nobody."""
         yield from list(self._devices)
-        seen: list[Container[bytes]] = [self._devices, self._customer_of]
-        for those in (self._records, self._profiles, self.customers.computed):
+        seen: list[VisitorRecords | Mapping[bytes, object]] = [self._devices, self._customer_of]
+        for those in (self.records, self._profiles, self.customers.computed):
             for pseudonym in list(those):
                 if not any(pseudonym in others for others in seen):
                     yield pseudonym
@@ -731,8 +856,8 @@ class VisitorStore:
 
     def _known(self, person: bytes) -> VisitorRecord:
         """Return everything known of a person; kept nowhere where it was not."""
-        record = self._customers.get(person) if person in self._devices else self._records.get(person)
-        return self._sum(person) if record is None else record
+        record = self._customers.get(person) if person in self._devices else self.records.peek(person)
+        return self._sum_of(person) if record is None else record
 
     def _has_pattern(self, record: VisitorRecord, targets: Targets, now_ms: int) -> bool:
         return bool(holding_rows(targets.pattern_index, list(record.events), self.settings, now_ms))
@@ -748,9 +873,23 @@ class VisitorStore:
     def _remember(self, number: int) -> None:
         newer, older = self._events_seen
         newer.add(number)
+        self._event_numbers[0].append(number)
         if len(newer) * 2 >= self.settings.event_id_window:
             older.clear()
             self._events_seen = (older, newer)
+            self._event_numbers = (array("q"), self._event_numbers[0])
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Spare the garbage collector what is read in bulk: a third of the time would be spent looking for cycles."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _apply_fill(line: LogLine, records: Sequence[VisitorRecord]) -> None:

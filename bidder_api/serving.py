@@ -28,7 +28,7 @@ from affinity import store as affinity_store
 from affinity.catalog import Product
 from affinity.clicks import read_memory, write_memory
 from affinity.erasure import Eraser
-from affinity.errors import ErasureUnfinished
+from affinity.errors import ErasureUnfinished, LogUnwritable
 from affinity.metrics import AffinityMetrics
 from affinity.model import AffinityModel, BoundModel, active_model, load_model, neutral_model
 from affinity.navigation_log import NavigationLog
@@ -70,6 +70,7 @@ from ledger.spend import SpendUpdate
 T = TypeVar("T")
 
 PACING_FILE = "pacing.json"
+RECORD_FILE = "visitors.records"
 LEARNT_KEPT_EVERY_S = 60.0
 SWITCH_INTERVAL_S = (
     0.0005  # how long a thread may hold up the event loop; the interpreter's own 5 ms is a page's budget
@@ -77,6 +78,7 @@ SWITCH_INTERVAL_S = (
 
 TICK_S = 1.0
 GC_YOUNG_COUNT = 20_000  # objects made between two looks at the young ones
+KEPT_WITHIN_S = 30  # where there is no record file, as after an erasure
 FOLLOW_COUNT = 400  # events of an imported file read between two requests
 COUNT_SLICE_S = 0.001  # how long audiences are counted between two requests
 FIRST_COUNT_S_MAX = 5.0  # nothing is known of any audience yet
@@ -225,6 +227,7 @@ class Serving(Struct, kw_only=True):
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 self.visitors.flush(self.clock_ms())
+                await self._keep_visitors()
                 await self.keep_learnt()
                 if self.slot_server.receipts is not None:
                     self.slot_server.receipts.write()
@@ -238,8 +241,10 @@ class Serving(Struct, kw_only=True):
             self.readiness.done("migrations")
         await self._follow_products()
         await self._follow_visitors()
-        await self.drop_old_navigation()
         await in_thread(lambda: self.visitors.load(self.clock_ms()))  # nobody else touches visitors before ready
+        if self.visitors.record_file_refusal is not None:
+            _log.warning("record_file_refused", why=self.visitors.record_file_refusal)
+        await self.drop_old_navigation()
         self.readiness.done("visitors")
 
     async def take_snapshot(self, path: Path) -> None:
@@ -355,7 +360,7 @@ class Serving(Struct, kw_only=True):
 
     async def _start_then_tick(self) -> None:
         await self.start()
-        kept_house_at = kept_learnt_at = learnt_at = time.monotonic()
+        kept_house_at = kept_learnt_at = kept_visitors_at = learnt_at = time.monotonic()
         while True:
             await self.tick()
             if time.monotonic() - learnt_at > self.settings.auction.quality_interval_s:
@@ -364,6 +369,12 @@ class Serving(Struct, kw_only=True):
             if time.monotonic() - kept_learnt_at > LEARNT_KEPT_EVERY_S:
                 kept_learnt_at = time.monotonic()
                 await self.keep_learnt()
+            kept_every_s = self.settings.affinity.visitor_record_file_every_s
+            if not self.visitors.has_record_file():
+                kept_every_s = min(kept_every_s, KEPT_WITHIN_S)
+            if time.monotonic() - kept_visitors_at > kept_every_s:
+                kept_visitors_at = time.monotonic()
+                await self._keep_visitors()
             if time.monotonic() - kept_house_at > HOUSEKEEPING_EVERY_S:
                 kept_house_at = time.monotonic()
                 self.visitors.measure()
@@ -375,6 +386,23 @@ class Serving(Struct, kw_only=True):
                     )
                 )
             await asyncio.sleep(TICK_S)
+
+    async def _keep_visitors(self) -> None:
+        """Write the visitors' record file between requests; without one the next start only takes longer."""
+        keeping = None
+        try:
+            keeping = self.visitors.begin_keeping(self.clock_ms()) if self.visitors.unkept_count else None
+            if keeping is not None:
+                while keeping.step():
+                    await asyncio.sleep(0)
+                await in_thread(keeping.sync)
+                keeping.finish()
+        except (OSError, LogUnwritable) as failure:
+            self.visitors.unkept_count += 1
+            _log.error("visitors_not_kept", exc_info=failure)
+        finally:
+            if keeping is not None:
+                keeping.abandon()
 
     async def _follow_keys(self) -> None:
         while True:
@@ -535,6 +563,7 @@ def compose(
         pseudonymizer,
         NavigationLog(data_dir / NAVIGATION_FOLDER, settings.affinity.navigation_segment_bytes),
         products.facts,
+        data_dir / RECORD_FILE,
     )
     keys = BeaconKeys.parse(beacon_keys(server))
     slot_server = SlotServer(

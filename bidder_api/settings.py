@@ -32,7 +32,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     Attributes:
         data_dir: folder of everything the server writes beside the database: secrets, snapshots, models, navigation
-            log, receipts.
+            log, visitors' records, receipts.
         database_url: `sqlite:///path` or `postgresql://user:password@host/database`; left out,
             `sqlite:///$ENDCAP_DATA_DIR/endcap.db`.
         host: address to listen on.

@@ -88,7 +88,11 @@ class Shop:
         self._now_ms = now_ms
         keys = self._keys = BeaconKeys({1: _secret(seed, "beacons")}, 1, first_count=0)
         self._visitors = VisitorStore(
-            AffinitySettings(visitor_count_max=world.visitor_count + 1, audience_size_min=0),  # nobody is real
+            AffinitySettings(
+                visitor_count_max=world.visitor_count + 1,
+                visitor_ready_count_max=world.visitor_count + 1,
+                audience_size_min=0,  # nobody is real
+            ),
             Pseudonymizer(_secret(seed, "visitors")),
             None,
             read_facts(source.products),

@@ -225,6 +225,18 @@ def test_what_was_shown_rendered_and_clicked_is_there_again_after_a_kill(tmp_pat
         assert record.served_at_ms == {"bid_1": [NOW_MS]}
 
 
+def test_what_was_given_back_stays_so_while_others_are_looked_at() -> None:
+    visitors = store(visitor_ready_count_max=1)
+    who = visitors.pseudonym("v")
+    visitors.note_served(who, "bid_1", NOW_MS, "top", 1)
+    for _ in range(3):
+        post(visitors, event("w"))
+        visitors.record(visitors.pseudonym("w"))
+        view = visitors.view("v", CONSENT, TARGETS, MODEL, NOW_MS + 1_800_001)
+        assert view.seen_at_ms == {"bid_1": []}
+    assert visitors.given_back_count == 1
+
+
 def test_fills_of_one_visitor_are_bounded_and_the_newest_stay() -> None:
     record = VisitorRecord(b"v")
     for number in range(2_000):
@@ -377,6 +389,44 @@ def test_a_record_rests_on_what_was_computed_and_adds_what_was_bought_since(tmp_
     post(forgetful, event("w"))
     assert len(forgetful) == 1
     check(forgetful, 3, 30)
+
+
+def test_a_packed_record_rests_on_what_was_computed_and_adds_what_was_bought_since(tmp_path: Path) -> None:
+    def begin() -> VisitorStore:
+        return VisitorStore(
+            Settings(visitor_ready_count_max=1, visitor_event_count_max=2),
+            Pseudonymizer(KEY),
+            NavigationLog(tmp_path / "navigation", 10**6),
+            read_facts(PRODUCTS),
+            tmp_path / "visitors.records",
+        )
+
+    def order_count(visitors: VisitorStore) -> int:
+        assert visitors.record(visitors.pseudonym("w"))  # so that the other one is packed
+        assert visitors.records.get_ready(pseudonym) is None
+        record = visitors.record(pseudonym)
+        assert record is not None
+        assert record.bought_product["p2"]
+        return record.purchases.order_count
+
+    visitors = begin()
+    pseudonym = visitors.pseudonym("v")
+    post(visitors, event("w"), event("v", -500, Action.PURCHASE))
+    visitors.put_computed([(pseudonym, computed(-400))])
+    assert order_count(visitors) == 3
+    assert visitors.record(visitors.pseudonym("w"))
+    post(visitors, event("v", -450, Action.PURCHASE), event("v", -200, Action.PURCHASE))
+    assert order_count(visitors) == 3 + 1  # the late one is for the next computation
+    for seconds in (-190, -180, -170):  # so many that the purchase is no longer among the events kept
+        post(visitors, event("v", seconds))
+        assert order_count(visitors) == 3 + 1
+    assert visitors.keep(NOW_MS)
+    again = begin()
+    again.put_computed([(pseudonym, computed(-400))])
+    assert again.load(NOW_MS) == 0
+    assert order_count(again) == 3 + 1
+    again.put_computed([(pseudonym, computed(-100, order_count=9))])
+    assert order_count(again) == 9
 
 
 def test_what_was_computed_of_devices_adds_up_and_is_parted_again() -> None:
@@ -532,3 +582,23 @@ def test_a_count_is_scaled_up_from_a_sample() -> None:
     count = visitors.count_matching(Audience(segment="vip"), None, NOW_MS)
     assert count is not None
     assert 850 < count < 1150
+
+
+def test_ten_thousand_events_of_one_visitor_in_a_second_are_one_bounded_record(tmp_path: Path) -> None:
+    visitors = store(tmp_path, event_id_window=1_000)
+    sizes = []
+    for first in range(0, 10_000, 100):
+        batch = [
+            event("v", number / 10_000, action, product_id=f"x{number}", query="q" * 300, category_id=f"C{number}")
+            for number, action in ((first + place, list(Action)[place % 9]) for place in range(100))
+        ]
+        assert post(visitors, *batch) == (100, 0)
+        packed = visitors.records.packed(visitors.pseudonym("v"))
+        assert packed is not None
+        sizes.append(len(packed[1]))
+    assert max(sizes) <= Settings().visitor_record_bytes_max
+    assert len(visitors) == 1
+    record = visitors.record(visitors.pseudonym("v"))
+    assert record is not None
+    assert record.events[-1].at_ms == NOW_MS + 999
+    assert record.purchases.order_count == 1

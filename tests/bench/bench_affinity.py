@@ -8,15 +8,22 @@ slows them alike; figures are medians over rounds.
 - *crowded*: the same where all of the patterns begin with the event.
 - *view*: that, and everything else an auction reads of the visitor.
 - *batch*: 100 events as they come in over HTTP: decoded, hashed, appended to the log, applied.
+- *visitor*: what the state of a visitor takes in memory, of the demo's households (48 purchases on average, many
+  times over) and of made-up visitors of a web shop, most of whom look at a few products; one in a hundred stands
+  ready, as by default.
+- *start*: events a second read from the log, and records a second read from the record file.
 - *rank*: the model's scores of one visitor, on first use after an event.
 """
 
+import gc
+import gzip
+import os
 import random
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,18 +32,20 @@ import numpy as np
 
 from affinity.audience import Audience
 from affinity.catalog import Product
+from affinity.feed import read_feed
 from affinity.matching import Happening
 from affinity.model import AffinityModel, neutral_model
-from affinity.navigation import Action, Consent, NavigationBatch
-from affinity.navigation_log import NavigationLog
+from affinity.navigation import Action, Consent, NavigationBatch, NavigationEvent
+from affinity.navigation_log import LogLine, NavigationLog
 from affinity.pattern import NavigationPattern, PatternStep
 from affinity.pseudonym import Pseudonymizer
-from affinity.record import VisitorRecord, read_facts
+from affinity.record import ProductFacts, VisitorRecord, read_facts
 from affinity.sessions import Sessions
 from affinity.settings import Settings
 from affinity.targets import Targets, compile_targets
 from affinity.train import make_index
 from affinity.visitors import VisitorStore
+from bidder_api import demo_data
 
 NOW_MS = 1_700_000_000_000
 FEW, MANY = 10, 100_000
@@ -46,6 +55,7 @@ PRODUCTS = [
     Product(product_id=f"p{row}", brand=f"b{row % 500}", product_type=f"C{row % 20} > D{row % 300}", price_micros=5)
     for row in range(PRODUCT_COUNT)
 ]
+DEMO = Path(demo_data.__file__).parent
 DECODER = msgspec.json.Decoder(NavigationBatch)
 
 
@@ -149,6 +159,75 @@ def batch_rate() -> float:
     return statistics.median(rates)
 
 
+def demo_lines() -> tuple[dict[str, ProductFacts], list[LogLine]]:
+    """Return the demo's catalogue and navigation, as the log has it."""
+    events = msgspec.json.Decoder(NavigationEvent)
+    with gzip.open(DEMO / "navigation.jsonl.gz") as file:
+        decoded = [events.decode(line) for line in file]
+    facts = read_facts(one for one in read_feed(DEMO / "catalogue.tsv.gz") if isinstance(one, Product))
+    visitors = store()
+    return facts, [visitors.line_of(event, int(event.occurred_at.timestamp() * 1000)) for event in decoded]
+
+
+def copies(lines: list[LogLine], count: int) -> Iterator[LogLine]:
+    """Yield the lines of so many times as many visitors."""
+    for number in range(count):
+        for line in lines:
+            yield msgspec.structs.replace(line, pseudonym=number.to_bytes(4, "big") + line.pseudonym[4:])
+
+
+def web_lines(chance: random.Random, visitor_count: int) -> Iterator[LogLine]:
+    """Yield what made-up visitors of a web shop do: half of them one thing, a few very much."""
+    for number in range(visitor_count):
+        for place in range(min(int(chance.paretovariate(1.0)), 500)):
+            action = chance.choice(["view_item"] * 8 + ["add_to_cart", "purchase"])
+            product_id = f"p{int(PRODUCT_COUNT * chance.random() ** 2)}"
+            yield LogLine(number.to_bytes(16, "big"), NOW_MS + place * 30_000, action, 0, product_id)
+
+
+def resident_bytes() -> int:
+    """Return the memory this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def visitor_bytes(
+    facts: dict[str, ProductFacts], lines: Iterable[LogLine], ready_count: int
+) -> tuple[int, float, float]:
+    """Return how many visitors there are, and the bytes each takes: packed, and of the process's memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = NavigationLog(Path(folder), 1 << 40)
+        log.write_import(lines, NOW_MS, "bench")
+        visitors = VisitorStore(
+            Settings(event_id_window=2, visitor_ready_count_max=ready_count), Pseudonymizer(b"k" * 32), log, facts
+        )
+        gc.collect()
+        before = resident_bytes()
+        visitors.load(NOW_MS)
+        gc.collect()
+        taken = resident_bytes() - before
+    packed = [visitors.records.packed(one) for one in visitors.records]
+    return len(visitors), statistics.mean(len(one[1]) for one in packed if one), taken / len(visitors)
+
+
+def start_rates(facts: dict[str, ProductFacts], lines: list[LogLine]) -> tuple[float, float, float]:
+    """Return events a second read from the log, and the seconds a start takes without and with the record file."""
+    log_s, file_s = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        log = NavigationLog(Path(folder) / "navigation", 1 << 40)
+        log.write_import(lines, NOW_MS, "bench")
+        for _ in range(5):
+            for taken in (log_s, file_s):
+                path = Path(folder) / "records"
+                visitors = VisitorStore(Settings(), Pseudonymizer(b"k" * 32), log, facts, path)
+                began = time.perf_counter()
+                visitors.load(NOW_MS)
+                taken.append(time.perf_counter() - began)
+                if taken is log_s:
+                    visitors.keep(NOW_MS)
+            path.unlink()
+    return len(lines) / min(log_s), min(log_s), min(file_s)
+
+
 def synthetic_model() -> AffinityModel:
     """Return a model of half a million sessions over fifty thousand products, a few of them looked at by everybody."""
     chance = np.random.default_rng(3)
@@ -193,6 +272,16 @@ def main() -> int:
     few, many = pattern_rounds(with_view=True)
     print(f"event and view: {few:.1f} µs with {FEW} patterns, {many:.1f} µs with {MANY}: ratio {many / few:.2f}")
     print(f"batches of 100: {batch_rate():,.0f} events/s (≥ 20,000)")
+    facts, lines = demo_lines()
+    of_demo = visitor_bytes(facts, copies(lines, 4), 100)
+    of_web = visitor_bytes(read_facts(PRODUCTS), web_lines(random.Random(5), 50_000), 500)
+    for name, (count, packed, whole) in (("the demo, 4 times over", of_demo), ("a web shop", of_web)):
+        print(f"visitors of {name}: {count:,}, packed {packed:,.0f} bytes, in all {whole:,.0f} bytes each (≤ 4,000)")
+    rate, log_s, file_s = start_rates(facts, lines)
+    print(
+        f"start with the demo's {len(lines):,} events: {log_s:.2f} s from the log ({rate:,.0f} events/s), "
+        f"{file_s:.3f} s from the record file"
+    )
     middle, slow = rank_times()
     print(
         f"rank one visitor, {PRODUCT_COUNT:,} products, {SESSION_COUNT:,} sessions: "

@@ -1,7 +1,7 @@
 """What others may read of the ledger's tables, on both databases."""
 
 from bidder_api.database import Database
-from ledger.store import erase_visitor, insert_order, read_ordered_lines
+from ledger.store import erase_visitors, insert_order, read_ordered_lines
 
 R = "shop"
 
@@ -32,6 +32,6 @@ def test_the_lines_of_orders_and_returns_are_read_with_their_buyers_as_long_as_t
         (b"v", None, "o1", 5, "p1", 2, 7), (b"v", None, "o1", 5, "p2", 2, 7),
         (b"v", None, "o1", 6, "p1", -1, 7), (b"v", None, "o1", 6, "p2", -1, 7), *of_customer,
     ]  # fmt: skip
-    database.transact(lambda connection: erase_visitor(connection, R, b"v"))
+    database.transact(lambda connection: erase_visitors(connection, R, [b"v"], 9, 9))
     assert lines() == of_customer
     assert database.read(lambda connection: list(read_ordered_lines(connection, "another shop"))) == []
