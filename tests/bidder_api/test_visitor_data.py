@@ -387,9 +387,14 @@ def test_ten_thousand_events_of_one_visitor_in_one_second_are_all_taken_and_few_
         ]
         answer = world.call("POST", "/v1/navigation", {"events": events}, role="retailer")
         assert (answer.status_code, answer.json()["recorded"]) == (202, 500)
-    record = world.serving.visitors.record(world.serving.visitors.pseudonym("ana"))
+    visitors = world.serving.visitors
+    record = visitors.record(visitors.pseudonym("ana"))
     assert record is not None
-    assert len(record.events) == 128
-    assert len(record.dismissed) == 200
+    assert record.events[-1].product_id == "p19-0"
+    packed = visitors.records.packed(record.pseudonym)
+    assert packed is not None
+    assert 16_000 < len(packed[1]) <= visitors.settings.visitor_record_bytes_max  # such long queries: not 128 of them
+    assert 10 < len(record.events) <= 128
+    assert len(record.dismissed) <= 200
     for kept in (record.bought_product, record.bought_category, record.category_weight):
         assert len(kept) <= 256
