@@ -39,7 +39,7 @@ def run(settings: AllSettings) -> int:
     console.print(f"Endcap demo, data in {data_dir}", markup=False, style="bold")
     compiling = compile_kernels()
     # Imported here: it compiles kernels of its own, on another core meanwhile.
-    from bidder_api.demonstration.load import load, read_shipped_products, train
+    from bidder_api.demonstration.load import load, read_shipped_products
 
     database, deployment = open_deployment(settings.server)
     try:
@@ -50,12 +50,11 @@ def run(settings: AllSettings) -> int:
         ensure_keys(data_dir, database, deployment.retailer_id, hash_key, port, advertiser_id, now_ms)
     finally:
         database.close()
-    host = HostProcess([str(data_dir), str(port), str(began_at)])  # gets ready meanwhile, on another core
+    if compiling.poll() is None:
+        with showing(console, "Compiling kernels, once"):
+            compiling.wait()
+    host = HostProcess([str(data_dir), str(port), str(began_at)])  # trains meanwhile, on another core
     try:
-        train(settings, console)
-        if compiling.poll() is None:
-            with showing(console, "Compiling kernels, once"):
-                compiling.wait()
         status = processes.serve(settings, pages="bidder_api.shop.mount:pages")
     finally:
         host_status = host.stop()

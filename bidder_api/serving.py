@@ -83,6 +83,7 @@ FOLLOW_COUNT = 400  # events of an imported file read between two requests
 COUNT_SLICE_S = 0.001  # how long audiences are counted between two requests
 FIRST_COUNT_S_MAX = 5.0  # nothing is known of any audience yet
 COUNT_S_MAX = 0.1  # and in all, before other things have their turn
+COUNT_PAUSE = 9  # after that, so many times as long as it took: snapshots may come one after another
 HOUSEKEEPING_EVERY_S = 3600.0
 
 _log = structlog.get_logger("serving")
@@ -200,6 +201,7 @@ class Serving(Struct, kw_only=True):
     model: CurrentModel
     eraser: Eraser
     visitor_seq: int = -1
+    counts_again_at: float = 0.0
     app: Guard | None = None
 
     @property
@@ -332,12 +334,16 @@ class Serving(Struct, kw_only=True):
 
     async def _count_audiences(self, s_max: float) -> None:
         """Learn which audiences are large enough to be targeted, some visitors between two requests."""
-        ends_at = time.monotonic() + s_max
-        while self.slot_server.served is not None and time.monotonic() < ends_at:
+        began_at = time.monotonic()
+        if began_at < self.counts_again_at:
+            return
+        while self.slot_server.served is not None and time.monotonic() < began_at + s_max:
             targets = self.slot_server.served.targets
             if not self.visitors.count_audiences(targets, COUNT_SLICE_S, self.clock_ms()):
-                return
+                break
             await asyncio.sleep(0)
+        now = time.monotonic()
+        self.counts_again_at = now + COUNT_PAUSE * min(now - began_at, COUNT_S_MAX)
 
     async def learn(self) -> None:
         """Correct qualities by the clicks counted since."""

@@ -1,4 +1,4 @@
-"""The host: sets the market up over HTTP once the server is ready, shows around, and checks. A process of its own.
+"""The host: trains the model, sets the market up over HTTP, shows around, and checks. A process of its own.
 
 So that the self-check measures the server from outside, and shares neither interpreter nor event loop with it.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bidder_api.demonstration.client import ApiClient, ServerGoneError
 from bidder_api.demonstration.keys import KEYS_FILE, read_keys, site_keys
-from bidder_api.demonstration.load import read_end_caps, read_shipped_products
+from bidder_api.demonstration.load import read_end_caps, read_shipped_products, train
 from bidder_api.demonstration.setup import (
     describe_balance,
     describe_takings,
@@ -20,6 +20,7 @@ from bidder_api.demonstration.setup import (
 )
 from bidder_api.demonstration.shoppers import send_shoppers
 from bidder_api.demonstration.state import make_console, read_state, showing, write_state
+from bidder_api.settings import read_settings
 
 CHECK_FILL_COUNT = 1_000
 FILL_BUDGET_MS = 20.0
@@ -34,6 +35,7 @@ def main(arguments: list[str]) -> int:
     data_dir, port, began_at = Path(arguments[0]), int(arguments[1]), float(arguments[2])
     try:
         host = Host(data_dir, port)
+        host.train()
         host.set_up()
         host.show_around(time.time() - began_at)
         host.check()
@@ -54,6 +56,10 @@ class Host:
         self._keys = read_keys(data_dir)
         self._console = make_console()
         self._products = read_shipped_products()
+
+    def train(self) -> None:
+        """Train the model while the server starts, which takes it up when it is there."""
+        train(read_settings(data_dir=self._data_dir), self._console)
 
     def set_up(self) -> None:
         """Post the market if it is not there yet, and wait until it is live."""
