@@ -4,8 +4,6 @@ The greedy page is decided first in any case, and stays where the better one can
 belongs to the answer: with it the same page can be decided again, without a clock.
 """
 
-from typing import Literal
-
 import numpy as np
 
 from auction.kernel import (
@@ -18,8 +16,7 @@ from auction.kernel import (
     allocate_exactly_nb,
     fill_page_nb,
 )
-
-Allocation = Literal["greedy", "exact"]
+from auction.placement import Allocation
 
 
 def new_outcome(slot_count: int) -> OutcomeArrays:

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from affinity.targets import compile_targets
 from affinity.view import VisitorView, anonymous_view
-from auction.allocation import Allocation, make_exact, outcome_in
+from auction.allocation import make_exact, outcome_in
 from auction.booking import BookedSlot
 from auction.eligibility import (
     WANTED_ALL,
@@ -49,7 +49,7 @@ from auction.kernel import (
 )
 from auction.loss import LossReason
 from auction.market import Context, Market
-from auction.placement import Placement
+from auction.placement import Allocation, Placement
 from auction.request import Candidates, Page, PageType, RequestPlacement, SlotRequest
 from auction.rules import NO_RULES, RULE_MARK
 from auction.settings import Settings

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from auction.allocation import Allocation, fill_again, new_outcome
+from auction.allocation import fill_again, new_outcome
 from auction.kernel import (
     BID_MICROS_MAX,
     CAP_OF_VISITOR,
@@ -31,6 +31,7 @@ from auction.kernel import (
     say_why_lost_nb,
 )
 from auction.loss import WORDS, LossReason
+from auction.placement import Allocation
 from auction.receipt import Note, PlaceNote, Receipt
 from auction.rules import RULE_MARK
 from ledger.terms import ChargeOn

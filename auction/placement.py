@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from auction.allocation import Allocation
 from auction.request import PageType
 from ledger.money import BID_MICROS_MAX
 from ledger.terms import Identifier
 
+Allocation = Literal["greedy", "exact"]
 Permille = Annotated[int, Meta(ge=1, le=1000)]
 AttentionList = Annotated[list[Permille], Meta(min_length=1, max_length=50)]
 FloorMicros = Annotated[int, Meta(ge=0, le=BID_MICROS_MAX)]

@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from auction.allocation import Allocation, fill_again, new_outcome, outcome_in
+from auction.allocation import fill_again, new_outcome, outcome_in
 from auction.engine import Outcome
 from auction.kernel import (
     ENTRY,
@@ -36,6 +36,7 @@ from auction.kernel import (
     PageArrays,
 )
 from auction.market import Blocks, Market
+from auction.placement import Allocation
 from auction.request import SlotRequest
 from auction.segment import (
     HEAD,

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Struct, UnsetType, field
 
-from auction.allocation import Allocation, make_exact, new_outcome
+from auction.allocation import make_exact, new_outcome
 from auction.kernel import (
     BID_MICROS_MAX,
     EXACT_STEPS_MAX,
@@ -33,6 +33,7 @@ from auction.kernel import (
     PageArrays,
     allocate_and_price_nb,
 )
+from auction.placement import Allocation
 from ledger.money import AMOUNT_MICROS_MAX
 
 _MICRO = Decimal("0.000001")

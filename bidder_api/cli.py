@@ -1,6 +1,7 @@
 """The `endcap` command. Nothing heavy is imported before a command runs, so that `--help` comes at once."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,9 +98,10 @@ def serve(host: str | None, port: int | None, workers: int, data_dir: Path | Non
 @DATA_DIR
 def demo(port: int, data_dir: Path | None) -> None:
     """Serve a demonstration shop with real products, everything on."""
+    began_at = time.time()
     from bidder_api import demo as demonstration
 
-    sys.exit(demonstration.run(_settings(port=port, data_dir=data_dir or Path(".endcap/demo"))))
+    sys.exit(demonstration.run(_settings(port=port, data_dir=data_dir or Path(".endcap/demo")), began_at))
 
 
 # --- database ------------------------------------------------------------------------------------------------------

@@ -29,9 +29,13 @@ RECEIPT_SEGMENT_BYTES = 4_000_000  # small, since each of the shop's pages reads
 RECEIPT_BYTES_MAX = 64_000_000
 
 
-def run(settings: AllSettings) -> int:
-    """Set the demo up where it is not yet, and serve it until SIGTERM or Ctrl-C; return the process's status."""
-    began_at = time.time()
+def run(settings: AllSettings, began_at: float) -> int:
+    """Set the demo up where it is not yet, and serve it until SIGTERM or Ctrl-C; return the process's status.
+
+    Args:
+        settings: as the environment and the command line have them.
+        began_at: when the command was given, in seconds since 1970: what is still to be imported may take long.
+    """
     settings = demo_settings(settings)
     data_dir, port = settings.server.data_dir, settings.server.port
     check_port(settings.server.host, port)

@@ -3,6 +3,8 @@
 import gzip
 import re
 import stat
+import subprocess
+import sys
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -32,6 +34,12 @@ def test_it_prints_addresses_and_one_working_key_per_role(demo: DemoProcess) -> 
             assert client.call("GET", path)
     with ApiClient(demo.port, keys["site"]) as client, pytest.raises(CallFailedError, match=r"40[13]"):
         client.call("GET", "/v1/keys")
+
+
+def test_kernels_are_not_compiled_before_there_is_anything_to_see() -> None:
+    program = "import sys, bidder_api.demo; print([name for name in sys.modules if name.endswith('.kernel')])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_keys_are_kept_for_their_owner_alone(demo: DemoProcess) -> None:
