@@ -16,7 +16,7 @@ from affinity.computed import CustomerScale
 from affinity.record import VisitorRecord
 from affinity.targets import Bits, Targets, frozen, set_bits
 
-PAUSE_PER_ROUND = 20  # after a round, so many times as long as it took
+PAUSE_PER_ROUND = 100  # after a round, so many times as long as it took
 PAUSE_S_MIN = 0.5
 ROUNDED_TO = 10  # numbers of visitors, down; over 1,000 to two digits
 
