@@ -14,12 +14,12 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from affinity.computed import DAY_MS
 from affinity.settings import Settings
 
 Float64s = NDArray[np.float64]
 Int32s = NDArray[np.int32]
 
-MS_PER_DAY = 86_400_000
 PPM = 1_000_000
 SHOWN, PREDICTED, CLICKED = range(3)
 OTHERS = 0  # row of the products that have none of their own
@@ -142,7 +142,7 @@ class ClickCounters:
 
     def __init__(self, settings: Settings) -> None:
         self._row_count_max = settings.click_row_count_max
-        self._half_life_ms = settings.click_half_life_days * MS_PER_DAY
+        self._half_life_ms = settings.click_half_life_days * DAY_MS
         self._placements: dict[str, _Placement] = {}
         self._product_ids: list[str] = []
         self._number_of: dict[str, int] = {}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 import msgspec
+from msgspec import Struct
 
 from affinity.computed import CustomerScale
 from affinity.customers import ComputedProfile, SegmentEntry
@@ -19,6 +20,15 @@ NOWHERE: Entered = MappingProxyType({})
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(ComputedProfile).decode
+
+
+class _Computed(Struct):
+    """A computed profile's moment alone, which is read each time a record is made ready."""
+
+    through_ms: int
+
+
+_decode_moment = msgspec.json.Decoder(_Computed).decode
 
 
 class CustomerBook:
@@ -69,10 +79,8 @@ class CustomerBook:
     def support(self, record: VisitorRecord, facts: Mapping[str, ProductFacts]) -> None:
         """Let a visitor's own record rest on what was computed of them, where it does not yet."""
         kept = self.computed.get(record.pseudonym)
-        if kept is None:
-            return
-        computed = _decode(kept)
-        if record.purchases.through_ms != computed.through_ms:
+        if kept is not None and record.purchases.through_ms != _decode_moment(kept).through_ms:
+            computed = _decode(kept)
             record.rest_on(computed.purchases, computed.bought, computed.through_ms, facts)
 
     def forget(self, pseudonyms: Iterable[bytes]) -> None:

@@ -19,7 +19,7 @@ from affinity.errors import EventRefused, SpecialCategoryRefused
 from affinity.feed import BadLine, open_feed, read_feed_lines
 from affinity.ga4 import read_event
 from affinity.navigation import NavigationEvent
-from affinity.navigation_log import LogLine, NavigationLog
+from affinity.navigation_log import LogLine, NavigationLog, line_of
 from affinity.profile import ProfileDraft, ProfileLine
 from affinity.pseudonym import Pseudonymizer
 from affinity.special import SpecialCategories
@@ -177,7 +177,7 @@ def import_navigation(
                     if len(pseudonyms) > 100_000:
                         pseudonyms.clear()
                     pseudonym = pseudonyms[event.visitor_id] = pseudonymizer.of(event.visitor_id)
-                yield _log_line(event, pseudonym, pseudonymizer)
+                yield line_of(event, int(event.occurred_at.timestamp() * 1000), pseudonym, pseudonymizer)
         progress(done, done)
 
     log.write_import(lines(), now_ms, label)
@@ -232,21 +232,6 @@ def _time_complaint(events: list[NavigationEvent] | None, now_ms: int) -> str | 
     if at_ms > now_ms + EVENT_LEAD_MS:
         return f"occurred_at lies in the future: {occurred_at.isoformat()}"
     return f"occurred_at lies before 1970: {occurred_at.isoformat()}" if at_ms < 0 else None
-
-
-def _log_line(event: NavigationEvent, pseudonym: bytes, pseudonymizer: Pseudonymizer) -> LogLine:
-    return LogLine(
-        pseudonym,
-        int(event.occurred_at.timestamp() * 1000),
-        event.action.value,
-        0 if event.event_id is None else pseudonymizer.of_event(event.event_id, pseudonym),
-        event.product_id,
-        event.category_id,
-        event.price_micros,
-        event.quantity,
-        event.query,
-        event.traffic_source,
-    )
 
 
 def _profile_complaint(line: ProfileLine, types: dict[str, AttributeType], special: SpecialCategories) -> str | None:

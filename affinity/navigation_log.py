@@ -20,7 +20,8 @@ import msgspec
 from msgspec import Struct
 
 from affinity.errors import ErasureUnfinished, LogUnwritable
-from affinity.pseudonym import PSEUDONYM_SIZE
+from affinity.navigation import NavigationEvent
+from affinity.pseudonym import PSEUDONYM_SIZE, Pseudonymizer
 
 # Beside the visitors' own actions: a sponsored fill, the report that it rendered, and that it was clicked; a refusal.
 SERVED, RENDERED, CLICKED = "served", "rendered", "clicked"
@@ -62,6 +63,29 @@ class LogLine(Struct, frozen=True, array_like=True, omit_defaults=True):
     quantity: int | None = None
     query: str | None = None
     traffic_source: str | None = None
+
+
+def line_of(event: NavigationEvent, at_ms: int, pseudonym: bytes, pseudonymizer: Pseudonymizer) -> LogLine:
+    """Return the event as it is logged, its ids hashed.
+
+    Args:
+        event: as it was reported or imported.
+        at_ms: when it happened, UTC, milliseconds since 1970.
+        pseudonym: what its visitor is kept under.
+        pseudonymizer: turns its event id into a number.
+    """
+    return LogLine(
+        pseudonym,
+        at_ms,
+        event.action,
+        0 if event.event_id is None else pseudonymizer.of_event(event.event_id, pseudonym),
+        event.product_id,
+        event.category_id,
+        event.price_micros,
+        event.quantity,
+        event.query,
+        event.traffic_source,
+    )
 
 
 class Position(Struct, frozen=True, array_like=True):

@@ -5,8 +5,6 @@ from affinity.matching import ancestry
 from affinity.record import VisitorRecord, interest_weight
 from affinity.settings import Settings
 
-DAY_MS = 86_400_000
-
 
 def forget_before(record: VisitorRecord, cutoff_ms: int, settings: Settings) -> bool:
     """Take out of a record what happened before a moment; say whether nothing is left.

@@ -449,7 +449,7 @@ def _last_availability(connection: Connection, retailer_id: str, product_ids: li
 
 def put_signals(connection: Connection, retailer_id: str, signals: Signals, change_seq: int) -> None:
     """Put signals in the place of those there were."""
-    row = {"retailer_id": retailer_id, "body": _encode(signals).decode(), "change_seq": change_seq}
+    row = {"retailer_id": retailer_id, "body": encode_body(signals), "change_seq": change_seq}
     upsert(connection, merchandising_signals, [row], ["retailer_id"], ["body", "change_seq"])
 
 
@@ -633,7 +633,7 @@ def put_computed_profiles(
         {
             "retailer_id": retailer_id,
             "pseudonym": pseudonym,
-            "body": _encode(one).decode(),
+            "body": encode_body(one),
             "computed_at_ms": one.through_ms,
             "change_seq": change_seq,
         }
@@ -647,7 +647,7 @@ def put_computed_profiles(
 
 def finish_computation(connection: Connection, retailer_id: str, scale: CustomerScale, now_ms: int) -> None:
     """Set how customers compare, and delete what was computed before of those who are no customers any more."""
-    row = {"retailer_id": retailer_id, "body": _encode(scale).decode(), "computed_at_ms": now_ms}
+    row = {"retailer_id": retailer_id, "body": encode_body(scale), "computed_at_ms": now_ms}
     upsert(connection, customer_scales, [row], ["retailer_id"], ["body", "computed_at_ms"])
     is_old = sa.and_(computed_profiles.c.retailer_id == retailer_id, computed_profiles.c.computed_at_ms < now_ms)
     connection.execute(computed_profiles.delete().where(is_old))

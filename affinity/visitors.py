@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from affinity.audience import Audience
 from affinity.audience_size import AudienceSizes, count_members
-from affinity.computed import CustomerScale, Purchases, measure_customers
+from affinity.computed import DAY_MS, CustomerScale, Purchases, measure_customers
 from affinity.consent import ConsentReader
 from affinity.customer_book import CustomerBook
 from affinity.customers import ComputedProfile, SegmentEntry
@@ -26,7 +26,7 @@ from affinity.held import HeldOrder
 from affinity.matching import Happening, holding_rows
 from affinity.model import BoundModel
 from affinity.navigation import Action, ConsentSignal, NavigationBatch, NavigationEvent
-from affinity.navigation_log import CLICKED, FILL_ACTIONS, RENDERED, SERVED, WITHDRAWN, LogLine, NavigationLog
+from affinity.navigation_log import CLICKED, FILL_ACTIONS, RENDERED, SERVED, WITHDRAWN, LogLine, NavigationLog, line_of
 from affinity.orders import Source, ToldPurchases
 from affinity.packing import Names
 from affinity.pattern import NavigationPattern
@@ -35,7 +35,7 @@ from affinity.pseudonym import NO_VISITOR, Pseudonymizer
 from affinity.record import ProductFacts, VisitorRecord
 from affinity.record_file import Header, Keeping, Part, draft_of, read_record_file, settled
 from affinity.records import Packed, VisitorRecords
-from affinity.retention import DAY_MS, forget_before
+from affinity.retention import forget_before
 from affinity.settings import Settings
 from affinity.targets import Targets, compile_targets
 from affinity.view import VisitorView, anonymous_view, view_visitor
@@ -182,19 +182,7 @@ class VisitorStore:
 
     def line_of(self, event: NavigationEvent, at_ms: int) -> LogLine:
         """Return the event as it is logged, its ids hashed."""
-        pseudonym = self.pseudonymizer.of(event.visitor_id)
-        return LogLine(
-            pseudonym,
-            at_ms,
-            event.action,
-            0 if event.event_id is None else self.pseudonymizer.of_event(event.event_id, pseudonym),
-            event.product_id,
-            event.category_id,
-            event.price_micros,
-            event.quantity,
-            event.query,
-            event.traffic_source,
-        )
+        return line_of(event, at_ms, self.pseudonymizer.of(event.visitor_id), self.pseudonymizer)
 
     def note_order(self, order: HeldOrder, visitor: bytes | None, customer: bytes | None, now_ms: int) -> int:
         """Take what an order bought into the profile of its customer, or else of its visitor, if they are known.

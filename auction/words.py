@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 WORD = re.compile(r"[^\W_]+")
 QUERY_WORD_COUNT_MAX = 16
@@ -33,18 +33,6 @@ def words_of_each(texts: Sequence[str]) -> list[list[str]]:
     """Return the words of every text, faster than one by one."""
     lines = fold("\n".join([text.replace("\n", " ") for text in texts])).split("\n") if texts else []
     return [WORD.findall(line) for line in lines]
-
-
-class KeywordTable:
-    """Distinct keywords by row, found again in a search by how they match."""
-
-    def __init__(self) -> None:
-        self.row_of: dict[tuple[str, str], int] = {}
-
-    def row(self, match: str, words: Iterable[str]) -> int:
-        """Return the keyword's row, a new one for a new keyword."""
-        text = " ".join(sorted(set(words)) if match == "broad" else words)
-        return self.row_of.setdefault((match, text), len(self.row_of))
 
 
 class KeywordIndex:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from affinity.clicks import (
-    MS_PER_DAY,
     WATCHED_CLICKS,
     ClickCounters,
     PlacementClicks,
@@ -15,6 +14,7 @@ from affinity.clicks import (
     read_memory,
     write_memory,
 )
+from affinity.computed import DAY_MS
 from affinity.settings import Settings
 
 NOW_MS = 1_790_000_000_000
@@ -97,8 +97,8 @@ def test_old_counts_fade() -> None:
     counted = counters()
     counted.note_shown("top", "p1", 1, 10_000, 10_000, weight=100)
     counted.read(NOW_MS)
-    assert only(counted, NOW_MS + 30 * MS_PER_DAY).shown.sum() == pytest.approx(50)
-    assert only(counted, NOW_MS + 30 * MS_PER_DAY).shown.sum() == pytest.approx(50), "each time passes once"
+    assert only(counted, NOW_MS + 30 * DAY_MS).shown.sum() == pytest.approx(50)
+    assert only(counted, NOW_MS + 30 * DAY_MS).shown.sum() == pytest.approx(50), "each time passes once"
 
 
 def test_another_models_predictions_take_the_place_of_the_ones_counted() -> None:
