@@ -14,6 +14,7 @@ from affinity.navigation import Action
 from affinity.pattern import NavigationPattern, PatternStep
 from affinity.profile import ProfileDraft
 from affinity.record import VisitorRecord, read_facts
+from affinity.sessions import SESSION_GAP_MS
 from affinity.settings import Settings
 from affinity.targets import compile_targets, has_bit
 from affinity.view import anonymous_view, view_visitor
@@ -166,6 +167,21 @@ def test_a_view_is_kept_until_something_happens_or_time_changes_it() -> None:
     record.note_served("bid_1", began_ms + 6)
     assert view(began_ms + 6).seen_at_ms == {"bid_1": [began_ms + 6]}
     assert not np.shares_memory(first.audience_bits, later.audience_bits)
+
+
+def test_a_view_is_of_one_session_since_who_begins_anew_is_ranked_for_anew() -> None:
+    targets, model, record = compile_targets([VIP], []), neutral_model(["p"]), visitor()
+    looked_ms = record.events[-1].at_ms + 1_000
+    record.note(Happening(looked_ms, Action.VIEW_ITEM, "p"), None, SETTINGS)
+
+    def view(now_ms: int):
+        return view_visitor(record, targets, model, now_ms, pseudonym=b"v", settings=SETTINGS, scale=CustomerScale())
+
+    first = view(looked_ms)
+    assert view(looked_ms + SESSION_GAP_MS) is first
+    later = view(looked_ms + SESSION_GAP_MS + 1)
+    assert later is not first
+    assert view(looked_ms + SESSION_GAP_MS + 2) is later
 
 
 def test_summaries_of_purchases_add_up() -> None:

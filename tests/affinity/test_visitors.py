@@ -412,10 +412,13 @@ def test_a_packed_record_rests_on_what_was_computed_and_adds_what_was_bought_sin
     visitors = begin()
     pseudonym = visitors.pseudonym("v")
     post(visitors, event("w"), event("v", -500, Action.PURCHASE))
+    assert visitors.record(pseudonym)
+    assert visitors.record(visitors.pseudonym("w"))  # packed, with nothing that waits
     visitors.put_computed([(pseudonym, computed(-400))])
-    assert order_count(visitors) == 3
+    for _ in range(2):
+        assert order_count(visitors) == 3
     assert visitors.record(visitors.pseudonym("w"))
-    post(visitors, event("v", -450, Action.PURCHASE), event("v", -200, Action.PURCHASE))
+    post(visitors, event("v", -480, Action.PURCHASE), event("v", -200, Action.PURCHASE))
     assert order_count(visitors) == 3 + 1  # the late one is for the next computation
     for seconds in (-190, -180, -170):  # so many that the purchase is no longer among the events kept
         post(visitors, event("v", seconds))
@@ -427,6 +430,13 @@ def test_a_packed_record_rests_on_what_was_computed_and_adds_what_was_bought_sin
     assert order_count(again) == 3 + 1
     again.put_computed([(pseudonym, computed(-100, order_count=9))])
     assert order_count(again) == 9
+    post(again, event("v", -20))
+    list(again.drop_before(NOW_MS - 50_000))  # the purchases go, and not for as long as the record stands ready alone
+    for _ in range(2):
+        assert again.record(again.pseudonym("w"))
+        record = again.record(pseudonym)
+        assert record is not None
+        assert record.purchases.order_count == 0
 
 
 def test_what_was_computed_of_devices_adds_up_and_is_parted_again() -> None:
