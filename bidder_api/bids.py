@@ -26,14 +26,12 @@ from bidder_api.resources import (
     read_page,
     sees,
 )
-from bidder_api.rules import check_target, check_temperature, product_field_kinds
+from bidder_api.rules import check_advertisers_target, check_temperature
 from ledger.money import impression_price
 from ledger.terms import ChargeOn, Identifier
 
 BidPatch = patch_type(BidDraft, "BidPatch", leave_out=["campaign_id"])
 BidPage = page_of("Bid", Bid)
-# Asking for them would tell an advertiser what they are.
-MERCHANTS_FIELDS = frozenset({"margin_rate", "stock", "is_best_seller", "category_trend"})
 
 
 class BidQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -152,10 +150,7 @@ def check_bid(connection: Connection, retailer_id: str, bid: Bid, special: Speci
             f"/product_ids/{row}",
         )
     if bid.product_target is not None:
-        check_target(bid.product_target, product_field_kinds(connection, retailer_id), "/product_target")
-        secret = sorted(bid.product_target.fields & MERCHANTS_FIELDS)
-        if secret:
-            raise Invalid("field_not_allowed", f"{secret[0]} is the merchant's alone to ask for", "/product_target")
+        check_advertisers_target(connection, retailer_id, bid.product_target, "/product_target")
     if bid.charge_on is ChargeOn.IMPRESSION:
         try:
             impression_price(bid.bid_micros)

@@ -51,7 +51,7 @@ from bidder_api.hearing import Hearing
 from bidder_api.holdings import holdings
 from bidder_api.idempotency import forget_old
 from bidder_api.metrics import ServerMetrics
-from bidder_api.patterns import explain_endpoint
+from bidder_api.patterns import explain_endpoint, pattern_counter
 from bidder_api.preview import preview_endpoint
 from bidder_api.readiness import Readiness
 from bidder_api.sales_facts import sales_facts_of
@@ -640,7 +640,8 @@ def compose(
             desk,
             keyring,
             hash_key,
-            lambda audience, pattern: visitors.count_matching(audience, pattern, clock_ms()),
+            lambda audience: visitors.count_matching(audience, None, clock_ms()),
+            pattern_counter(desk, visitors, slot_server.product_sets),
             settings.auction,
         ),
         Route("/v1/navigation-patterns/{pattern_id}/explain", explain_endpoint(desk, visitors), methods=["GET"]),
