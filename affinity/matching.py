@@ -224,8 +224,13 @@ class PatternIndex:
     def _find_later(
         self, later: _StepIndex, happening: Happening, mention: _Mention, followed: Collection[int]
     ) -> Iterable[_Entry]:
-        filed = list(later.look_up(happening, mention))
-        if sum(map(len, filed)) <= len(followed):
+        filed, count = [], 0
+        for entries in later.look_up(happening, mention):
+            filed.append(entries)
+            count += len(entries)
+            if count > len(followed):
+                break
+        else:
             return _agreeing(chain.from_iterable(filed), happening, mention)
         return [
             entry

@@ -5,16 +5,19 @@ mentions those its product's row has set. Equal targets are one, however many pa
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from affinity.errors import PatternRefused
+from affinity.pattern import NavigationPattern, product_targets_of
 from affinity.product_target import Mask, Target, target_key
 
 Bytes = NDArray[np.uint8]
 NO_PRODUCT = -1  # row of what the catalogue does not have
 SAMPLE_SIZE = 512  # products looked at to tell how wide a target is
-_BLOCK = 128  # targets packed at a time, so that packing takes no more memory than what it makes
+_BLOCK = 64  # bytes of each product that are packed at a time
 
 
 class ProductSets:
@@ -97,12 +100,37 @@ class ProductSets:
 
 def pack_masks(masks: Iterator[Mask], count: int, product_count: int) -> Bytes:
     """Return (P, ⌈T/8⌉) the bits of so many masks, as `ProductSets` reads them."""
-    bits = np.zeros((product_count, (count + 7) // 8), np.uint8)
-    for first in range(0, count, _BLOCK):
-        block = np.stack([next(masks) for _ in range(min(_BLOCK, count - first))], axis=1)
-        packed = np.packbits(block, axis=1, bitorder="little")
-        bits[:, first // 8 : first // 8 + packed.shape[1]] = packed
+    width = (count + 7) // 8
+    bits = np.zeros((product_count, width), np.uint8)
+    # Some bytes of each product at a time: one by one, each would be a miss of the cache.
+    for first in range(0, width, _BLOCK):
+        block = np.zeros((min(_BLOCK, width - first), product_count), np.uint8)
+        for byte in block:
+            for bit, mask in enumerate(islice(masks, 8)):
+                byte |= mask.view(np.uint8) << np.uint8(bit)
+        bits[:, first : first + _BLOCK] = block.T
     return bits
+
+
+def check_room(pattern: NavigationPattern, live: ProductSets, count_max: int, pointer: str) -> None:
+    """Check that there is room for the pattern's product targets among those of live patterns.
+
+    Args:
+        pattern: one that is to be live.
+        live: the targets there are; those among them take no more room.
+        count_max: targets there may be.
+        pointer: JSON pointer of the pattern in the request.
+
+    Raises:
+        PatternRefused: `pattern_targets_full`.
+    """
+    new_count = sum(not live.has(target) for target in product_targets_of([pattern]))
+    if new_count and len(live) + new_count > count_max:
+        message = (
+            f"the patterns of all bids may name {count_max} different product targets together; there are {len(live)}, "
+            f"and this one adds {new_count}"
+        )
+        raise PatternRefused(message, pointer, code="pattern_targets_full", status=409)
 
 
 NO_SETS = ProductSets([], {}, np.zeros((0, 0), np.uint8))

@@ -19,6 +19,7 @@ VirtualColumns = dict[str, list[Attribute | None]]  # by name, the value of each
 NO_VIRTUAL_COLUMNS: VirtualColumns = {}
 Mask = NDArray[np.bool_]
 _encode = msgspec.json.Encoder(order="deterministic").encode
+NO_VALUE = -1
 _Value = tuple[bool, Attribute]  # True == 1 in Python, but a flag is not a number to a merchant
 
 
@@ -105,7 +106,7 @@ class CatalogueColumns:
         self._read_at_day = np.datetime64(read_at_ms, "ms").astype("datetime64[D]")
         self._values: dict[str, list[Attribute | None]] = dict(virtual)
         self._numbers: dict[str, NDArray[np.float64]] = {}
-        self._coded: dict[str, tuple[NDArray[np.int32], dict[_Value, int]]] = {}
+        self._numbered: dict[str, tuple[NDArray[np.int32], dict[_Value, int]]] = {}
 
     def values(self, field: str) -> list[Attribute | None]:
         """Return the field's value of every product; None where it has none."""
@@ -119,19 +120,16 @@ class CatalogueColumns:
             self._numbers[field] = self._ages() if field == "age_days" else _as_numbers(self.values(field))
         return self._numbers[field]
 
-    def are(self, field: str, is_wanted: Callable[[_Value], bool]) -> Mask:
-        """Return which products have a value that is wanted: asked once for each distinct value of the field."""
-        if field not in self._coded:
-            code_of: dict[_Value, int] = {}
-            codes = [
-                -1 if value is None else code_of.setdefault((isinstance(value, bool), value), len(code_of))
+    def numbered(self, field: str) -> tuple[NDArray[np.int32], dict[_Value, int]]:
+        """Return the number of every product's value, NO_VALUE where it has none; and the distinct values' numbers."""
+        if field not in self._numbered:
+            number_of: dict[_Value, int] = {}
+            numbers = [
+                NO_VALUE if value is None else number_of.setdefault((isinstance(value, bool), value), len(number_of))
                 for value in self.values(field)
             ]
-            self._coded[field] = np.array(codes, np.int32), code_of
-        codes_of_products, code_of = self._coded[field]
-        # One place more than there are values: the last one is what has none.
-        wanted = np.array([*map(is_wanted, code_of), False], bool)
-        return wanted[codes_of_products]
+            self._numbered[field] = np.array(numbers, np.int32), number_of
+        return self._numbered[field]
 
     def flags(self, field: str) -> Mask:
         """Return where the field is true."""
@@ -191,13 +189,21 @@ def _comparison(target: Target, columns: CatalogueColumns) -> Mask:
 
 
 def _is_one_of(field: str, wanted: Sequence[Attribute], columns: CatalogueColumns) -> Mask:
+    numbers, number_of = columns.numbered(field)
     if field == "category_id":
         heads = [str(category) for category in wanted]
         below = tuple(head + CATEGORY_SEPARATOR for head in heads)
         exact = frozenset(heads)
-        return columns.are(field, lambda value: str(value[1]) in exact or str(value[1]).startswith(below))
-    accepted = {(isinstance(value, bool), value) for value in wanted}
-    return columns.are(field, accepted.__contains__)
+        found = [number for (_, name), number in number_of.items() if name in exact or str(name).startswith(below)]
+    else:
+        accepted = {(isinstance(value, bool), value) for value in wanted}
+        found = [number_of[value] for value in accepted if value in number_of]
+    if len(found) <= 1:
+        only: Mask = numbers == (found[0] if found else NO_VALUE - 1)
+        return only
+    is_found = np.zeros(len(number_of) + 1, bool)  # the last place is of what has no value
+    is_found[found] = True
+    return is_found[numbers]
 
 
 def _as_numbers(values: Sequence[Attribute | None]) -> NDArray[np.float64]:

@@ -32,6 +32,7 @@ from affinity.errors import ErasureUnfinished, LogUnwritable
 from affinity.metrics import AffinityMetrics
 from affinity.model import AffinityModel, BoundModel, active_model, load_model, neutral_model
 from affinity.navigation_log import NavigationLog
+from affinity.product_sets import check_room
 from affinity.record import ProductFacts, read_facts
 from affinity.special import special_categories
 from affinity.visitors import VisitorStore
@@ -610,6 +611,9 @@ def compose(
         server.management_thread_count,
         count_call=metrics.count_call,
         special=special_categories(settings.affinity.special_category_terms),
+        check_live_pattern=lambda pattern, pointer: check_room(
+            pattern, slot_server.product_sets(), settings.affinity.pattern_target_count_max, pointer
+        ),
     )
     books = ledger_endpoint.Books(
         retailer_id=deployment.retailer_id,

@@ -5,6 +5,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Literal, NamedTuple
 
@@ -243,6 +244,32 @@ def test_an_event_every_pattern_forbids_looks_only_at_those_the_visitor_has_begu
     for action in (CART, BUY):
         assert index.find(did(action, 0), [], SIZE_MAX) == []
         assert [entry.pattern_row for entry in index.find(did(action, 0), [7, 11], SIZE_MAX)] == [7, 11]
+
+
+def test_wide_targets_of_later_steps_are_not_gone_through_for_who_has_begun_little() -> None:
+    count = 300
+    patterns = [
+        NavigationPattern(
+            within="session",
+            steps=[PatternStep(action=VIEW, product_id=f"p{row}"), PatternStep(action=CART)],
+            without=[PatternStep(action=BUY, product_target=Target(field="weight", at_least=row))],
+        )
+        for row in range(count)
+    ]
+    index = PatternIndex(patterns, sets_of(patterns, {"p": {"weight": count}, "q": {"weight": 8}}))
+    numbers, yielded = ProductSets.numbers, []
+
+    def counting(sets: ProductSets, row: int, among: int) -> Iterator[int]:
+        for number in numbers(sets, row, among):
+            yielded.append(number)
+            yield number
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ProductSets, "numbers", counting)
+        for product_id, found in (("p", [7, 11]), ("q", [7]), ("gone", [])):
+            hits = index.find(did(BUY, 0, product_id=product_id), [7, 11], SIZE_MAX)
+            assert [entry.pattern_row for entry in hits] == found
+    assert len(yielded) <= 6
 
 
 def size_of(progress: PatternProgress) -> int:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from affinity.errors import PatternRefused
 from affinity.matching import Happening, PatternIndex
 from affinity.navigation import Action
 from affinity.pattern import NavigationPattern, PatternStep
-from affinity.product_sets import NO_PRODUCT, ProductSets, pack_masks
+from affinity.product_sets import NO_PRODUCT, ProductSets, check_room, pack_masks
 from affinity.product_target import Mask, Target
 
 
@@ -79,3 +80,24 @@ def test_many_targets_take_a_bit_a_product_each_even_while_they_are_packed() -> 
     tracemalloc.stop()
     assert bits.nbytes == product_count * target_count // 8
     assert most < 4 * bits.nbytes, "all masks at once would take eight times that"
+
+
+def test_there_is_room_for_so_many_targets_of_live_patterns() -> None:
+    live = sets_of([np.array([True])] * 3)
+
+    def asking(*numbers: int) -> NavigationPattern:
+        steps = [
+            PatternStep(action=Action.VIEW_ITEM, product_target=Target(field="number", equals=one)) for one in numbers
+        ]
+        return NavigationPattern(within=60, steps=steps or [PatternStep(action=Action.VIEW_ITEM)])
+
+    check_room(asking(7), live, 4, "/p")
+    check_room(asking(0, 1, 2), live, 2, "/p")  # those that are live take no more room
+    check_room(asking(), live, 2, "/p")
+    for full in (asking(7, 8), asking(0, 1, 7, 8)):
+        with pytest.raises(PatternRefused) as refused:
+            check_room(full, live, 4, "/p")
+        assert (refused.value.code, refused.value.status, refused.value.pointer) == ("pattern_targets_full", 409, "/p")
+        assert str(refused.value) == (
+            "the patterns of all bids may name 4 different product targets together; there are 3, and this one adds 2"
+        )
