@@ -273,7 +273,7 @@ def _sentence(
 
 def _of_product(step: PatternStep) -> str:
     """Return a step's condition on the attributes of its product in words, nothing where it has none."""
-    return "" if step.product_target is None else f", of a product with {target_words(step.product_target)}"
+    return "" if step.product_target is None else f", of a product where {target_words(step.product_target)}"
 
 
 def _last(events: Sequence[Happening], of_step: list[bool]) -> datetime | None:

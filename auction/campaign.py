@@ -120,8 +120,7 @@ class BidDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     Attributes:
         bid_micros: most paid per click, or per 1,000 impressions (then a multiple of 1,000).
-        product_target: of these products, only those it holds for as the catalogue stands; none where it asks for an
-            attribute that is gone.
+        product_target: of these products, only those it holds for as the catalogue stands.
         pages, category_ids, keywords: where it takes part; left out, wherever its products may appear.
         placement_multipliers: placement id to a factor on the bid, 0 to 10.
     """

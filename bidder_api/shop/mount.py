@@ -155,7 +155,7 @@ def pattern_words(pattern: NavigationPattern) -> str:
 
 def _step_words(step: PatternStep) -> str:
     where = step.product_id or step.category_id or step.brand
-    target = "" if step.product_target is None else f"with {target_words(step.product_target)}"
+    target = "" if step.product_target is None else f"where {target_words(step.product_target)}"
     return " ".join(filter(None, (step.action, where, target)))
 
 

@@ -512,6 +512,11 @@ def test_the_comparison_sees_a_fault_of_one_line(monkeypatch: pytest.MonkeyPatch
         compare_with_history(CASE_COUNT, 20_26)
 
 
+def rows_of(record: VisitorRecord, targets: Targets) -> list[int]:
+    bits, _ = targets.pattern_bits(record, SETTINGS, START_MS)
+    return [row for row in range(len(targets.patterns)) if has_bit(bits, row)]
+
+
 def summer(catalogue: Catalogue, count: int = 1) -> tuple[list[NavigationPattern], ProductSets]:
     """Return patterns of looks at a summer product, and which products these are."""
     step = PatternStep(action=VIEW, product_target=Target(field="season", equals="summer"))
@@ -565,10 +570,13 @@ def test_patterns_that_differ_in_a_flag_and_a_number_are_two() -> None:
     record.note(view(0, product_id="q"), None, SETTINGS)
     assert not bit(record, first, START_MS)
     assert bit(record, compile_targets([], flag, first, sets_of(flag, catalogue)), START_MS)
-    both = [*number, *flag]
+    both, twice = ([number[0], replace(one[0], within=60)] for one in (flag, number))
+    assert both == twice
     two = compile_targets([], both, sets=sets_of(both, catalogue))
-    assert has_bit(two.pattern_bits(record, SETTINGS, START_MS)[0], 1)
-    assert not has_bit(two.pattern_bits(record, SETTINGS, START_MS)[0], 0)
+    record.note(view(0, product_id="p"), None, SETTINGS)
+    assert rows_of(record, two) == [0, 1]
+    assert rows_of(record, compile_targets([], twice, two, sets_of(twice, catalogue))) == [0, 1]
+    assert rows_of(record, compile_targets([], twice, two, sets_of(twice, {"p": {}, "q": {"new": True}}))) == []
 
 
 @pytest.mark.parametrize("is_wide", [False, True])

@@ -169,7 +169,7 @@ def test_a_condition_on_the_product_is_told_in_words() -> None:
     explained = explain_pattern(pattern, events, SESSION_GAP_MS, START_MS + 3, sets)
     assert explained.explanation == (
         f"A run of 2 of 2 events ended at {at(0) + timedelta(milliseconds=2)}: an event it must be without, of a "
-        "product with weight is at least 5. Missing next: step 1, 2 more, of a product with season is summer and "
+        "product where weight is at least 5. Missing next: step 1, 2 more, of a product where season is summer and "
         "is_new is true."
     )
 

@@ -195,6 +195,7 @@ def test_a_patterns_target_follows_the_catalogue_and_the_attribute(tmp_path: Pat
     only = [bid("bid_1", ["p1"], navigation_pattern=looked_at(costly)), bid("bid_2", ["p2"]), bid("bid_3", ["p2"])]
     maker.apply(source(products=[], bids=only, virtual_attributes=[wider]))
     assert len(maker.make().product_sets()) == 1
+    assert about(maker.make(), costly) == set()
     assert build_snapshot(source()).columns.pattern_target_bits.size == 0
 
 

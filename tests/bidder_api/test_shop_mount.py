@@ -43,7 +43,7 @@ def test_patterns_can_be_said() -> None:
         without=[PatternStep(action=Action.PURCHASE, product_target=Target(field="is_new", equals=True))],
     )
     assert pattern_words(pattern) == (
-        "view_item Acme with season is one of spring, summer ≥ 1×, no purchase with is_new is true, within 60 s"
+        "view_item Acme where season is one of spring, summer ≥ 1×, no purchase where is_new is true, within 60 s"
     )
 
 

@@ -317,4 +317,4 @@ class TestNavigationPatterns:
 
         assert told("v1")["holds"] is True
         assert (told("v57")["status"], told("v57")["steps"][0]["done_count"]) == ("begun", 1)
-        assert told("v57")["explanation"] == "Missing next: step 1, 1 more, of a product with is_oil is true."
+        assert told("v57")["explanation"] == "Missing next: step 1, 1 more, of a product where is_oil is true."
