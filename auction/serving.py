@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from affinity.clicks import ClickCounters, Clicks, ratio_of
 from affinity.correction import Corrections, correct
 from affinity.model import BoundModel
+from affinity.product_sets import NO_SETS, ProductSets
 from affinity.targets import Targets, compile_targets
 from affinity.view import VisitorView
 from affinity.visitors import VisitorStore
@@ -173,13 +174,18 @@ class SlotServer:
             raise NotReady("no snapshot is loaded yet")
         return self.served.market
 
+    def product_sets(self) -> ProductSets:
+        """Return which products the product targets of live patterns are about; none before there is a snapshot."""
+        return NO_SETS if self.served is None else self.served.targets.pattern_index.sets
+
     def prepare(self, snapshot: Snapshot) -> Served:
         """Return a snapshot made ready. Changes nothing, so it may run beside the thread that fills pages."""
         before = self.served
         if snapshot.has_exact_pages:
             allocate_exactly_nb.warm()
         spec = snapshot.targets_spec
-        targets = compile_targets(spec.audiences, spec.patterns, None if before is None else before.targets)
+        known = None if before is None else before.targets
+        targets = compile_targets(spec.audiences, spec.patterns, known, snapshot.product_sets())
         market = Market(snapshot, self._bind_model(snapshot.product_id), self._corrections)
         if before is not None:
             market.go_on_from(before.market)
