@@ -20,6 +20,7 @@ from auction.retailer_rule import RuleDraft
 from auction.virtual_attribute import VirtualAttribute, VirtualAttributeDraft
 from bidder_api import (
     audiences,
+    bid_batch,
     bids,
     bookings,
     campaigns,
@@ -331,6 +332,11 @@ MANAGEMENT: list[Operation] = [
         campaigns.CampaignPage, campaigns.CampaignQuery,
     ),
     *_resource("bid", "/v1/bids", "bids", BIDDING, BidDraft, bids.BidPatch, Bid, bids.BidPage, bids.BidQuery),
+    Operation(
+        method="POST", path="/v1/bids:batch", name="change_bids", tag="bids", roles=BIDDING,
+        summary="Make, change and archive many bids", body=bid_batch.BidBatch, answer=bid_batch.BidBatchResults,
+        takes_idempotency_key=True, body_size_max=4096 * KIB,
+    ),
     *_resource(
         "audience", "/v1/audiences", "audiences", BIDDING, audiences.AudienceDraft, audiences.AudiencePatch,
         audiences.CountedAudience, audiences.AudiencePage, PageQuery,
