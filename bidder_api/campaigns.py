@@ -24,14 +24,20 @@ from bidder_api.resources import (
 )
 from ledger.chain import lock_head
 from ledger.store import set_campaign_limits
+from ledger.terms import Identifier
 
 CampaignPatch = patch_type(CampaignDraft, "CampaignPatch", leave_out=["advertiser_id"])
 CampaignPage = page_of("Campaign", Campaign)
 
 
 class CampaignQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Query of the list of campaigns; archived ones are listed only when asked for by status."""
+    """Query of the list of campaigns; archived ones are listed only when asked for by status.
 
+    Attributes:
+        advertiser_id: of this advertiser only.
+    """
+
+    advertiser_id: Identifier | None = None
     status: Literal["active", "paused", "archived"] | None = None
 
 
@@ -72,6 +78,7 @@ def list_own_campaigns(connection: Connection, call: Call) -> Answer:
             lambda tenant: list_campaigns(connection, call.retailer_id, tenant, after, limit, status=query.status),
             lambda campaign: campaign.campaign_id,
             limit,
+            query.advertiser_id,
         )
 
     return Answer(body=read_page(query, read, lambda campaign: campaign.campaign_id))
