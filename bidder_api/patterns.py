@@ -12,6 +12,7 @@ from affinity.catalog import AdvertiserId
 from affinity.navigation import VisitorId
 from affinity.pattern import NavigationPattern, SavedPattern, validate_pattern
 from affinity.pattern_explanation import PatternExplanation, explain_pattern
+from affinity.shared_visitors import SharedVisitors
 from affinity.store import get_pattern, insert_pattern, list_patterns, read_vocabulary, update_pattern
 from affinity.visitors import VisitorStore
 from auction.campaign import Name
@@ -94,20 +95,23 @@ def saved_patterns(count: Callable[[NavigationPattern], int | None]) -> SavedKin
     )
 
 
-def explain_endpoint(desk: Desk, visitors: VisitorStore) -> Endpoint:
+def explain_endpoint(desk: Desk, visitors: VisitorStore, shared: SharedVisitors | None = None) -> Endpoint:
     """Return the endpoint of `GET /v1/navigation-patterns/{pattern_id}/explain`.
 
     Args:
         desk: where the pattern is read.
         visitors: the serving process's; looked at on its thread, for as long as it takes to copy one's events.
+        shared: where other processes share them; None where they do not.
     """
     gap_ms = visitors.settings.session_gap_s * 1000
 
     async def endpoint(request: Request) -> Response:
         pattern_id: str = request.scope["path_params"]["pattern_id"]
         query: ExplainQuery = request.scope["query"]
-        now_ms = desk.clock_ms()
-        record = visitors.record(visitors.pseudonym(query.visitor_id))
+        now_ms, pseudonym = desk.clock_ms(), visitors.pseudonym(query.visitor_id)
+        if shared is not None:
+            await shared.read(pseudonym)
+        record = visitors.record(pseudonym)
         events = None if record is None else list(record.events)
 
         def explain() -> ExplainedPattern:
