@@ -161,13 +161,16 @@ for i = 1, (#KEYS - 3) / 2 do
 end
 """
 
-# KEYS: processes, erasures, index. ARGV: process, milliseconds until one is retired, and until it counts as away.
-# Returns how many visitors there are, what this process has to erase (veiled, and until when, by turns), and what those
-# that are running have.
+# KEYS: processes, erasures, index. ARGV: process, milliseconds until one is retired, and until it counts as away, what
+# the keys of lists begin with. Takes some out of the index whose list expired or was evicted. Returns how many visitors
+# there are, what this process has to erase (veiled, and until when, by turns), and what those that are running have.
 _BEAT = """
 local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 redis.call('ZADD', KEYS[1], now_ms, ARGV[1])
+for _, whose in ipairs(redis.call('ZRANDMEMBER', KEYS[3], 20)) do
+  if redis.call('EXISTS', ARGV[4] .. whose) == 0 then redis.call('ZREM', KEYS[3], whose) end
+end
 local waiting = redis.call('HGETALL', KEYS[2])
 local mine, others, is_running, is_known = {}, {}, {}, {}
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now_ms - tonumber(ARGV[2]))
@@ -398,7 +401,8 @@ class SharedStore:
     async def beat(self) -> Heard:
         """Say that this process is there, and hear what it has to do."""
         keys = [self._processes, self._erasures, self._index]
-        answer = await self._run("beat", keys, [self._process, RETIRED_AFTER_MS, AWAY_AFTER_MS])
+        args = [self._process, RETIRED_AFTER_MS, AWAY_AFTER_MS, self._list(b"")]
+        answer = await self._run("beat", keys, args)
         mine, others = answer[1], answer[2]
         return Heard(
             int(answer[0]),
@@ -493,6 +497,22 @@ class SharedStore:
         """Take visitors who have expired out of the index."""
         if pseudonyms:
             await self._asked(self._client.zrem(self._index, *pseudonyms))
+
+    async def drop_unused(self) -> None:
+        """Delete what versions and settings left that no process was heard of with for long. Asks again and again."""
+
+        async def drop() -> None:
+            seconds, _ = await self._client.time()
+            for space in await self._client.smembers(self._root + b":spaces"):
+                there = self._in_space(space)
+                heard = await self._client.zcount(there + b":processes", seconds * 1000 - RETIRED_AFTER_MS, "+inf")
+                if space == self._space or heard:
+                    continue
+                async for key in self._client.scan_iter(match=there.replace(b"{", b"\\{") + b":*", count=1000):
+                    await self._client.unlink(key)
+                await self._client.srem(self._root + b":spaces", space)
+
+        await self._asked(drop())
 
     async def kept_files(self) -> list[str]:
         """Return which files the server keeps: `aof`, `rdb`. Where it may not be asked, that is its operator's matter.

@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ OLD_COUNT = 200
 CONFIRMED_WITHIN_S = 15.0
 REWRITTEN_WITHIN_S = 60.0
 LOOK_EVERY_S = 0.02
-REFUSED_COUNT_MAX = 50_000
+LATER_COUNT_MAX = 50_000
 
 _log = structlog.get_logger("visitors")
 
@@ -95,7 +96,7 @@ class SharedVisitors:
         self._run_id = ""
         self._sending = asyncio.Lock()
         self._wakes = asyncio.Event()
-        self._refused: set[bytes] = set()
+        self._later: deque[tuple[tuple[bytes, ...], Callable[[], object]]] = deque()
         self._sending_all: asyncio.Future[None] | None = None
         self._rewriting = asyncio.Lock()
         visitors.begin_sharing(self._note_write)
@@ -141,10 +142,13 @@ class SharedVisitors:
         self._count_unread()
         return False
 
-    def refuse_later(self, visitor_id: str) -> None:
-        """Remember a refusal of consent until the server can say whether anything is known."""
-        if len(self._refused) < REFUSED_COUNT_MAX:
-            self._refused.add(self._visitors.pseudonym(visitor_id))
+    def later(self, pseudonyms: Iterable[bytes], work: Callable[[], object]) -> None:
+        """Do something about visitors when the server can say what is known of them; not where this process ends first.
+
+        Such as a refusal of consent on a page, or an order, that came while the server was away.
+        """
+        if len(self._later) < LATER_COUNT_MAX:
+            self._later.append((tuple(pseudonyms), work))
 
     async def note_seen(self, event_ids: Iterable[tuple[str, str]]) -> None:
         """Have memory know which of some visitors' event ids another process took in; without the server, none.
@@ -406,7 +410,7 @@ class SharedVisitors:
         self._visitors.shared_count = heard.visitor_count
         if heard.to_erase:
             await self._erase_here(heard.to_erase)
-        await self._hear_refusals()
+        await self._do_later()
         if self._sending_all is None or self._sending_all.done():
             self._sending_all = asyncio.ensure_future(self.send_all())
             self._sending_all.add_done_callback(_look_at)
@@ -433,9 +437,17 @@ class SharedVisitors:
             some = [one for one in chosen[first : first + SOME_COUNT] if one not in self._visitors.records]
             found = await self._asked(self._store.read(dict.fromkeys(some)))
             for pseudonym in some:
-                if pseudonym not in self._unsent:
+                if pseudonym not in self._unsent and pseudonym not in self._visitors.records:
                     self._take(pseudonym, None, found[pseudonym])
                 await asyncio.sleep(0)
+
+    async def keep_house(self) -> None:
+        """Do what is to be done about every hour: drop what versions and settings left that nobody uses any more.
+
+        Raises:
+            SharedStoreUnavailable: the server does not answer.
+        """
+        await self._asked(self._store.drop_unused())
 
     async def run(self) -> None:
         """Send what is written as soon as it is, for ever; look for the server where it does not answer."""
@@ -488,16 +500,12 @@ class SharedVisitors:
         await asyncio.to_thread(self._log.erase, gone)
         await self._asked(self._store.done(to_erase))
 
-    async def _hear_refusals(self) -> None:
-        refused, self._refused = self._refused, set()
-        if refused:
-            try:
-                await self.read(*refused)
-            except SharedStoreUnavailable:
-                self._refused |= refused
-                raise
-            for pseudonym in refused:
-                self._visitors.withdraw(pseudonym, self._clock_ms())
+    async def _do_later(self) -> None:
+        while self._later:
+            pseudonyms, work = self._later[0]
+            await self.read(*pseudonyms)
+            work()
+            self._later.popleft()
 
     async def _asked(self, answer: Coroutine[Any, Any, Any]) -> Any:
         try:

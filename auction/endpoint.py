@@ -82,7 +82,8 @@ def routes(server: SlotServer, shared: SharedVisitors | None = None) -> list[Rou
         gone_ms = (server.clock_ns() - arrived_ns) / NS_PER_MS
         is_read = await shared.read_within(asked.visitor_id, (asked.tmax_ms - gone_ms) * READ_SHARE / 1000)
         if not is_read and server.visitors.refuses(asked.consent):
-            shared.refuse_later(asked.visitor_id)
+            refusing = server.visitors.pseudonym(asked.visitor_id)
+            shared.later([refusing], lambda: server.visitors.withdraw(refusing, server.clock_ms()))
         return is_read
 
     async def get_auction(request: Request) -> Response:

@@ -170,16 +170,22 @@ class IntakeProxy:
         answer = await self._there().command(command)
         if self._hearing is not None and isinstance(command, RecordOrders) and isinstance(answer, OrdersRecorded):
             if self._shared is not None:
-                await self._read_buyers(self._shared, command)
+                await self._read_buyers(self._shared, self._hearing, command, answer)
             self._hearing.orders(command.orders, answer.results)
         return answer
 
-    async def _read_buyers(self, shared: SharedVisitors, command: RecordOrders) -> None:
-        """Have memory know who ordered; where it cannot, it goes by what it has."""
+    async def _read_buyers(
+        self, shared: SharedVisitors, hearing: Hearing, command: RecordOrders, answer: OrdersRecorded
+    ) -> None:
+        """Have memory know who ordered; where it cannot now, profiles hear of the orders again when it can."""
         buyers = {one for order in command.orders for one in (order.visitor, order.customer) if one is not None}
-        if buyers and shared.is_up:
+        if not buyers:
+            return
+        if shared.is_up:
             with suppress(SharedStoreUnavailable, LogUnwritable):
                 await shared.read(*buyers)
+                return
+        shared.later(buyers, lambda: hearing.profiles(command.orders, answer.results))
 
     def unwritable_s(self) -> float:
         """See `Intake`."""
@@ -427,6 +433,9 @@ class Serving(Struct, kw_only=True):
                 self.visitors.measure()
                 await self.drop_old_navigation()
                 await self._sweep_refused()
+                if self.shared is not None:
+                    with suppress(SharedStoreUnavailable):
+                        await self.shared.keep_house()
                 await in_thread(
                     lambda: self.database.transact(
                         lambda connection: forget_old(connection, self.retailer_id, self.clock_ms())

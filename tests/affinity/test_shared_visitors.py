@@ -650,6 +650,42 @@ def test_records_made_under_other_settings_are_kept_apart_and_erased_together(pl
     play(differing)
 
 
+def test_what_nobody_uses_any_more_is_dropped(play: Any, tmp_path: Path) -> None:
+    async def changing(one: Process, _two: Process) -> None:
+        other = Process(tmp_path / "other", one.server, Settings(session_gap_s=60))
+        await other.shared.start()
+        other.post("v", event_id="e")
+        await other.shared.send()
+        one.post("w")
+        await one.shared.send()
+        client = one.server.client
+        await one.shared.keep_house()
+        assert len([key for key in client.scan_iter() if b":v:" in key]) == 2  # the other was heard of
+        (processes,) = [key for key in client.scan_iter() if b":processes" in key and client.zcard(key) == 1]
+        client.zadd(processes, dict.fromkeys(client.zrange(processes, 0, -1), 1))
+        await one.shared.keep_house()
+        (left,) = [key for key in client.scan_iter() if b":v:" in key]
+        assert left.endswith(one.visitors.pseudonym("w"))
+        assert one.store._space in client.smembers(one.store._root + b":spaces")
+        assert client.scard(one.store._root + b":spaces") == 1
+        await other.store.close()
+
+    play(changing)
+
+
+def test_who_was_evicted_is_not_counted_for_long(play: Any) -> None:
+    async def evicting(one: Process, _two: Process) -> None:
+        for number in range(10):
+            one.post(f"v{number}")
+        await one.shared.send()
+        assert (await one.store.beat()).visitor_count == 10
+        lists = [key for key in one.server.client.scan_iter() if b":v:" in key]
+        one.server.client.delete(*lists[:4])
+        assert (await one.store.beat()).visitor_count == 6
+
+    play(evicting)
+
+
 def test_keys_carry_one_hash_tag(play: Any) -> None:
     async def naming(one: Process, _two: Process) -> None:
         one.post("v", event_id="e")
@@ -666,7 +702,8 @@ def test_an_unheard_refusal_is_heard_when_the_server_is_back(play: Any) -> None:
     async def refusing(one: Process, two: Process) -> None:
         two.post("v")
         await two.shared.send()
-        one.shared.refuse_later("v")
+        refusing = one.visitors.pseudonym("v")
+        one.shared.later([refusing], lambda: one.visitors.withdraw(refusing, NOW_MS))
         await one.shared.tick()
         await one.shared.send()
         assert await two.record("v") is None

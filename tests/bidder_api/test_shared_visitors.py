@@ -13,7 +13,7 @@ from affinity.shared_store import open_client
 from bidder_api.database import Database
 from bidder_api.settings import SettingsRefused, list_settings, read_settings
 from tests.bidder_api.test_serving import PLACEMENT, fill, shop
-from tests.bidder_api.test_visitor_data import NO, YES, call, navigate
+from tests.bidder_api.test_visitor_data import NO, YES, call, navigate, order
 from tests.bidder_api.world import World, world_over
 from tests.valkey import ValkeyServer
 
@@ -122,6 +122,20 @@ def test_a_page_that_refuses_consent_while_the_server_is_away_is_heard_after(sho
     timed_fill(shop, consent=NO)
     valkey.resume()
     wait_until(lambda: shop.call("GET", "/v1/profiles/ana", role="crm").status_code == 404)
+
+
+def test_an_order_that_comes_while_the_server_is_away_is_in_the_profile_after(
+    shop: World, valkey: ValkeyServer
+) -> None:
+    shop.wait_started()
+    navigate(shop, "ana")
+    shop.serving.visitors.drop_copy(shop.serving.visitors.pseudonym("ana"))  # only the server knows the buyer
+    valkey.pause()
+    timed_fill(shop)
+    assert order(shop, "o1", visitor_id="ana", channel="store") == "accepted"
+    valkey.resume()
+    wait_until(lambda: shop.client.get("/readyz").json() == {"status": "ready"})
+    wait_until(lambda: call(shop, "GET", "/v1/profiles/ana")["computed"]["order_count"] == 1)
 
 
 def test_a_start_without_the_server_serves_and_catches_up(sqlite_database: Database, valkey: ValkeyServer) -> None:
