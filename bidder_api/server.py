@@ -18,6 +18,7 @@ from affinity.audience import Audience
 from auction.settings import Settings as AuctionSettings
 from bidder_api import (
     audiences,
+    bid_batch,
     bids,
     bookings,
     campaigns,
@@ -141,6 +142,7 @@ def management_routes(
         Route("/v1/campaigns/{campaign_id}", change(campaigns.archive_campaign), methods=["DELETE"]),
         Route("/v1/bids", change(bids.create_bid), methods=["POST"]),
         Route("/v1/bids", read(bids.list_own_bids), methods=["GET"]),
+        Route("/v1/bids:batch", change(bid_batch.change_many), methods=["POST"]),
         Route("/v1/bids/{bid_id}", read(bids.read_bid), methods=["GET"]),
         Route("/v1/bids/{bid_id}", change(bids.change_bid), methods=["PATCH"]),
         Route("/v1/bids/{bid_id}", change(bids.archive_bid), methods=["DELETE"]),

@@ -4,6 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from ledger.attribution import ModelName
 from ledger.traffic import parse_ranges
 
 InvalidTraffic = Literal["declared", "on", "off"]
@@ -26,6 +27,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         repeated_click_s: how soon a visitor's click on the same product for the same campaign is a repeated one.
         keeps_views: whether views of paid fills by visitors who consented are kept as touches beside clicks, for models
             that credit them; each costs a row.
+        commission_model: how orders are credited to campaigns where commission is agreed; what was posted stays.
         group_event_count_max: most events that wait for one another's commit (one larger request is not split).
         group_wait_ms: longest that the first of them waits for company.
         events_per_request_max: most events in one `POST /v1/events`.
@@ -42,6 +44,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     data_centre_ranges: str = ""
     repeated_click_s: int = 30
     keeps_views: bool = False
+    commission_model: ModelName = "default"
     group_event_count_max: int = 256
     group_wait_ms: int = 2
     events_per_request_max: int = 500
