@@ -85,8 +85,8 @@ def serve(host: str | None, port: int | None, workers: int, data_dir: Path | Non
     """
     if workers > 1:
         raise click.UsageError(
-            "more than one serving process needs PostgreSQL and a shared visitor store (Valkey), "
-            "which this version does not have: run one"
+            "one command is one serving process: run endcap serve once for each, with a data folder and a port of its "
+            "own, on PostgreSQL and with a shared visitor store (ENDCAP_VISITOR_STORE in Valkey or Redis)"
         )
     from bidder_api.processes import serve as run
 
@@ -325,7 +325,7 @@ def profiles_compute(data_dir: Path | None) -> None:
     """  # noqa: D301  # click's own mark: keep these lines as they are
     from bidder_api.tasks import compute_profiles
 
-    done = compute_profiles(_settings(data_dir=data_dir), _progress)
+    done = compute_profiles(_settings_of_log(data_dir), _progress)
     for name, count in sorted(done.segments.items()):
         click.echo(f"{name}: {count}")
     click.echo(f"{done.customer_count} customers computed, {done.entry_count} entries into segments recorded.")
@@ -370,7 +370,7 @@ def affinity_train(force: bool, data_dir: Path | None) -> None:
     from bidder_api.affinity_report import print_training
     from bidder_api.tasks import train_affinity
 
-    print_training(train_affinity(_settings(data_dir=data_dir), _progress, is_forced=force), sys.stdout)
+    print_training(train_affinity(_settings_of_log(data_dir), _progress, is_forced=force), sys.stdout)
 
 
 @affinity.command("evaluate")
@@ -385,7 +385,7 @@ def affinity_evaluate(top_count: int, kind: str, data_dir: Path | None) -> None:
     from bidder_api.affinity_report import print_evaluation
     from bidder_api.tasks import evaluate_affinity
 
-    print_evaluation(evaluate_affinity(_settings(data_dir=data_dir), top_count, _progress), kind, sys.stdout)
+    print_evaluation(evaluate_affinity(_settings_of_log(data_dir), top_count, _progress), kind, sys.stdout)
 
 
 @affinity.command("report")
@@ -406,7 +406,11 @@ def affinity_report(kind: str, data_dir: Path | None) -> None:
 @affinity.command("rank")
 @DATA_DIR
 def affinity_rank(data_dir: Path | None) -> None:
-    """Rank the catalogue: JSONL of {"navigation": […], "limit": 20} in, of product_ids and scores out."""
+    """Rank the catalogue: JSONL of {"navigation": […], "limit": 20} in, of product_ids and scores out.
+
+    A line's visitor_id stands for what is known of the visitor: in the shared visitor store where ENDCAP_VISITOR_STORE
+    names one, else in the data folder's navigation log.
+    """
     from bidder_api.tasks import rank_affinity
 
     _each_line(sys.stdin.buffer, sys.stdout, rank_affinity(_settings(data_dir=data_dir)))
@@ -961,6 +965,18 @@ def _settings(**overrides: Any) -> "AllSettings":
         return read_settings(**overrides)
     except SettingsRefused as refusal:
         raise click.ClickException("the settings are refused:\n  " + "\n  ".join(refusal.complaints)) from refusal
+
+
+def _settings_of_log(data_dir: Path | None) -> "AllSettings":
+    """Return the settings of a command that reads the navigation log, and say where that is not all there is."""
+    settings = _settings(data_dir=data_dir)
+    if settings.server.shares_visitors:
+        click.echo(
+            f"Reading the navigation log in {settings.server.data_dir}; what other serving processes logged is not in "
+            "it. To read all of it, name a folder with a copy of every process's navigation folder.",
+            err=True,
+        )
+    return settings
 
 
 def _now_ms() -> int:

@@ -263,7 +263,9 @@ def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:
     from affinity.model import active_model, load_model
     from affinity.rank import CatalogueRanker
     from affinity.sessions import TRAIL_LENGTH_MAX
-    from affinity.store import read_products_changed
+    from affinity.shared_store import NO_PROCESS, SharedStore, open_client
+    from affinity.shared_visitors import SharedReader
+    from affinity.store import read_links, read_products_changed
     from affinity.visitors import VisitorStore
     from bidder_api.serving import ProductBook
 
@@ -272,13 +274,20 @@ def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:
         raise TrainingRefused("there is no model yet: run endcap affinity train")
     with opened(settings.server) as (database, deployment):
         products = database.read(lambda connection: read_products_changed(connection, deployment.retailer_id, -1))
+        links = database.read(lambda connection: read_links(connection, deployment.retailer_id))
 
-    def visitors() -> VisitorStore:
+    def visitors() -> VisitorStore | SharedReader:
         book = ProductBook()
         book.apply(products, 0)
+        pseudonymizer = pseudonymizer_of(master_secret(settings.server))
+        if settings.server.shares_visitors:
+            copies = VisitorStore(settings.affinity, pseudonymizer, None, book.facts)
+            copies.set_links(links)
+            client = open_client(settings.server.visitor_store)
+            return SharedReader(copies, SharedStore(client, pseudonymizer, settings.affinity, NO_PROCESS))
         store = VisitorStore(
             msgspec.structs.replace(settings.affinity, visitor_event_count_max=TRAIL_LENGTH_MAX),
-            pseudonymizer_of(master_secret(settings.server)),
+            pseudonymizer,
             _navigation_log(settings),
             book.facts,
         )

@@ -135,7 +135,7 @@ def test_settings_lists_each_with_its_sentence() -> None:
 
 
 def test_more_than_one_worker_is_refused_with_the_reason() -> None:
-    assert "PostgreSQL and a shared visitor store" in run("serve", "--workers", "2", status=2).output
+    assert "PostgreSQL and with a shared visitor store" in run("serve", "--workers", "2", status=2).output
 
 
 def test_weather_is_imported_line_by_line(tmp_path: Path) -> None:
