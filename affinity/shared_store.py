@@ -323,7 +323,7 @@ def open_client(url: str) -> "Valkey":
         from valkey.asyncio import Valkey
     except ImportError as missing:
         raise VisitorStoreRefused(
-            "ENDCAP_VISITOR_STORE in Valkey or Redis needs the extra: pip install 'endcap[valkey]'"
+            "ENDCAP_VISITOR_STORE in Valkey or Redis needs the extra: pip install 'endcap[cluster]'"
         ) from missing
     scheme, _, rest = url.partition("://")
     try:

@@ -644,7 +644,7 @@ def ledger_export(kind: str, views: tuple[str, ...], output: Path | None, data_d
     hledger  a journal that `hledger check` proves
     fec      the French tax office's fichier des écritures comptables (name it <SIREN>FEC<YYYYMMDD>.txt)
 
-    A file stands under its name once it is whole. parquet and xlsx need the extra: pip install 'endcap[exports]'.
+    A file stands under its name once it is whole. parquet and xlsx need the extra: pip install 'endcap[export]'.
     """  # noqa: D301  # click's own mark: keep these lines as they are
     from bidder_api.tasks import export_ledger
     from bidder_api.whole_file import whole_file

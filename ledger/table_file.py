@@ -4,7 +4,7 @@ Amounts stay whole micros under the names they have everywhere. Parquet holds th
 so a decimal of the currency's scale would lose what micros keep, and whole numbers add up exactly in every reader. In
 XLSX, a column in the currency itself stands beside each of them, to be read.
 
-Ids are text, moments are UTC. pyarrow and XlsxWriter come with the extra `exports` and are imported when asked for.
+Ids are text, moments are UTC. pyarrow and XlsxWriter come with the extra `export` and are imported when asked for.
 """
 
 import csv
@@ -252,7 +252,7 @@ def _harmless(value: Any) -> Any:
 
 
 def _module(name: str, kind: str) -> ModuleType:
-    """Return a library of the extra `exports`.
+    """Return a library of the extra `export`.
 
     Raises:
         FormatMissing: it is not installed.
@@ -264,5 +264,5 @@ def _module(name: str, kind: str) -> ModuleType:
     except ImportError:
         package = {"pyarrow": "pyarrow", "xlsxwriter": "XlsxWriter"}[name.partition(".")[0]]
         raise FormatMissing(
-            "format_not_installed", f"{kind} needs {package}, which is not installed: pip install 'endcap[exports]'"
+            "format_not_installed", f"{kind} needs {package}, which is not installed: pip install 'endcap[export]'"
         ) from None

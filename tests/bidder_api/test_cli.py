@@ -400,7 +400,7 @@ def test_what_cannot_be_exported_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "csv holds one view" in said
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     said = run("ledger", "export", "--format", "parquet", status=1).output
-    assert "pip install 'endcap[exports]'" in said
+    assert "pip install 'endcap[export]'" in said
 
 
 def test_commission_is_agreed_posted_and_proved(tmp_path: Path) -> None:

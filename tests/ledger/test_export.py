@@ -302,7 +302,7 @@ def test_a_format_without_its_library_says_what_to_install(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(FormatMissing) as refused:
         write_rows(kind, Table("n", [Column("n", "whole")], []), "EUR")
-    assert str(refused.value) == f"{kind} needs {package}, which is not installed: pip install 'endcap[exports]'"
+    assert str(refused.value) == f"{kind} needs {package}, which is not installed: pip install 'endcap[export]'"
     assert write_rows("csv", Table("n", [Column("n", "whole")], [(1,)]), "EUR") == b"n\n1\n"
 
 
