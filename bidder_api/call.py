@@ -55,6 +55,7 @@ class Call(Struct, kw_only=True):
     query: Any
     if_match: str | None
     special: SpecialCategories
+    low_funds_micros: int
     changes: list[Change] = []
 
     def log(
@@ -80,6 +81,7 @@ class Desk:
         thread_count: calls carried out at the same time; the others wait.
         count_call: told how many seconds each call took, by operation.
         special: names of segments and attributes that are refused.
+        low_funds_micros: below what an advertiser's funds are low where it set nothing itself.
     """
 
     def __init__(
@@ -90,7 +92,9 @@ class Desk:
         thread_count: int = 4,
         count_call: Callable[[str, float], None] = lambda operation, seconds: None,
         special: SpecialCategories | None = None,
+        low_funds_micros: int = 0,
     ) -> None:
+        self.low_funds_micros = low_funds_micros
         self.special = SpecialCategories() if special is None else special
         self.database = database
         self.retailer_id = retailer_id
@@ -181,6 +185,7 @@ class Desk:
             query=scope.get("query"),
             if_match=request.headers.get("if-match"),
             special=self.special,
+            low_funds_micros=self.low_funds_micros,
         )
 
 

@@ -28,6 +28,7 @@ from ledger.errors import ConflictRefused, NotFound, RequestRefused
 from ledger.funding import to_moment
 from ledger.journal import Posting, Side, Transaction, post
 from ledger.money import Micros
+from ledger.notice import InvoiceIssued, tell
 
 CHAIN_KIND = "document"
 SELLER = ""  # in place of an advertiser
@@ -96,10 +97,21 @@ def issue_invoice(
     document = make_invoice(number, _today(time_zone, now_ms), period, currency, seller.party, buyer, consumed, figures)
     store.ensure_funds(connection, retailer_id, advertiser_id)
     store.move_owed(connection, retailer_id, advertiser_id, figures.due_micros - figures.owed_micros)
-    return _issue(
+    issued = _issue(
         connection, retailer_id, head, "invoice", advertiser_id, period, None,
         (figures.net_micros, figures.vat_micros, figures.due_micros), document, postings, currency, time_zone, now_ms,
     )  # fmt: skip
+    told = InvoiceIssued(
+        advertiser_id=advertiser_id,
+        currency=currency,
+        number=number,
+        period=period,
+        net_micros=figures.net_micros,
+        vat_micros=figures.vat_micros,
+        due_micros=figures.due_micros,
+    )
+    tell(connection, retailer_id, [("invoice.issued", told)], now_ms)
+    return issued
 
 
 def issue_credit_note(
