@@ -90,6 +90,14 @@ class PaymentReceived(Struct, frozen=True, kw_only=True):
 
 
 Told = FundsSunk | BudgetExhausted | InvoiceIssued | PaymentReceived
+DATA: dict[NoticeType, type[Told]] = {  # what each type tells
+    "funds.low": FundsSunk,
+    "funds.exhausted": FundsSunk,
+    "campaign.daily_budget_exhausted": BudgetExhausted,
+    "campaign.total_budget_exhausted": BudgetExhausted,
+    "invoice.issued": InvoiceIssued,
+    "payment.received": PaymentReceived,
+}
 Notice = tuple[NoticeType, Told]
 
 

@@ -27,15 +27,13 @@ class Receiver:
         tls: to listen with.
     """
 
-    def __init__(
-        self, *answers: int | Callable[[Any], None], port: int = 0, tls: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, *answers: int | Callable[[Any], None], port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.received: list[Received] = []
         self.answers = list(answers)
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # noqa: N802  # the library's name
+            def do_POST(self) -> None:  # the library's name
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 outer.received.append(Received(self.path, headers, body))

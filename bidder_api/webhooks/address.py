@@ -8,6 +8,7 @@ the connection is made to an address that was looked at; what the name says a mo
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -19,6 +20,7 @@ from ledger.traffic import parse_ranges
 
 Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
+LOOK_UP_COUNT_MAX = 8  # names looked up at the same time
 
 # Where clouds tell a machine its credentials. All but Azure's (a public address) are private anyhow; they are named so
 # that no range an operator allows lets them in.
@@ -106,14 +108,28 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved and not address.is_unspecified
 
 
-async def resolve(host: str, port: int) -> list[Address]:
-    """Return every address of a name, in the system's order.
+class Resolver:
+    """Looks names up in threads of its own: one that takes its time must not hold up what else runs in threads."""
 
-    Raises:
-        socket.gaierror: it has none.
-    """
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(ip_address(str(address[0])) for *_, address in found))
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(LOOK_UP_COUNT_MAX, thread_name_prefix="webhook names")
+
+    async def __call__(self, host: str, port: int) -> list[Address]:
+        """Return every address of a name, in the system's order.
+
+        Raises:
+            socket.gaierror: it has none.
+        """
+
+        def look_up() -> list[Address]:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            return list(dict.fromkeys(ip_address(str(address[0])) for *_, address in found))
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+
+    def close(self) -> None:
+        """Let go of the threads, without waiting for who still looks."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class CheckedNetwork(httpcore2.AsyncNetworkBackend):
@@ -125,7 +141,7 @@ class CheckedNetwork(httpcore2.AsyncNetworkBackend):
         resolve: finds a name's addresses.
     """
 
-    def __init__(self, outlets: Outlets, *, is_plain: bool, resolve: Resolve = resolve) -> None:
+    def __init__(self, outlets: Outlets, *, is_plain: bool, resolve: Resolve) -> None:
         self._outlets = outlets
         self._is_plain = is_plain
         self._resolve = resolve

@@ -36,8 +36,8 @@ from ledger.terms import new_id
 T = TypeVar("T")
 
 POLL_S = 1.0
-LEASE_MS = 45_000  # thrice what a delivery may take
-RENEW_BEFORE_MS = 30_000
+LEASE_MS = 20_000  # so long after a death another process takes over
+RENEWED_MS = 10_000  # it is held for longer once no more than this is left
 HAND_OUT_COUNT = 500  # notices handed out in one transaction
 CONCURRENCY = 8  # webhooks delivered to at the same time
 FIRST_DELAY_S = 5.0
@@ -143,6 +143,8 @@ class Deliverer:
 
     async def start_due(self) -> None:
         """Hand out new notices, and begin to deliver what is due; does nothing while another process does."""
+        if self._under_way:
+            await self._hold()
         if not await self._read(self._has_work):
             return
         is_held, count = True, HAND_OUT_COUNT
@@ -262,9 +264,9 @@ class Deliverer:
         return [secret_of(self._master, webhook.webhook_id, generation) for generation in generations]
 
     async def _hold(self) -> bool:
-        """Keep the lease for longer than a delivery takes; say whether it is still ours."""
+        """Hold the lease for longer where little is left of it; say whether it is still ours."""
         now_ms = self._clock_ms()
-        if self._held_until_ms - RENEW_BEFORE_MS > now_ms:
+        if self._held_until_ms - RENEWED_MS > now_ms:
             return True
         until_ms = now_ms + LEASE_MS
         taken = await self._transact(

@@ -7,7 +7,7 @@ import ssl
 import httpcore2
 from msgspec import Struct
 
-from bidder_api.webhooks.address import AddressRefused, CheckedNetwork, Outlets, Resolve, resolve
+from bidder_api.webhooks.address import AddressRefused, CheckedNetwork, Outlets, Resolve, Resolver
 
 TIMEOUT_S = 15.0  # the least that Standard Webhooks recommends
 RETRY_AFTER_S_MAX = 86_400
@@ -35,7 +35,7 @@ class Sender:
         outlets: where they may lead.
         tls: what certificates are believed; None is what the system believes.
         timeout_s: most seconds for one delivery, from the look-up of the name to the head of the answer.
-        resolve: finds a name's addresses.
+        resolve: finds a name's addresses; None is as the system does.
     """
 
     def __init__(
@@ -43,15 +43,16 @@ class Sender:
         outlets: Outlets,
         tls: ssl.SSLContext | None = None,
         timeout_s: float = TIMEOUT_S,
-        resolve: Resolve = resolve,
+        resolve: Resolve | None = None,
     ) -> None:
         self._timeout_s = timeout_s
+        self._resolver = Resolver()
         tls = tls or ssl.create_default_context()
         self._pools = {
             is_plain: httpcore2.AsyncConnectionPool(
                 ssl_context=tls,
                 max_keepalive_connections=0,  # the address is looked at anew each time
-                network_backend=CheckedNetwork(outlets, is_plain=is_plain, resolve=resolve),
+                network_backend=CheckedNetwork(outlets, is_plain=is_plain, resolve=resolve or self._resolver),
             )
             for is_plain in (False, True)
         }
@@ -80,6 +81,7 @@ class Sender:
         """Close what is open."""
         for pool in self._pools.values():
             await pool.aclose()
+        self._resolver.close()
 
 
 def outcome_of(status: int, retry_after: bytes) -> Outcome:

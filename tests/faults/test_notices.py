@@ -1,4 +1,4 @@
-"""What is exhausted is told of exactly once, whoever races and whatever is killed; nothing that is charged goes untold."""
+"""What is exhausted is told of exactly once, whoever races and whatever is killed."""
 
 import asyncio
 from collections import Counter
@@ -24,9 +24,7 @@ TOLD_OF = {
 def world_of(database: Database, limit: str, low_micros: int = LIMIT_MICROS // 2) -> World:
     """The world of one limit, with an advertiser that is told when its funds are under `low_micros`."""
     world = limited(database, limit)
-    world.database.transact(
-        lambda c: notice.set_low_funds(c, RETAILER, "adv-1", low_micros, 0, "EUR", world.clock())
-    )
+    world.database.transact(lambda c: notice.set_low_funds(c, RETAILER, "adv-1", low_micros, 0, "EUR", world.clock()))
     return world
 
 

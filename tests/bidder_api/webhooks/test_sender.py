@@ -1,9 +1,12 @@
 """One delivery, to a real receiver: what it sends, and that nothing a receiver does leads it astray or holds it up."""
 
 import asyncio
+import contextlib
+import socket
 import ssl
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -136,15 +139,18 @@ def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -
     assert (len(proxy.received), len(receiver.received)) == (0, 1)
 
 
+def write_until_refused(handler: Any, block: bytes, count: int) -> None:
+    with contextlib.suppress(OSError):
+        for _ in range(count):
+            handler.wfile.write(block)
+
+
 def test_an_endless_body_is_not_read() -> None:
     def flood(handler: Any) -> None:
         handler.send_response(200)
         handler.send_header("content-length", str(10**12))
         handler.end_headers()
-        block = bytes(65_536)
-        with pytest.raises(OSError):
-            for _ in range(10_000):
-                handler.wfile.write(block)
+        write_until_refused(handler, bytes(65_536), 10_000)
 
     with Receiver(flood) as receiver:
         began = time.monotonic()
@@ -156,9 +162,7 @@ def test_an_endless_head_is_given_up() -> None:
     def babble(handler: Any) -> None:
         handler.send_response_only(200)
         handler.flush_headers()
-        with pytest.raises(OSError):
-            for number in range(1_000_000):
-                handler.wfile.write(f"x-{number}: {'y' * 1000}\r\n".encode())
+        write_until_refused(handler, b"x: " + b"y" * 1000 + b"\r\n", 1_000_000)
 
     with Receiver(babble) as receiver:
         assert post(receiver.url) == Outcome(None, "protocol_error")
@@ -189,6 +193,27 @@ def test_nobody_there_and_no_such_name() -> None:
     assert post("https://nobody.invalid/") == Outcome(None, "name_unknown")
 
 
+def test_names_that_take_their_time_hold_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def take_time(*_: object, **__: object) -> Any:
+        time.sleep(0.4)
+        raise socket.gaierror
+
+    async def run() -> float:
+        sending = Sender(Outlets())
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+        posts = [asyncio.create_task(sending.post(f"https://slow-{n}.example/", {}, BODY)) for n in range(8)]
+        await asyncio.sleep(0.05)
+        began = time.monotonic()
+        await asyncio.to_thread(int)
+        waited_s = time.monotonic() - began
+        assert {one.error for one in await asyncio.gather(*posts)} == {"name_unknown"}
+        await sending.close()
+        return waited_s
+
+    monkeypatch.setattr(socket, "getaddrinfo", take_time)
+    assert asyncio.run(run()) < 0.3
+
+
 def test_who_asks_to_be_left_alone_is() -> None:
     assert outcome_of(503, b"120") == Outcome(503, "refused", 120)
     assert outcome_of(429, b"9999999") == Outcome(429, "refused", 86_400)
@@ -216,9 +241,7 @@ def certificate(folder: Path, name: str) -> tuple[Path, Path]:
     certificate_path, key_path = folder / f"{name}.pem", folder / f"{name}.key"
     certificate_path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
     key_path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return certificate_path, key_path
 
