@@ -128,19 +128,13 @@ def tell_of_charges(
     now_ms: int,
 ) -> None:
     """Tell whose budgets and funds one commit's charges exhausted, or brought low."""
-    exhausted = [
-        one
-        for one in moved
-        if one.limit_micros is not None and one.spent_micros >= one.limit_micros > one.spent_micros - one.added_micros
-    ]
+    # Something was charged to each of these, so it had room before this commit: only one commit can fill it.
+    exhausted = [(one, limit) for one in moved if (limit := one.limit_micros) is not None and one.spent_micros >= limit]
     if exhausted:
-        whose = {received.terms.campaign_id: received.terms.advertiser_id for received in group}
+        whose = {received.terms.campaign_id: str(received.terms.advertiser_id) for received in group}
         told = [
-            _exhausted(
-                one.campaign_id, str(whose[one.campaign_id]), one.day, one.limit_micros, one.spent_micros, currency
-            )
-            for one in exhausted
-            if one.limit_micros is not None
+            _exhausted(one.campaign_id, whose[one.campaign_id], one.day, limit, one.spent_micros, currency)
+            for one, limit in exhausted
         ]
         tell(connection, retailer_id, told, now_ms)
     rows = [(p.advertiser_id, p.promo_micros, p.wallet_micros, p.credit_line_micros, p.owed_micros) for p in opened]

@@ -40,6 +40,7 @@ LEASE_MS = 20_000  # so long after a death another process takes over
 RENEWED_MS = 10_000  # it is held for longer once no more than this is left
 HAND_OUT_COUNT = 500  # notices handed out in one transaction
 CONCURRENCY = 8  # webhooks delivered to at the same time
+TURN_S = 15.0  # after so long a webhook lets those go first that wait, however much waits for it
 FIRST_DELAY_S = 5.0
 DELAY_GROWTH = 3
 DELAY_S_MAX = 6 * 3600.0
@@ -116,6 +117,8 @@ class Deliverer:
         self._name = secrets.token_hex(8)
         self._held_until_ms = 0
         self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._turn = 0
+        self._last_turns: dict[str, int] = {}
 
     async def run(self) -> None:
         """Deliver for ever; what the database refuses is raised, and is tried again by whoever calls."""
@@ -154,14 +157,15 @@ class Deliverer:
             self._held_until_ms = now_ms + LEASE_MS if is_held else 0
         if not is_held:
             return
-        for webhook_id in await self._read(
-            lambda connection: store.list_due(connection, self._retailer_id, self._clock_ms())
-        ):
+        due = await self._read(lambda connection: store.list_due(connection, self._retailer_id, self._clock_ms()))
+        for webhook_id in sorted(due, key=lambda one: self._last_turns.get(one, 0)):
             if len(self._under_way) >= CONCURRENCY:
                 return
             if webhook_id not in self._under_way:
                 task = asyncio.create_task(self._deliver_in_order(webhook_id))
                 self._under_way[webhook_id] = task
+                self._turn += 1
+                self._last_turns[webhook_id] = self._turn
                 task.add_done_callback(partial(self._is_over, webhook_id))
 
     def _is_over(self, webhook_id: str, _task: asyncio.Task[None]) -> None:
@@ -221,9 +225,10 @@ class Deliverer:
         return True, len(notices)
 
     async def _deliver_in_order(self, webhook_id: str) -> None:
-        """Deliver to one webhook until nothing is due any more, or something fails."""
+        """Deliver to one webhook until nothing is due any more, something fails, or its turn is over."""
+        ends = time.monotonic() + TURN_S
         try:
-            while await self._hold():
+            while time.monotonic() < ends and await self._hold():
                 found = await self._read(
                     lambda connection: store.next_due(connection, self._retailer_id, webhook_id, self._clock_ms())
                 )

@@ -3,11 +3,17 @@
 import asyncio
 import json
 import random
+import threading
+import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
+import structlog
 from prometheus_client import CollectorRegistry
 from standardwebhooks import Webhook as Verifier
 
@@ -140,13 +146,11 @@ def test_a_notice_is_delivered_once_signed_and_marked(post: Post) -> None:
     at_s = int(received.headers["webhook-timestamp"])
     assert at_s == (post.clock() - 3 * DAY_MS) // 1000
     signed = Verifier(show_secret(secret_of(MASTER, webhook.webhook_id, 1)))
-    signature = signed.sign(delivery.notice_id, deliverer_time(at_s), delivery.body)
+    signature = signed.sign(delivery.notice_id, moment_of(at_s), delivery.body)
     assert received.headers["webhook-signature"] == signature
 
 
-def deliverer_time(at_s: int) -> Any:
-    from datetime import UTC, datetime
-
+def moment_of(at_s: int) -> datetime:
     return datetime.fromtimestamp(at_s, UTC)
 
 
@@ -254,8 +258,6 @@ def test_who_is_slow_or_down_holds_up_nobody_else(sqlite_post: Post) -> None:
     post = sqlite_post
 
     def slow(handler: Any) -> None:
-        import time
-
         time.sleep(0.5)
         handler.send_response(200)
         handler.end_headers()
@@ -300,6 +302,35 @@ def test_no_more_are_under_way_than_may_be(sqlite_post: Post, monkeypatch: pytes
     assert {post.deliveries(f"whk_{number}")[0].status for number in range(10)} == {"delivered"}
 
 
+def test_many_slow_webhooks_do_not_keep_the_others_from_their_turn(
+    sqlite_post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = sqlite_post
+    monkeypatch.setattr(deliverer, "CONCURRENCY", 2)
+    monkeypatch.setattr(deliverer, "TURN_S", 0.02)
+    slow_count = 0
+
+    async def be_slow(_self: Sender, url: str, *_: object) -> Outcome:
+        nonlocal slow_count
+        if "slow" in url:
+            slow_count += 1
+            await asyncio.sleep(0.03)
+        return Outcome(200, None)
+
+    monkeypatch.setattr(Sender, "post", be_slow)
+    for number in range(4):
+        post.webhook("https://slow.example/", f"whk_{number}")
+    post.webhook("https://quick.example/", "whk_9")
+    for _ in range(5):
+        post.notice()
+    rounds = 0
+    while post.deliveries("whk_9")[-1:] == [] or post.deliveries("whk_9")[-1].status == "pending":
+        post.deliver()
+        rounds += 1
+        assert rounds <= 5, "each of five webhooks has had its turn"
+    assert slow_count < 20
+
+
 def test_a_paused_webhook_gets_everything_once_it_goes_on(post: Post) -> None:
     with Receiver() as receiver:
         webhook = post.webhook(receiver.url, status="paused")
@@ -307,8 +338,6 @@ def test_a_paused_webhook_gets_everything_once_it_goes_on(post: Post) -> None:
         post.notice(reference="2")
         post.deliver()
         assert receiver.received == []
-        import msgspec
-
         active = msgspec.structs.replace(webhook, status="active")
         post.database.transact(lambda c: store.update_webhook(c, RETAILER, active))
         post.deliver()
@@ -346,7 +375,7 @@ def test_both_secrets_sign_while_both_live(sqlite_post: Post) -> None:
     for received, generations in zip(receiver.received, ((2, 1), (2,)), strict=True):
         for generation, signature in zip(generations, received.headers["webhook-signature"].split(), strict=True):
             signed = Verifier(show_secret(secret_of(MASTER, "whk_1", generation)))
-            at = deliverer_time(int(received.headers["webhook-timestamp"]))
+            at = moment_of(int(received.headers["webhook-timestamp"]))
             assert signed.sign(received.headers["webhook-id"], at, received.body.decode()) == signature
 
 
@@ -376,6 +405,22 @@ def test_one_delivers_at_a_time_and_another_takes_over_when_it_is_gone(post: Pos
         post.run(other.close)
         post.deliver()
     assert references(receiver) == ["1", "2", "3"], "one that ends well lets go at once"
+
+
+def test_of_many_who_reach_for_the_lease_at_once_one_gets_it(post: Post) -> None:
+    meeting = threading.Barrier(6, timeout=30)
+    now_ms = post.clock()
+
+    def reach(name: str, at_ms: int) -> bool:
+        meeting.wait()
+        until_ms = at_ms + LEASE_MS
+        return post.database.transact(lambda c: store.take_lease(c, RETAILER, name, at_ms, until_ms)) is not None
+
+    with ThreadPoolExecutor(6) as threads:
+        for number in range(10):
+            at_ms = now_ms + number * LEASE_MS
+            got = list(threads.map(lambda name, at_ms=at_ms: reach(name, at_ms), [f"{number} {n}" for n in range(6)]))
+            assert sum(got) == 1
 
 
 def test_two_at_once_hand_out_each_notice_once(post: Post) -> None:
@@ -556,8 +601,6 @@ def test_metrics_tell_what_waits_what_is_dead_and_since_when(sqlite_post: Post) 
 
 
 def test_logs_hold_no_secret_no_path_and_no_body(sqlite_post: Post) -> None:
-    import structlog
-
     post = sqlite_post
     with Receiver(500) as receiver, structlog.testing.capture_logs() as logged:
         post.webhook(receiver.url + "/token-of-theirs?key=theirs")

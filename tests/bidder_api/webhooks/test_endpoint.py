@@ -1,5 +1,6 @@
 """Webhooks over the API: whose they are, what is shown of them, and that no secret is kept."""
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from bidder_api.table import OPERATIONS
 from bidder_api.webhooks import endpoint, store
 from bidder_api.webhooks.deliverer import make_delivery
 from ledger import notice
+from ledger.store import spend
 from tests.bidder_api.world import RETAILER, World, world_over
 from tests.receiver import Receiver
 
@@ -160,8 +162,6 @@ def test_a_secret_is_answered_once_and_is_in_no_table(each_world: World) -> None
         for table in sa.inspect(connection).get_table_names():
             for row in connection.exec_driver_sql(f'SELECT * FROM "{table}"'):
                 everything += b"".join(cell if isinstance(cell, bytes) else str(cell).encode() for cell in row)
-    import base64
-
     for text in (secret, rotated["secret"]):
         raw = base64.b64decode(text.removeprefix("whsec_"))
         for trace in (text.removeprefix("whsec_").encode(), raw, raw.hex().encode()):
@@ -323,8 +323,6 @@ def test_a_budget_lowered_over_the_api_and_a_booking_are_told_of(world: World) -
     }
     assert call(world, ("merchant", ()), "POST", "/v1/bookings", booking).status_code == 201
     campaign = call(world, ACME, "POST", "/v1/campaigns", {"name": "c", "daily_budget_micros": 9_000_000}).json()
-    from ledger.store import spend
-
     day = "2026-11-18"
     world.database.transact(lambda c: spend(c, RETAILER, [(campaign["campaign_id"], day, 9_000_000, 8_000_000)]))
     call(
