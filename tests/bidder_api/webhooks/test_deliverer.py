@@ -323,12 +323,10 @@ def test_many_slow_webhooks_do_not_keep_the_others_from_their_turn(
     post.webhook("https://quick.example/", "whk_9")
     for _ in range(5):
         post.notice()
-    rounds = 0
-    while post.deliveries("whk_9")[-1:] == [] or post.deliveries("whk_9")[-1].status == "pending":
+    for _ in range(3):  # two of five webhooks a time
         post.deliver()
-        rounds += 1
-        assert rounds <= 5, "each of five webhooks has had its turn"
-    assert slow_count < 20
+    assert post.deliveries("whk_9")[0].status == "delivered"
+    assert slow_count < 20, "and the slow ones were not done"
 
 
 def test_a_paused_webhook_gets_everything_once_it_goes_on(post: Post) -> None:
