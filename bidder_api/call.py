@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
+from affinity.pattern import NavigationPattern
 from affinity.special import SpecialCategories
 from bidder_api.access import Caller
 from bidder_api.changes import Actor, Change, record_changes
@@ -27,6 +28,9 @@ from bidder_api.operations import Operation
 from bidder_api.store import IdempotentAnswer
 
 _encoder = msgspec.json.Encoder()
+
+
+CheckPattern = Callable[[NavigationPattern, str], None]  # the pattern, and its JSON pointer
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -45,7 +49,11 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class Call(Struct, kw_only=True):
-    """One call of a management operation, checked and decoded."""
+    """One call of a management operation, checked and decoded.
+
+    Attributes:
+        check_live_pattern: refuses a bid's pattern there is no room for.
+    """
 
     retailer_id: str
     caller: Caller
@@ -56,6 +64,7 @@ class Call(Struct, kw_only=True):
     if_match: str | None
     special: SpecialCategories
     low_funds_micros: int
+    check_live_pattern: CheckPattern
     changes: list[Change] = []
 
     def log(
@@ -82,6 +91,7 @@ class Desk:
         count_call: told how many seconds each call took, by operation.
         special: names of segments and attributes that are refused.
         low_funds_micros: below what an advertiser's funds are low where it set nothing itself.
+        check_live_pattern: refuses a bid's pattern there is no room for.
     """
 
     def __init__(
@@ -93,8 +103,10 @@ class Desk:
         count_call: Callable[[str, float], None] = lambda operation, seconds: None,
         special: SpecialCategories | None = None,
         low_funds_micros: int = 0,
+        check_live_pattern: CheckPattern = lambda pattern, pointer: None,
     ) -> None:
         self.low_funds_micros = low_funds_micros
+        self._check_live_pattern = check_live_pattern
         self.special = SpecialCategories() if special is None else special
         self.database = database
         self.retailer_id = retailer_id
@@ -186,6 +198,7 @@ class Desk:
             if_match=request.headers.get("if-match"),
             special=self.special,
             low_funds_micros=self.low_funds_micros,
+            check_live_pattern=self._check_live_pattern,
         )
 
 

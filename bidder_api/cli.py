@@ -689,25 +689,51 @@ def ledger_verify(checkpoint: Path | None, data_dir: Path | None) -> None:
 
 
 @ledger.command("export")
-@click.option("--format", "kind", type=click.Choice(["csv", "hledger", "fec"]), default="csv", show_default=True)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["csv", "parquet", "xlsx", "hledger", "fec"]),
+    default="csv",
+    show_default=True,
+)
+@click.option(
+    "--view",
+    "views",
+    multiple=True,
+    type=click.Choice(
+        ["audit_entry", "audit_event", "audit_balance", "audit_budget", "audit_commission", "audit_chain"]
+    ),
+    help="What of the books, as csv, parquet or xlsx; xlsx takes several [default: audit_entry].",
+)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="File [default: standard output].")
 @DATA_DIR
-def ledger_export(kind: str, output: Path | None, data_dir: Path | None) -> None:
-    """Write the journal out, for other programs.
+def ledger_export(kind: str, views: tuple[str, ...], output: Path | None, data_dir: Path | None) -> None:
+    """Write the journal, or a view of the books, for other programs.
 
     \b
-    csv      the view audit_entry, amounts in whole micros
+    csv      a view, amounts in whole micros
+    parquet  the same: amounts as int64 micros, moments as timestamps in UTC
+    xlsx     one sheet per view; beside each amount in micros the same in the currency
     hledger  a journal that `hledger check` proves
     fec      the French tax office's fichier des écritures comptables (name it <SIREN>FEC<YYYYMMDD>.txt)
+
+    A file stands under its name once it is whole. parquet and xlsx need the extra: pip install 'endcap[exports]'.
     """  # noqa: D301  # click's own mark: keep these lines as they are
     from bidder_api.tasks import export_ledger
+    from bidder_api.whole_file import whole_file
 
-    settings = _settings(data_dir=data_dir)
+    if views and kind in ("hledger", "fec"):
+        raise click.UsageError(f"--view is for csv, parquet and xlsx; {kind} is the whole journal")
+    if len(views) > 1 and kind != "xlsx":
+        raise click.UsageError(f"{kind} holds one view, were {len(views)}: xlsx takes several")
+    if output is None and kind in ("parquet", "xlsx") and sys.stdout.isatty():
+        raise click.UsageError(f"{kind} is not for a terminal: give --output, or send standard output to a file")
+    settings, some = _settings(data_dir=data_dir), views or ("audit_entry",)
     if output is None:
-        export_ledger(settings, kind, sys.stdout)
+        export_ledger(settings, kind, some, sys.stdout.buffer, _progress)
         return
-    with output.open("w", encoding="utf-8", newline="") as file:
-        export_ledger(settings, kind, file)
+    with whole_file(output) as file:
+        export_ledger(settings, kind, some, file, _progress)
 
 
 @ledger.command("checkpoint")
@@ -721,7 +747,9 @@ def ledger_checkpoint(output: Path | None, data_dir: Path | None) -> None:
 
 
 @ledger.command("receipt")
-@click.argument("event_id")
+@click.argument("event_id", required=False)
+@click.option("--order", "order_id", metavar="ORDER_ID", help="Of the commission on a line of this order instead.")
+@click.option("--line", type=click.IntRange(1), default=1, show_default=True, help="The order's line.")
 @click.option(
     "--checkpoint",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -729,11 +757,27 @@ def ledger_checkpoint(output: Path | None, data_dir: Path | None) -> None:
 )
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="File [default: standard output].")
 @DATA_DIR
-def ledger_receipt(event_id: str, checkpoint: Path | None, output: Path | None, data_dir: Path | None) -> None:
-    """Write the receipt of one charge: the event, what was posted, and the proof that both are in the books."""
-    from bidder_api.tasks import make_charge_receipt
+def ledger_receipt(
+    event_id: str | None,
+    order_id: str | None,
+    line: int,
+    checkpoint: Path | None,
+    output: Path | None,
+    data_dir: Path | None,
+) -> None:
+    """Write the receipt of one charge: the event, what was posted, and the proof that both are in the books.
 
-    _write(make_charge_receipt(_settings(data_dir=data_dir), event_id, checkpoint), output)
+    With --order, of the commission on one line of an order: the agreement, what was posted and what went back.
+    """
+    from bidder_api.tasks import make_charge_receipt, make_commission_receipt
+
+    settings = _settings(data_dir=data_dir)
+    if event_id is not None and order_id is None:
+        _write(make_charge_receipt(settings, event_id, checkpoint), output)
+    elif order_id is not None and event_id is None:
+        _write(make_commission_receipt(settings, order_id, line, checkpoint), output)
+    else:
+        raise click.UsageError("give an EVENT_ID, or --order for commission")
 
 
 @ledger.command("verify-receipt")
@@ -746,11 +790,100 @@ def ledger_receipt(event_id: str, checkpoint: Path | None, output: Path | None, 
 )
 @click.option("--public-key", help="The retailer's, hexadecimal; without it the checkpoint's own is believed.")
 def ledger_verify_receipt(receipt: Path, checkpoint: Path, public_key: str | None) -> None:
-    """Check the receipt of a charge and say what it proves. Needs neither the server nor its data."""
-    from bidder_api.tasks import check_charge_receipt
+    """Check the receipt of a charge or of commission and say what it proves. Needs neither the server nor its data."""
+    from bidder_api.tasks import check_receipt
 
-    for line in check_charge_receipt(receipt, checkpoint, public_key):
+    for line in check_receipt(receipt, checkpoint, public_key):
         click.echo(line)
+
+
+@ledger.group("commission")
+def ledger_commission() -> None:
+    """Commission on attributed sales: agreements, and posting what is due. Works while the server runs."""
+
+
+@ledger_commission.command("agree")
+@click.argument("advertiser_id")
+@click.option("--rate-bps", type=click.IntRange(1, 10_000), required=True, help="Basis points of the sale; 1 % is 100.")
+@click.option("--from", "from_text", metavar="TIME", required=True, help="For orders made from then on.")
+@click.option("--to", "to_text", metavar="TIME", help="Before then; a day: until its end [default: until ended].")
+@click.option("--min-micros", type=click.IntRange(1), help="The least for one line of an order.")
+@click.option("--max-micros", type=click.IntRange(1), help="The most for one line of an order.")
+@DATA_DIR
+def ledger_commission_agree(
+    advertiser_id: str,
+    rate_bps: int,
+    from_text: str,
+    to_text: str | None,
+    min_micros: int | None,
+    max_micros: int | None,
+    data_dir: Path | None,
+) -> None:
+    """Agree with an advertiser on a commission on the sales attributed to its campaigns.
+
+    One agreement holds at a time. A TIME is a day in ENDCAP_TIME_ZONE, or a moment with its offset.
+    """
+    import msgspec
+
+    from bidder_api.tasks import agree_commission
+    from ledger.command import CommissionDraft
+
+    settings = _settings(data_dir=data_dir)
+    raw: dict[str, Any] = {
+        "advertiser_id": advertiser_id,
+        "rate_bps": rate_bps,
+        "starts_at": _at("--from", from_text, settings, is_end=False),
+        "ends_at": None if to_text is None else _at("--to", to_text, settings, is_end=True),
+        "min_micros": min_micros,
+        "max_micros": max_micros,
+    }
+    try:
+        draft = msgspec.convert(raw, CommissionDraft)
+    except msgspec.ValidationError as refusal:
+        raise click.UsageError(str(refusal)) from refusal
+    _print_json_line(agree_commission(settings, draft))
+
+
+@ledger_commission.command("end")
+@click.argument("commission_agreement_id")
+@click.option("--at", "at_text", metavar="TIME", required=True, help="Orders made before then; a day: until its end.")
+@DATA_DIR
+def ledger_commission_end(commission_agreement_id: str, at_text: str, data_dir: Path | None) -> None:
+    """Say when an agreement ends."""
+    from bidder_api.tasks import end_commission
+
+    settings = _settings(data_dir=data_dir)
+    ends_at = _at("--at", at_text, settings, is_end=True)
+    _print_json_line(end_commission(settings, commission_agreement_id, ends_at))
+
+
+@ledger_commission.command("list")
+@DATA_DIR
+def ledger_commission_list(data_dir: Path | None) -> None:
+    """List the agreements, a line of JSON for each."""
+    from bidder_api.tasks import list_commission_agreements
+
+    for agreement in list_commission_agreements(_settings(data_dir=data_dir)):
+        _print_json_line(agreement)
+
+
+@ledger_commission.command("post")
+@click.option("--from", "from_text", metavar="TIME", help="Orders made from then on [default: of the last 120 days].")
+@DATA_DIR
+def ledger_commission_post(from_text: str | None, data_dir: Path | None) -> None:
+    """Post the commission that is due, and give back what went back with goods; the server does so hourly by itself.
+
+    A line of an order is due 14 days after the order, when its buyer can no longer withdraw. Again, nothing is posted.
+    """
+    from bidder_api.tasks import post_commissions
+
+    settings = _settings(data_dir=data_dir)
+    since_ms = None if from_text is None else _moment("--from", from_text, settings, is_end=False)
+    done = post_commissions(settings, since_ms, _progress)
+    click.echo(
+        f"{done.charged_lines} lines charged, {done.charged_micros} micros; "
+        f"{done.returned_lines} with goods that came back, {done.returned_micros} micros given back."
+    )
 
 
 @ledger.command("sales")
@@ -787,6 +920,12 @@ def ledger_sales(from_text: str, to_text: str, model: str, kind: str, data_dir: 
     from_ms = _moment("--from", from_text, settings, is_end=False)
     to_ms = _moment("--to", to_text, settings, is_end=True)
     print_sales(report_sales(settings, from_ms, to_ms, model), kind, sys.stdout)
+
+
+def _print_json_line(answer: Any) -> None:
+    import msgspec
+
+    click.echo(msgspec.json.encode(answer).decode())
 
 
 def _write(text: str, output: Path | None) -> None:
@@ -922,6 +1061,13 @@ def _moment(option: str, text: str, settings: "AllSettings", *, is_end: bool) ->
     except (ValueError, OverflowError):
         rule = "a day such as 2026-11-23, or a moment with its offset such as 2026-11-23T10:00:00+01:00"
         raise click.UsageError(f"{option} must be {rule}, was {text!r}") from None
+
+
+def _at(option: str, text: str, settings: "AllSettings", *, is_end: bool) -> Any:
+    """Return the same as a moment in UTC."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(_moment(option, text, settings, is_end=is_end) / 1000, UTC)
 
 
 def _shown_url(settings: "AllSettings") -> str:

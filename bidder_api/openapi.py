@@ -16,7 +16,7 @@ from ledger.notice import DATA as NOTICE_DATA
 
 _REF = "#/components/schemas/{name}"
 _END_OF_TEXT = "(?![\\s\\S])"  # Python's way to say "and nothing behind"; ECMA's `$` already means that
-PROBLEM_STATUSES = (400, 401, 403, 404, 405, 408, 409, 410, 412, 413, 415, 422, 428, 429, 503)
+PROBLEM_STATUSES = (400, 401, 403, 404, 405, 406, 408, 409, 410, 412, 413, 415, 422, 428, 429, 503)
 
 
 def openapi_document(operations: Iterable[Operation], version: str) -> dict[str, Any]:
@@ -164,7 +164,8 @@ def _inline(schema: dict[str, Any], components: dict[str, Any]) -> dict[str, Any
 def _responses(operation: Operation, schema_of: dict[int, Any]) -> dict[str, Any]:
     success: dict[str, Any] = {"description": "Done."}
     if operation.answer is not None:
-        success["content"] = {operation.answer_type: {"schema": schema_of[id(operation.answer)]}}
+        tables: dict[str, Any] = {media: {"schema": {"type": "string"}} for media in operation.table_types}
+        success["content"] = {operation.answer_type: {"schema": schema_of[id(operation.answer)]}, **tables}
     responses: dict[str, Any] = {str(operation.status): success}
     if operation.also_status is not None:
         responses[str(operation.also_status)] = success

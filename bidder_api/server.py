@@ -15,10 +15,10 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 
 from affinity.audience import Audience
-from affinity.pattern import NavigationPattern
 from auction.settings import Settings as AuctionSettings
 from bidder_api import (
     audiences,
+    bid_batch,
     bids,
     bookings,
     campaigns,
@@ -44,7 +44,7 @@ from bidder_api.readiness import Readiness
 from bidder_api.settings import Settings
 from bidder_api.webhooks.endpoint import WebhookDesk, get_low_funds, put_low_funds
 
-CountVisitors = Callable[[Audience | None, NavigationPattern | None], int | None]
+CountAudience = Callable[[Audience], int | None]
 
 
 class Parts(Struct, frozen=True, kw_only=True):
@@ -105,7 +105,8 @@ def management_routes(
     desk: Desk,
     keyring: Keyring,
     hash_key: bytes,
-    count_visitors: CountVisitors,
+    count_audience: CountAudience,
+    count_pattern: patterns.CountPattern,
     auction_settings: AuctionSettings,
     webhooks: WebhookDesk,
 ) -> list[Route]:
@@ -115,14 +116,14 @@ def management_routes(
         desk: where its calls are carried out.
         keyring: told when a key changed, so that here it counts at once.
         hash_key: what the secrets of keys are hashed with.
-        count_visitors: how many visitors an audience and a pattern match now, None under the least that is shown.
+        count_audience, count_pattern: how many visitors one matches now, None under the least that is shown.
         auction_settings: what auctions are held with, for whoever asks how.
         webhooks: the operations on webhooks.
     """
     own_keys = keys.KeyDesk(hash_key)
-    own_audiences = audiences.saved_audiences(lambda audience: count_visitors(audience, None), desk.special)
-    preview_audience = audiences.audience_preview(lambda audience: count_visitors(audience, None))
-    own_patterns = patterns.saved_patterns(lambda pattern: count_visitors(None, pattern))
+    own_audiences = audiences.saved_audiences(count_audience, desk.special)
+    preview_audience = audiences.audience_preview(count_audience)
+    own_patterns = patterns.saved_patterns(count_pattern)
     read, change = desk.reading, desk.changing
     one_attribute = "/v1/virtual-attributes/{virtual_attribute_id}"
     one_webhook, low_funds = "/v1/webhooks/{webhook_id}", "/v1/ledger/low-funds/{advertiser_id}"
@@ -145,6 +146,7 @@ def management_routes(
         Route("/v1/campaigns/{campaign_id}", change(campaigns.archive_campaign), methods=["DELETE"]),
         Route("/v1/bids", change(bids.create_bid), methods=["POST"]),
         Route("/v1/bids", read(bids.list_own_bids), methods=["GET"]),
+        Route("/v1/bids:batch", change(bid_batch.change_many), methods=["POST"]),
         Route("/v1/bids/{bid_id}", read(bids.read_bid), methods=["GET"]),
         Route("/v1/bids/{bid_id}", change(bids.change_bid), methods=["PATCH"]),
         Route("/v1/bids/{bid_id}", change(bids.archive_bid), methods=["DELETE"]),

@@ -33,6 +33,7 @@ from affinity.errors import ErasureUnfinished, LogUnwritable
 from affinity.metrics import AffinityMetrics
 from affinity.model import AffinityModel, BoundModel, active_model, load_model, neutral_model
 from affinity.navigation_log import NavigationLog
+from affinity.product_sets import check_room
 from affinity.record import ProductFacts, read_facts
 from affinity.special import special_categories
 from affinity.visitors import VisitorStore
@@ -52,7 +53,7 @@ from bidder_api.hearing import Hearing
 from bidder_api.holdings import holdings
 from bidder_api.idempotency import forget_old
 from bidder_api.metrics import ServerMetrics
-from bidder_api.patterns import explain_endpoint
+from bidder_api.patterns import explain_endpoint, pattern_counter
 from bidder_api.preview import preview_endpoint
 from bidder_api.readiness import Readiness
 from bidder_api.sales_facts import sales_facts_of
@@ -68,6 +69,9 @@ from bidder_api.webhooks.sender import Sender
 from ledger import endpoint as ledger_endpoint
 from ledger.beacon import BeaconKeys
 from ledger.command import OrdersRecorded, RecordOrders
+from ledger.commission_run import run_commissions
+from ledger.commissioning import LOOK_BACK_MS
+from ledger.errors import LedgerBroken, LedgerRefused
 from ledger.metrics import LedgerMetrics
 from ledger.pipe import Intake
 from ledger.spend import SpendUpdate
@@ -90,6 +94,9 @@ FIRST_COUNT_S_MAX = 5.0  # nothing is known of any audience yet
 COUNT_S_MAX = 0.1  # and in all, before other things have their turn
 COUNT_PAUSE = 9  # after that, so many times as long as it took: snapshots may come one after another
 HOUSEKEEPING_EVERY_S = 3600.0
+COMMISSIONS_AFTER_S = 60.0  # of a start, and then once an hour
+COMMISSIONS_SHORT_MS = 17 * 86_400_000  # orders that became final since the last hours, or were told of three days late
+COMMISSIONS_FULL_EVERY = 24  # looks at so little, between two at everything
 
 _log = structlog.get_logger("serving")
 
@@ -208,6 +215,7 @@ class Serving(Struct, kw_only=True):
     eraser: Eraser
     deliverer: Deliverer
     visitor_seq: int = -1
+    commission_look_count: int = 0
     counts_again_at: float = 0.0
     app: Guard | None = None
 
@@ -229,6 +237,7 @@ class Serving(Struct, kw_only=True):
                 asyncio.create_task(self._forever(self._start_then_tick)),
                 asyncio.create_task(self._forever(self._follow_keys)),
                 asyncio.create_task(self._forever(self.deliverer.run)),
+                asyncio.create_task(self._forever(self._follow_commissions)),
             ]
             try:
                 yield
@@ -402,6 +411,28 @@ class Serving(Struct, kw_only=True):
                 )
             await asyncio.sleep(TICK_S)
 
+    async def post_commissions(self) -> None:
+        """Post the commission that is due; what cannot be posted now is found again in an hour."""
+        now_ms = self.clock_ms()
+        is_short = self.commission_look_count % COMMISSIONS_FULL_EVERY != 0
+        self.commission_look_count += 1
+        try:
+            posted = await run_commissions(
+                self.intake,
+                self.database.read,
+                self.retailer_id,
+                self.settings.ledger.commission_model,
+                sales_facts_of(self.retailer_id),
+                now_ms,
+                now_ms - (COMMISSIONS_SHORT_MS if is_short else LOOK_BACK_MS),
+            )
+        except (LedgerRefused, LedgerBroken, DBAPIError) as failure:
+            self.commission_look_count = 0
+            _log.error("commissions_not_posted", exc_info=failure)
+            return
+        if posted.charged_lines or posted.returned_lines:
+            _log.info("commissions_posted", charged_lines=posted.charged_lines, returned_lines=posted.returned_lines)
+
     async def _keep_visitors(self) -> None:
         """Write the visitors' record file between requests; without one the next start only takes longer."""
         keeping = None
@@ -429,6 +460,12 @@ class Serving(Struct, kw_only=True):
         while True:
             await self.keyring.refresh()
             await asyncio.sleep(REFRESH_INTERVAL_S)
+
+    async def _follow_commissions(self) -> None:
+        await asyncio.sleep(COMMISSIONS_AFTER_S)
+        while True:
+            await self.post_commissions()
+            await asyncio.sleep(HOUSEKEEPING_EVERY_S)
 
     async def _follow_products(self) -> None:
         def read(connection: Connection) -> tuple[int, list[Product]]:
@@ -637,6 +674,9 @@ def compose(
         count_call=metrics.count_call,
         special=special_categories(settings.affinity.special_category_terms),
         low_funds_micros=settings.ledger.low_funds_micros,
+        check_live_pattern=lambda pattern, pointer: check_room(
+            pattern, slot_server.product_sets(), settings.affinity.pattern_target_count_max, pointer
+        ),
     )
     books = ledger_endpoint.Books(
         retailer_id=deployment.retailer_id,
@@ -667,7 +707,8 @@ def compose(
             desk,
             keyring,
             hash_key,
-            lambda audience, pattern: visitors.count_matching(audience, pattern, clock_ms()),
+            lambda audience: visitors.count_matching(audience, None, clock_ms()),
+            pattern_counter(desk, visitors, slot_server.product_sets),
             settings.auction,
             WebhookDesk(webhook_master, outlets),
         ),

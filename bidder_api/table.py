@@ -20,6 +20,7 @@ from auction.retailer_rule import RuleDraft
 from auction.virtual_attribute import VirtualAttribute, VirtualAttributeDraft
 from bidder_api import (
     audiences,
+    bid_batch,
     bids,
     bookings,
     campaigns,
@@ -43,6 +44,12 @@ from ledger.command import (
     AdvertiserFunds,
     ClosedPeriod,
     CloseDraft,
+    CommissionAgreement,
+    CommissionAgreementList,
+    CommissionDraft,
+    CommissionEnd,
+    CommissionPage,
+    CommissionsPosted,
     CreditLineDraft,
     CreditNoteDraft,
     DocumentPage,
@@ -65,6 +72,7 @@ from ledger.command import (
 )
 from ledger.document import BillingProfile
 from ledger.event import EventBatch, EventResults
+from ledger.table_file import MEDIA_TYPES
 
 SITE = frozenset({Role.SITE, Role.RETAILER})
 SERVING = frozenset({Role.RETAILER})
@@ -311,6 +319,30 @@ LEDGER_OPERATIONS: list[Operation] = [
         summary="Read a credit note", answer=Issued,
     ),
     Operation(
+        method="POST", path="/v1/ledger/commission-agreements", name="create_commission_agreement", tag="ledger",
+        roles=FINANCE, summary="Agree with an advertiser on commission on attributed sales", body=CommissionDraft,
+        answer=CommissionAgreement, status=201, also_status=200,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/commission-agreements", name="list_commission_agreements", tag="ledger",
+        roles=OWN_BOOKS, summary="List agreements on commission", answer=CommissionAgreementList,
+        query=reports.LedgerQuery,
+    ),
+    Operation(
+        method="POST", path="/v1/ledger/commission-agreements/{commission_agreement_id}/end",
+        name="end_commission_agreement", tag="ledger", roles=FINANCE, summary="Say when an agreement ends",
+        body=CommissionEnd, answer=CommissionAgreement,
+    ),
+    Operation(
+        method="POST", path="/v1/ledger/commissions", name="post_commissions", tag="ledger", roles=FINANCE,
+        summary="Post the commission that is due; the server does so hourly by itself", answer=CommissionsPosted,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/commissions", name="list_commissions", tag="ledger", roles=OWN_BOOKS,
+        summary="List the commission posted, and what went back of it", answer=CommissionPage,
+        query=reports.FundsQuery,
+    ),
+    Operation(
         method="GET", path="/v1/reconciliation", name="get_reconciliation", tag="ledger", roles=FINANCE_READS,
         summary="Read counts, sums and digests to hold against a log of one's own", answer=reports.Reconciliation,
         query=reports.ReconciliationQuery,
@@ -318,7 +350,7 @@ LEDGER_OPERATIONS: list[Operation] = [
     Operation(
         method="GET", path="/v1/reports/{report}", name="get_report", tag="reports", roles=OWN_BOOKS,
         summary="Read what campaigns, products or placements brought", answer=performance.PerformanceReport,
-        query=performance.PerformanceQuery,
+        query=performance.PerformanceQuery, table_types=tuple(MEDIA_TYPES.values()),
     ),
     Operation(
         method="GET", path="/v1/sales", name="get_sales", tag="ledger", roles=OWN_BOOKS,
@@ -333,6 +365,11 @@ MANAGEMENT: list[Operation] = [
         campaigns.CampaignPage, campaigns.CampaignQuery,
     ),
     *_resource("bid", "/v1/bids", "bids", BIDDING, BidDraft, bids.BidPatch, Bid, bids.BidPage, bids.BidQuery),
+    Operation(
+        method="POST", path="/v1/bids:batch", name="change_bids", tag="bids", roles=BIDDING,
+        summary="Make, change and archive many bids", body=bid_batch.BidBatch, answer=bid_batch.BidBatchResults,
+        takes_idempotency_key=True, body_size_max=4096 * KIB,
+    ),
     *_resource(
         "audience", "/v1/audiences", "audiences", BIDDING, audiences.AudienceDraft, audiences.AudiencePatch,
         audiences.CountedAudience, audiences.AudiencePage, PageQuery,

@@ -10,6 +10,7 @@ from ledger.calendar import Calendar
 from ledger.chart import (
     BAD_DEBT,
     CASH,
+    COMMISSION,
     PROMOTION,
     REVENUE,
     AccountName,
@@ -111,7 +112,8 @@ def reverse(
     Raises:
         NotFound: `unknown_transaction`.
         ConflictRefused: `is_a_reversal`, `already_reversed`, `funds_spent` (a top-up that was spent since), or
-            `invoiced` (a document, or a charge an invoice asks for: give it back by a credit note).
+            `invoiced` (a document, or a charge an invoice asks for: give it back by a credit note), or
+            `partly_returned` (commission of which a part went back with goods).
     """
     head = chain.lock_head(connection, retailer_id)
     original = read_transaction(connection, retailer_id, command.transaction_id)
@@ -156,16 +158,26 @@ def _check_documents(connection: Connection, retailer_id: str, original: Transac
     """Refuse what stands on an invoice.
 
     Raises:
-        ConflictRefused: `invoiced`.
+        ConflictRefused: `invoiced`, `partly_returned`.
     """
+    if any(leg.account == COMMISSION for leg in original.postings) and store.has_returned(
+        connection, retailer_id, transaction_id
+    ):
+        raise ConflictRefused("partly_returned", f"part of {transaction_id} went back with goods", "/transaction_id")
     by = transaction_id if original.reason in DOCUMENT_REASONS else None
-    if by is None and any(leg.account == REVENUE for leg in original.postings):
+    if by is None and any(leg.account in (REVENUE, COMMISSION) for leg in original.postings):
         (advertiser_id,) = {who for leg in original.postings if (who := account_advertiser(leg.account)) is not None}
-        by = store.find_invoice(connection, retailer_id, advertiser_id, original.period)
+        find = store.find_return_note if _is_return(original) else store.find_invoice
+        by = find(connection, retailer_id, advertiser_id, original.period)
     if by is not None:
         raise ConflictRefused(
             "invoiced", f"{transaction_id} stands on {by}: give it back by a credit note", "/transaction_id"
         )
+
+
+def _is_return(transaction: Transaction) -> bool:
+    """Say whether it is commission that went back with goods."""
+    return any(leg.account == COMMISSION and leg.side is Side.DEBIT for leg in transaction.postings)
 
 
 def _taken(transaction: Transaction) -> dict[str, list[int]]:

@@ -11,12 +11,12 @@ from msgspec import Struct
 from sqlalchemy.engine import Connection
 
 from ledger import store
-from ledger.attribution import AttributionModel, Credit
+from ledger.attribution import AttributionModel, Credit, ModelName
 from ledger.calendar import Calendar
 from ledger.errors import NotFound, RequestRefused
 from ledger.event import Moment
 from ledger.funding import to_moment
-from ledger.sales import SPAN_MS_MAX, FactsOf, ModelName, find_credits
+from ledger.sales import SPAN_MS_MAX, FactsOf, find_credits
 from ledger.terms import Identifier
 from ledger.traffic import INVALID_CODES
 
@@ -46,6 +46,7 @@ class PerformanceLine(Struct, frozen=True, kw_only=True):
         invalid_impressions, invalid_clicks: of these, of robots and the like; gross is valid plus invalid.
         impressions, views, clicks: the valid ones; a view is half of it on screen for a second.
         charged_micros: what was charged, before any reversal.
+        commission_micros: posted for orders of the time, less what went back with returns of the time.
         free_events: due but free, because a budget or the funds were spent: what was lost to the budget.
         given_back_micros: what these, and one that was charged in part, would have cost.
         ctr: clicks over impressions.
@@ -65,6 +66,7 @@ class PerformanceLine(Struct, frozen=True, kw_only=True):
     invalid_clicks: int
     clicks: int
     charged_micros: int
+    commission_micros: int
     free_events: int
     given_back_micros: int
     ctr: float | None
@@ -93,6 +95,7 @@ class _Sums(Struct):
     gross: dict[str, int] = {}
     invalid: dict[str, int] = {}
     charged: int = 0
+    commission: int = 0
     free: int = 0
     given_back: int = 0
     orders: set[str] = set()
@@ -138,6 +141,10 @@ def report_performance(
         one.charged += charged
         one.given_back += given_back
         one.free += count if code in WITHOUT_MONEY else 0
+    for name, _, micros, at_ms in store.read_commissions_between(
+        connection, retailer_id, REPORTS[report], from_ms, to_ms, advertiser_id
+    ):
+        sums.setdefault((name, time_of(at_ms)), _Sums()).commission += micros
     for credit in find_credits(connection, retailer_id, from_ms, to_ms, model, facts_of, now_ms):
         if advertiser_id in (None, credit.touch.advertiser_id):
             _add_sales(sums.setdefault((_name(report, credit), time_of(credit.line.occurred_at_ms)), _Sums()), credit)
@@ -182,6 +189,7 @@ def _line(name: str, time: str | None, sums: _Sums) -> PerformanceLine:
         invalid_clicks=sums.invalid.get("click", 0),
         clicks=clicks,
         charged_micros=sums.charged,
+        commission_micros=sums.commission,
         free_events=sums.free,
         given_back_micros=sums.given_back,
         ctr=_ratio(clicks, impressions),

@@ -142,6 +142,16 @@ class CampaignDay(Struct, frozen=True):
     charged_micros: int
 
 
+class CommissionSum(Struct, frozen=True):
+    """What commission an agreement came to in a month, and what went back of it and of months before with goods."""
+
+    commission_agreement_id: str
+    charged_lines: int
+    charged_micros: int
+    returned_lines: int
+    returned_micros: int
+
+
 class Statement(Struct, frozen=True):
     """An advertiser's month."""
 
@@ -149,6 +159,7 @@ class Statement(Struct, frozen=True):
     period: str
     accounts: list[StatementLine]
     campaigns: list[CampaignDay]
+    commissions: list[CommissionSum]
     funds: AdvertiserFunds | None
 
 
@@ -286,8 +297,19 @@ def read_statement(connection: Connection, retailer_id: str, advertiser_id: str,
         period,
         lines,
         [CampaignDay(campaign_id, day, micros) for campaign_id, day, micros in days],
+        _commissions(connection, retailer_id, advertiser_id, period),
         to_funds(funds[0]) if funds else None,
     )
+
+
+def _commissions(connection: Connection, retailer_id: str, advertiser_id: str, period: str) -> list[CommissionSum]:
+    found = store.sum_month_commissions(connection, retailer_id, advertiser_id, period)
+    sums = {(agreement_id, is_return): (lines, micros) for agreement_id, is_return, lines, micros in found}
+    return [
+        CommissionSum(one, *charged, returned[0], -returned[1])
+        for one in sorted({agreement_id for agreement_id, _ in sums})
+        for charged, returned in [(sums.get((one, False), (0, 0)), sums.get((one, True), (0, 0)))]
+    ]
 
 
 def reconcile(connection: Connection, retailer_id: str, from_ms: int, to_ms: int) -> Reconciliation:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from ledger.attribution import ModelName
 from ledger.traffic import parse_ranges
 
 InvalidTraffic = Literal["declared", "on", "off"]
@@ -28,6 +29,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             that credit them; each costs a row.
         low_funds_micros: funds below which an advertiser that set no threshold of its own is told that they are low; 0
             tells nobody.
+        commission_model: how orders are credited to campaigns where commission is agreed; what was posted stays.
         group_event_count_max: most events that wait for one another's commit (one larger request is not split).
         group_wait_ms: longest that the first of them waits for company.
         events_per_request_max: most events in one `POST /v1/events`.
@@ -45,6 +47,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     repeated_click_s: int = 30
     keeps_views: bool = False
     low_funds_micros: Annotated[int, Meta(ge=0, le=10**15)] = 50_000_000
+    commission_model: ModelName = "default"
     group_event_count_max: int = 256
     group_wait_ms: int = 2
     events_per_request_max: int = 500

@@ -283,6 +283,48 @@ funds_levels = Table(  # how low each advertiser's funds had sunk when they were
     Column("level", Integer, nullable=False),
     PrimaryKeyConstraint("retailer_id", "advertiser_id"),
 )
+commission_agreements = Table(
+    "commission_agreements",
+    metadata,
+    _text("retailer_id"),
+    _whole("seq"),
+    _text("agreement_id"),  # its last row counts
+    _text("advertiser_id"),
+    Column("rate_bps", Integer, nullable=False),
+    _whole("min_micros", nullable=True),
+    _whole("max_micros", nullable=True),
+    _whole("starts_at_ms"),
+    _whole("ends_at_ms", nullable=True),
+    _whole("recorded_at_ms"),
+    PrimaryKeyConstraint("retailer_id", "seq"),
+)
+commissions = Table(
+    "commissions",
+    metadata,
+    _text("retailer_id"),
+    _whole("seq"),
+    _text("order_id"),
+    Column("line", Integer, nullable=False),
+    Column("step", Integer, nullable=False),  # 0 the commission, then what went back of it
+    _text("agreement_id"),
+    _text("advertiser_id"),
+    _text("campaign_id"),
+    _text("token_id"),  # with the type, the event the line is credited to
+    _text("type"),
+    _text("basis"),
+    _text("model"),
+    Column("part", Integer, nullable=False),  # the last return to the order that was heeded
+    _whole("quantity"),  # kept then
+    _whole("sales_micros"),  # what these cost
+    _whole("amount_micros"),  # negative where it went back
+    _text("period"),
+    _whole("occurred_at_ms"),  # when the order was made, or the goods came back
+    _whole("recorded_at_ms"),
+    _text("transaction_id"),
+    PrimaryKeyConstraint("retailer_id", "order_id", "line", "step"),
+    sa.Index("uq_commissions_seq", "retailer_id", "seq", unique=True),
+    sa.Index("commissions_by_advertiser", "retailer_id", "advertiser_id", "period"),
+)
 
 
 ENTRY_COLUMNS = [
@@ -352,6 +394,43 @@ class DocumentRow(Struct, frozen=True):
     transaction_id: str | None
     issued_at_ms: int
     body: str
+
+
+class CommissionRow(Struct, frozen=True):
+    """A row of `commissions`."""
+
+    seq: int
+    order_id: str
+    line: int
+    step: int
+    agreement_id: str
+    advertiser_id: str
+    campaign_id: str
+    token_id: str
+    type: str
+    basis: str
+    model: str
+    part: int
+    quantity: int
+    sales_micros: int
+    amount_micros: int
+    period: str
+    occurred_at_ms: int
+    recorded_at_ms: int
+    transaction_id: str
+
+
+AGREEMENT_COLUMNS = [
+    "seq",
+    "agreement_id",
+    "advertiser_id",
+    "rate_bps",
+    "min_micros",
+    "max_micros",
+    "starts_at_ms",
+    "ends_at_ms",
+    "recorded_at_ms",
+]
 
 
 class BudgetMoved(LedgerBroken):
@@ -751,7 +830,7 @@ def sum_charges(connection: Connection, retailer_id: str, accounts: Sequence[str
             entries.c.retailer_id == retailer_id,
             entries.c.period == period,
             entries.c.account.in_(accounts),
-            entries.c.reason.like("charge:%") | entries.c.reason.like("booking:%"),
+            sa.or_(*(entries.c.reason.like(kind) for kind in ("charge:%", "booking:%", "commission:%"))),
             entries.c.reverses.is_(None),
             ~_is_reversed(entries.c.transaction_id, retailer_id),
         )
@@ -767,6 +846,18 @@ def find_invoice(connection: Connection, retailer_id: str, advertiser_id: str, p
         documents.c.advertiser_id == advertiser_id,
         documents.c.period == period,
         documents.c.kind == "invoice",
+    )
+    return connection.execute(query).scalar()
+
+
+def find_return_note(connection: Connection, retailer_id: str, advertiser_id: str, period: str) -> str | None:
+    """Return the number of the credit note on what went back of commission in an advertiser's month."""
+    query = sa.select(documents.c.number).where(
+        documents.c.retailer_id == retailer_id,
+        documents.c.advertiser_id == advertiser_id,
+        documents.c.period == period,
+        documents.c.kind == "credit-note",
+        documents.c.invoice_number.is_(None),
     )
     return connection.execute(query).scalar()
 
@@ -850,6 +941,239 @@ def _read_columns(
         table.c.retailer_id == retailer_id, *conditions
     )
     yield from _read_bit_by_bit(connection, query.order_by(table.c.seq))
+
+
+# --- commission on attributed sales
+
+
+def read_agreements(connection: Connection, retailer_id: str) -> list[tuple[Any, ...]]:
+    """Return the rows of agreements, as AGREEMENT_COLUMNS, in their order."""
+    columns = [commission_agreements.c[name] for name in AGREEMENT_COLUMNS]
+    query = sa.select(*columns).where(commission_agreements.c.retailer_id == retailer_id)
+    return [tuple(row) for row in connection.execute(query.order_by(commission_agreements.c.seq))]
+
+
+def read_agreements_after(connection: Connection, retailer_id: str, seq: int, limit: int) -> list[tuple[Any, ...]]:
+    """Return rows of agreements after a sequence number, as AGREEMENT_COLUMNS."""
+    return [row for row in read_agreements(connection, retailer_id) if row[0] > seq][:limit]
+
+
+def insert_agreement(connection: Connection, retailer_id: str, row: tuple[Any, ...]) -> None:
+    """Keep a row of an agreement, its columns in the order of AGREEMENT_COLUMNS."""
+    values = dict(zip(AGREEMENT_COLUMNS, row, strict=True))
+    connection.execute(commission_agreements.insert().values(retailer_id=retailer_id, **values))
+
+
+def agreement_leaves(connection: Connection, retailer_id: str) -> Iterator[bytes]:
+    """Yield the agreements' rows as the chain has them."""
+    for row in read_agreements(connection, retailer_id):
+        yield msgspec.json.encode(row)
+
+
+def insert_commissions(connection: Connection, retailer_id: str, rows: Sequence[CommissionRow]) -> None:
+    """Keep what was posted; the key lets it happen once per line and step."""
+    values = [{"retailer_id": retailer_id, **msgspec.structs.asdict(row)} for row in rows]
+    connection.execute(commissions.insert(), values)
+
+
+def commission_leaves(connection: Connection, retailer_id: str) -> Iterator[bytes]:
+    """Yield the commissions' rows as the chain has them."""
+    for row in _read_columns(connection, commissions, CommissionRow, retailer_id):
+        yield msgspec.json.encode(tuple(row))
+
+
+def read_commissions_of(connection: Connection, retailer_id: str, order_id: str) -> list[CommissionRow]:
+    """Return what was posted for an order, in the order it was."""
+    is_of_it = commissions.c.order_id == order_id
+    return [CommissionRow(*row) for row in _read_columns(connection, commissions, CommissionRow, retailer_id, is_of_it)]
+
+
+def list_commissions(
+    connection: Connection, retailer_id: str, advertiser_id: str | None, after_seq: int, limit: int
+) -> list[CommissionRow]:
+    """Return what was posted, all or an advertiser's, in the order it was."""
+    query = sa.select(*(commissions.c[name] for name in CommissionRow.__struct_fields__)).where(
+        commissions.c.retailer_id == retailer_id, commissions.c.seq > after_seq
+    )
+    if advertiser_id is not None:
+        query = query.where(commissions.c.advertiser_id == advertiser_id)
+    return [CommissionRow(*row) for row in connection.execute(query.order_by(commissions.c.seq).limit(limit))]
+
+
+def read_commissions_after(connection: Connection, retailer_id: str, seq: int, limit: int) -> list[tuple[Any, ...]]:
+    """Return commissions after a sequence number, their columns in the order of `CommissionRow`."""
+    return [msgspec.structs.astuple(row) for row in list_commissions(connection, retailer_id, None, seq, limit)]
+
+
+def list_commissioned(connection: Connection, retailer_id: str, from_ms: int, to_ms: int) -> set[tuple[str, int]]:
+    """Return (order_id, line) of the orders of [from, to) that were charged."""
+    query = sa.select(commissions.c.order_id, commissions.c.line).where(
+        commissions.c.retailer_id == retailer_id,
+        commissions.c.step == 0,
+        commissions.c.occurred_at_ms >= from_ms,
+        commissions.c.occurred_at_ms < to_ms,
+    )
+    return {(row[0], row[1]) for row in connection.execute(query)}
+
+
+def list_returned_orders(connection: Connection, retailer_id: str) -> list[str]:
+    """Return the orders that were charged and have a return nothing was posted for yet; told apart without a clock."""
+
+    def charged(*conditions: Any) -> Any:
+        is_of_it = (commissions.c.retailer_id == orders.c.retailer_id) & (commissions.c.order_id == orders.c.order_id)
+        return sa.select(commissions.c.seq).where(is_of_it, *conditions).exists()
+
+    query = sa.select(orders.c.order_id).where(
+        orders.c.retailer_id == retailer_id,
+        orders.c.part > 0,
+        charged(),
+        ~charged(commissions.c.part >= orders.c.part),
+    )
+    return sorted(set(connection.execute(query).scalars()))
+
+
+def last_commissioned_ms(connection: Connection, retailer_id: str, agreement_id: str) -> int | None:
+    """Return when the last order was made that was charged under an agreement, None for none."""
+    query = sa.select(sa.func.max(commissions.c.occurred_at_ms)).where(
+        commissions.c.retailer_id == retailer_id, commissions.c.agreement_id == agreement_id, commissions.c.step == 0
+    )
+    found: int | None = connection.execute(query).scalar()
+    return found
+
+
+def read_order(connection: Connection, retailer_id: str, order_id: str) -> list[tuple[int, int, int, str, int, int]]:
+    """Return (part, line, occurred_at_ms, product_id, quantity, unit_price_micros) of an order and its returns."""
+    is_line = sa.and_(*(orders.c[name] == order_lines.c[name] for name in ("retailer_id", "order_id", "part")))
+    query = (
+        sa.select(
+            order_lines.c.part,
+            order_lines.c.line,
+            orders.c.occurred_at_ms,
+            order_lines.c.product_id,
+            order_lines.c.quantity,
+            order_lines.c.unit_price_micros,
+        )
+        .join(orders, is_line)
+        .where(order_lines.c.retailer_id == retailer_id, order_lines.c.order_id == order_id)
+        .order_by(order_lines.c.part, order_lines.c.line)
+    )
+    return [(row[0], row[1], row[2], row[3], row[4], row[5]) for row in connection.execute(query)]
+
+
+def find_touched(connection: Connection, retailer_id: str, token_id: str, kind: str) -> tuple[str, str] | None:
+    """Return (advertiser_id, campaign_id) of an event on a campaign's fill, None where there is none."""
+    query = sa.select(events.c.advertiser_id, events.c.campaign_id).where(
+        events.c.retailer_id == retailer_id,
+        events.c.token_id == token_id,
+        events.c.type == kind,
+        events.c.campaign_id.is_not(None),
+    )
+    row = connection.execute(query).first()
+    return None if row is None else (row[0], row[1])
+
+
+def read_commissions_between(
+    connection: Connection, retailer_id: str, column: str, from_ms: int, to_ms: int, advertiser_id: str | None
+) -> Iterator[tuple[str, str, int, int]]:
+    """Yield (name, advertiser_id, micros, at_ms) of commission on orders, and of what went back, of [from, to).
+
+    Args:
+        column: the name: `campaign_id`, `product_id` or `placement_id` of what was touched.
+    """
+    is_touch = sa.and_(*(commissions.c[name] == events.c[name] for name in ("retailer_id", "token_id", "type")))
+    query = (
+        sa.select(
+            events.c[column], commissions.c.advertiser_id, commissions.c.amount_micros, commissions.c.occurred_at_ms
+        )
+        .join(events, is_touch)
+        .where(
+            commissions.c.retailer_id == retailer_id,
+            commissions.c.occurred_at_ms >= from_ms,
+            commissions.c.occurred_at_ms < to_ms,
+        )
+    )
+    if advertiser_id is not None:
+        query = query.where(commissions.c.advertiser_id == advertiser_id)
+    for row in _read_bit_by_bit(connection, query):
+        yield row[0], row[1], int(row[2]), row[3]
+
+
+def sum_month_commissions(
+    connection: Connection, retailer_id: str, advertiser_id: str, period: str
+) -> list[tuple[str, bool, int, int]]:
+    """Return (agreement_id, is_return, lines, micros) booked in an advertiser's month and not reversed."""
+    is_return = commissions.c.step > 0
+    query = (
+        sa.select(commissions.c.agreement_id, is_return, sa.func.count(), sa.func.sum(commissions.c.amount_micros))
+        .where(
+            commissions.c.retailer_id == retailer_id,
+            commissions.c.advertiser_id == advertiser_id,
+            commissions.c.period == period,
+            ~_is_reversed(commissions.c.transaction_id, retailer_id),
+        )
+        .group_by(commissions.c.agreement_id, is_return)
+        .order_by(commissions.c.agreement_id, is_return)
+    )
+    return [(row[0], bool(row[1]), int(row[2]), int(row[3])) for row in connection.execute(query)]
+
+
+def list_returned_from(connection: Connection, retailer_id: str, advertiser_id: str, period: str) -> list[str]:
+    """Return the months that commission was charged in of which something went back in a month."""
+    original = commissions.alias("original")
+    is_original = sa.and_(
+        *(original.c[name] == commissions.c[name] for name in ("retailer_id", "order_id", "line")),
+        original.c.step == 0,
+    )
+    query = (
+        sa.select(original.c.period)
+        .select_from(commissions.join(original, is_original))
+        .where(
+            commissions.c.retailer_id == retailer_id,
+            commissions.c.advertiser_id == advertiser_id,
+            commissions.c.period == period,
+            commissions.c.step > 0,
+        )
+        .distinct()
+    )
+    return sorted(connection.execute(query).scalars())
+
+
+def sum_returned_of(connection: Connection, retailer_id: str, advertiser_id: str, period: str) -> int:
+    """Return what went back so far of the commission charged in an advertiser's month, in micros."""
+    original = commissions.alias("original")
+    is_original = sa.and_(
+        *(original.c[name] == commissions.c[name] for name in ("retailer_id", "order_id", "line")),
+        original.c.step == 0,
+    )
+    query = (
+        sa.select(sa.func.coalesce(sa.func.sum(commissions.c.amount_micros), 0))
+        .select_from(commissions.join(original, is_original))
+        .where(
+            commissions.c.retailer_id == retailer_id,
+            original.c.advertiser_id == advertiser_id,
+            original.c.period == period,
+            commissions.c.step > 0,
+            ~_is_reversed(commissions.c.transaction_id, retailer_id),
+        )
+    )
+    return -int(connection.execute(query).scalar_one())
+
+
+def has_returned(connection: Connection, retailer_id: str, transaction_id: str) -> bool:
+    """Say whether something went back of the commission a transaction charged."""
+    original = commissions.alias("original")
+    is_original = sa.and_(*(original.c[name] == commissions.c[name] for name in ("retailer_id", "order_id", "line")))
+    query = (
+        sa.select(sa.func.count())
+        .select_from(commissions.join(original, is_original))
+        .where(
+            commissions.c.retailer_id == retailer_id,
+            commissions.c.step > 0,
+            original.c.step == 0,
+            original.c.transaction_id == transaction_id,
+        )
+    )
+    return bool(connection.execute(query).scalar_one())
 
 
 # --- orders and touches
@@ -1301,8 +1625,9 @@ def read_touches(connection: Connection, retailer_id: str, from_ms: int, to_ms: 
 
 def _read_bit_by_bit(connection: Connection, query: sa.Select[Any]) -> Iterator[Any]:
     """Yield rows without having them all in memory. Said to the statement: a connection would go on doing it."""
-    for part in connection.execute(query.execution_options(yield_per=BATCH_ROW_COUNT)).partitions():
-        yield from part
+    with connection.execute(query.execution_options(yield_per=BATCH_ROW_COUNT)) as found:  # closed when read no further
+        for part in found.partitions():
+            yield from part
 
 
 # --- statements

@@ -19,19 +19,23 @@ from ledger.calendar import Calendar
 from ledger.closing import close_period
 from ledger.command import (
     AddFunds,
+    AgreeCommission,
     BillingProfileSet,
     ClosePeriod,
     Command,
     CommandAnswer,
     CreditLineSet,
+    EndCommission,
     IssueInvoice,
     OrdersRecorded,
+    PostCommissions,
     RecordOrders,
     Reverse,
     Reversed,
     SetBilling,
     SetCreditLine,
 )
+from ledger.commissioning import agree, end, post_due
 from ledger.errors import LedgerBroken, LedgerRefused, LedgerUnavailable, StorageFailed
 from ledger.event import EventResult, EventType, ReportedEvent
 from ledger.funding import add_funds, reverse, set_credit_line, to_funds
@@ -185,6 +189,12 @@ class LedgerWriter:
             answer = BillingProfileSet(set_billing(connection, retailer_id, command, now_ms))
         elif isinstance(command, ClosePeriod):
             answer = close_period(connection, retailer_id, command, self._settings.time_zone, now_ms)
+        elif isinstance(command, AgreeCommission):
+            answer = agree(connection, retailer_id, command, now_ms)
+        elif isinstance(command, EndCommission):
+            answer = end(connection, retailer_id, command, now_ms)
+        elif isinstance(command, PostCommissions):
+            answer, moved = post_due(connection, retailer_id, command.orders, command.model, currency, calendar, now_ms)
         else:
             issue = issue_invoice if isinstance(command, IssueInvoice) else issue_credit_note
             answer = issue(connection, retailer_id, command, currency, self._settings.time_zone, now_ms)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ LINE = SalesLine(
     campaign_id="cmp_1",
     advertiser_id="acme [bold]",
     charged_micros=1_234_567,
+    commission_micros=7_500_001,
     orders=3,
     units=5,
     sales_micros=90_000_005,
