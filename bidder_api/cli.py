@@ -256,6 +256,83 @@ def keys_revoke(key_id: str, data_dir: Path | None) -> None:
     click.echo(f"{key_id} is revoked.")
 
 
+# --- webhooks -----------------------------------------------------------------------------------------------------
+
+
+@endcap.group()
+def webhooks() -> None:
+    """Webhooks and what was delivered to them; works while the server runs."""
+
+
+@webhooks.command("list")
+@DATA_DIR
+def webhooks_list(data_dir: Path | None) -> None:
+    """List the webhooks there are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from bidder_api.deployment import opened
+    from bidder_api.webhooks.store import list_webhooks
+
+    with opened(_settings(data_dir=data_dir).server) as (database, deployment):
+        records = database.read(lambda connection: list_webhooks(connection, deployment.retailer_id))
+    table = Table("webhook_id", "whose", "url", "told of", "status", box=None)
+    for record in records:
+        told = ", ".join(record.event_types) or "everything"
+        table.add_row(record.webhook_id, record.advertiser_id or "the retailer", record.url, told, record.status)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@webhooks.command("deliveries")
+@click.argument("webhook_id")
+@click.option("--status", type=click.Choice(["pending", "delivered", "dead"]), help="Only those.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@DATA_DIR
+def webhooks_deliveries(webhook_id: str, status: str | None, limit: int, data_dir: Path | None) -> None:
+    """List a webhook's deliveries, the newest first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from bidder_api.deployment import opened
+    from bidder_api.resources import moment
+    from bidder_api.webhooks.store import list_deliveries
+
+    with opened(_settings(data_dir=data_dir).server) as (database, deployment):
+        records = database.read(
+            lambda connection: list_deliveries(connection, deployment.retailer_id, webhook_id, status, limit=limit)
+        )
+    table = Table("delivery_id", "type", "status", "attempts", "next", "answer", "error", box=None)
+    for one in records:
+        again = f"{moment(one.next_attempt_at_ms):%Y-%m-%d %H:%M:%S}" if one.status == "pending" else ""
+        answer = "" if one.last_status is None else str(one.last_status)
+        table.add_row(
+            one.delivery_id, one.type, one.status, str(one.attempt_count), again, answer, one.last_error or ""
+        )
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@webhooks.command("redeliver")
+@click.argument("delivery_id")
+@DATA_DIR
+def webhooks_redeliver(delivery_id: str, data_dir: Path | None) -> None:
+    """Deliver a notice once more, under its id, whatever became of it."""
+    from bidder_api.deployment import opened
+    from bidder_api.webhooks.deliverer import make_again
+    from bidder_api.webhooks.store import get_delivery, keep_attempt
+
+    def work(connection: Any) -> bool:
+        delivery = get_delivery(connection, deployment.retailer_id, delivery_id)
+        return delivery is not None and keep_attempt(
+            connection, deployment.retailer_id, delivery, make_again(delivery, _now_ms())
+        )
+
+    with opened(_settings(data_dir=data_dir).server) as (database, deployment):
+        is_known = database.transact(work)
+    if not is_known:
+        raise click.ClickException(f"there is no delivery {delivery_id!r}; `endcap webhooks deliveries` shows them")
+    click.echo(f"{delivery_id} is delivered again.")
+
+
 # --- imports -------------------------------------------------------------------------------------------------------
 
 FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))

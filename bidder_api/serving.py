@@ -7,6 +7,7 @@ takes long is prepared in a thread first.
 
 import asyncio
 import gc
+import random
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -63,6 +64,10 @@ from bidder_api.settings import AllSettings, beacon_keys, for_deployment, master
 from bidder_api.store import Deployment
 from bidder_api.table import OPERATIONS
 from bidder_api.tasks import CLICKS_FILE, MODEL_FOLDER, NAVIGATION_FOLDER, RECEIPT_FOLDER, pseudonymizer_of
+from bidder_api.webhooks.address import Outlets
+from bidder_api.webhooks.deliverer import Deliverer, WebhookMetrics
+from bidder_api.webhooks.endpoint import WebhookDesk
+from bidder_api.webhooks.sender import Sender
 from ledger import endpoint as ledger_endpoint
 from ledger.beacon import BeaconKeys
 from ledger.command import OrdersRecorded, RecordOrders
@@ -207,6 +212,7 @@ class Serving(Struct, kw_only=True):
         slot_server: fills pages.
         visitors: everything known of visitors.
         intake: the way into the ledger.
+        deliverer: tells webhooks of notices.
         shared: where other processes share the visitors; None where they do not.
     """
 
@@ -226,6 +232,7 @@ class Serving(Struct, kw_only=True):
     intake_of: IntakeOf
     model: CurrentModel
     eraser: Eraser
+    deliverer: Deliverer
     shared: SharedVisitors | None = None
     visitor_seq: int = -1
     commission_look_count: int = 0
@@ -249,6 +256,7 @@ class Serving(Struct, kw_only=True):
             tasks = [
                 asyncio.create_task(self._forever(self._start_then_tick)),
                 asyncio.create_task(self._forever(self._follow_keys)),
+                asyncio.create_task(self._forever(self.deliverer.run)),
                 asyncio.create_task(self._forever(self._follow_commissions)),
             ]
             if self.shared is not None:
@@ -259,6 +267,7 @@ class Serving(Struct, kw_only=True):
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                await self._stop_delivering()
                 self.visitors.flush(self.clock_ms())
                 if self.shared is not None:
                     await self.shared.close()
@@ -491,6 +500,12 @@ class Serving(Struct, kw_only=True):
             if keeping is not None:
                 keeping.abandon()
 
+    async def _stop_delivering(self) -> None:
+        try:
+            await self.deliverer.close()
+        except DBAPIError as failure:  # the lease runs out by itself
+            _log.warning("lease_not_released", exc_info=failure)
+
     async def _follow_keys(self) -> None:
         while True:
             await self.keyring.refresh()
@@ -675,6 +690,8 @@ def compose(
         clock_ms=clock_ms,
     )
     recall_pacing(slot_server, data_dir / PACING_FILE)
+    outlets = Outlets(server.webhook_private_ranges, server.webhook_loopback)
+    webhook_master = derive_secret(master, "webhooks")
     elsewhere = holdings(database, deployment.retailer_id, clock_ms, settings.ledger)
     recall_clicks(slot_server, data_dir / CLICKS_FILE)
     serving = Serving(
@@ -694,6 +711,15 @@ def compose(
         intake=IntakeProxy(Hearing(slot_server, keys, clock_ms), shared),
         intake_of=intake_of,
         eraser=Eraser(visitors, database.transact, deployment.retailer_id, elsewhere, shared),
+        deliverer=Deliverer(
+            database,
+            deployment.retailer_id,
+            webhook_master,
+            Sender(outlets),
+            clock_ms,
+            WebhookMetrics(registry),
+            random.Random(),
+        ),
         shared=shared,
     )
     if shared is not None:
@@ -705,6 +731,7 @@ def compose(
         server.management_thread_count,
         count_call=metrics.count_call,
         special=special_categories(settings.affinity.special_category_terms),
+        low_funds_micros=settings.ledger.low_funds_micros,
         check_live_pattern=lambda pattern, pointer: check_room(
             pattern, slot_server.product_sets(), settings.affinity.pattern_target_count_max, pointer
         ),
@@ -742,6 +769,7 @@ def compose(
             lambda audience: visitors.count_matching(audience, None, clock_ms()),
             pattern_counter(desk, visitors, slot_server.product_sets),
             settings.auction,
+            WebhookDesk(webhook_master, outlets),
         ),
         Route(
             "/v1/navigation-patterns/{pattern_id}/explain", explain_endpoint(desk, visitors, shared), methods=["GET"]

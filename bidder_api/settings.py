@@ -23,6 +23,7 @@ from affinity.settings import Settings as AffinitySettings
 from auction.settings import Settings as AuctionSettings
 from ledger.beacon import BeaconKeys
 from ledger.settings import Settings as LedgerSettings
+from ledger.traffic import parse_ranges
 
 PREFIX = "ENDCAP_"
 _VISITOR_STORE = r"^(memory://|(valkey|redis)s?://[^\s/][^\s]*)(?![\s\S])"
@@ -56,6 +57,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         drain_s: most seconds SIGTERM waits for requests under way.
         connection_count_max: connections served at once; further requests get 503.
         management_thread_count: management calls that run at the same time.
+        webhook_private_ranges: networks of your own that webhooks may lead to beside the public internet, such as
+            `10.1.0.0/16, fd12::/32`.
+        webhook_loopback: `on` lets webhooks lead to this very machine, also without TLS; for development.
     """
 
     data_dir: Path = Path(".endcap")
@@ -74,6 +78,19 @@ class Settings(Struct, frozen=True, kw_only=True):
     drain_s: Annotated[int, Meta(ge=1, le=600)] = 10
     connection_count_max: Annotated[int, Meta(ge=1, le=100_000)] = 4096
     management_thread_count: Annotated[int, Meta(ge=1, le=64)] = 4
+    webhook_private_ranges: str = ""
+    webhook_loopback: Literal["on", "off"] = "off"
+
+    def __post_init__(self) -> None:
+        """Refuse ranges that are none.
+
+        Raises:
+            ValueError: one of them.
+        """
+        try:
+            parse_ranges(self.webhook_private_ranges)
+        except ValueError as refusal:
+            raise ValueError(f"ENDCAP_WEBHOOK_PRIVATE_RANGES must be ranges such as 10.1.0.0/16: {refusal}") from None
 
     @property
     def url(self) -> str:

@@ -1,8 +1,8 @@
 """What an operator may turn in the ledger. Each field has a default, a unit and a sentence."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from ledger.attribution import ModelName
 from ledger.traffic import parse_ranges
@@ -27,6 +27,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         repeated_click_s: how soon a visitor's click on the same product for the same campaign is a repeated one.
         keeps_views: whether views of paid fills by visitors who consented are kept as touches beside clicks, for models
             that credit them; each costs a row.
+        low_funds_micros: funds below which an advertiser that set no threshold of its own is told that they are low; 0
+            tells nobody.
         commission_model: how orders are credited to campaigns where commission is agreed; what was posted stays.
         group_event_count_max: most events that wait for one another's commit (one larger request is not split).
         group_wait_ms: longest that the first of them waits for company.
@@ -44,6 +46,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     data_centre_ranges: str = ""
     repeated_click_s: int = 30
     keeps_views: bool = False
+    low_funds_micros: Annotated[int, Meta(ge=0, le=10**15)] = 50_000_000
     commission_model: ModelName = "default"
     group_event_count_max: int = 256
     group_wait_ms: int = 2

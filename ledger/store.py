@@ -262,6 +262,27 @@ order_lines = Table(
     _whole("unit_price_micros"),
     PrimaryKeyConstraint("retailer_id", "order_id", "part", "line"),
 )
+notices = Table(  # the outbox: what somebody is to be told, written with what made it true
+    "notices",
+    metadata,
+    _text("retailer_id"),
+    _whole("seq"),
+    _text("notice_id"),
+    _text("type"),
+    _text("advertiser_id"),
+    _text("body"),  # as it is sent
+    _whole("recorded_at_ms"),
+    PrimaryKeyConstraint("retailer_id", "seq"),
+)
+funds_levels = Table(  # how low each advertiser's funds had sunk when they were last looked at
+    "funds_levels",
+    metadata,
+    _text("retailer_id"),
+    _text("advertiser_id"),
+    _whole("low_micros", nullable=True),  # below which they are low; None is the setting's
+    Column("level", Integer, nullable=False),
+    PrimaryKeyConstraint("retailer_id", "advertiser_id"),
+)
 commission_agreements = Table(
     "commission_agreements",
     metadata,
@@ -643,6 +664,67 @@ def set_credit_line(connection: Connection, retailer_id: str, advertiser_id: str
         funds.update()
         .where(funds.c.retailer_id == retailer_id, funds.c.advertiser_id == advertiser_id)
         .values(credit_line_micros=amount_micros)
+    )
+
+
+# --- notices
+
+
+def read_funds_levels(
+    connection: Connection, retailer_id: str, advertiser_ids: Iterable[str]
+) -> list[tuple[str, int | None, int]]:
+    """Return (advertiser_id, low_micros, level) of the advertisers that have any."""
+    sql = _sql(connection)
+    found = _fetch(connection, sql.find_levels, (sql.pack(list(advertiser_ids)), retailer_id))
+    return [(row[0], row[1], row[2]) for row in found]
+
+
+def set_funds_level(connection: Connection, retailer_id: str, advertiser_id: str, level: int) -> None:
+    """Keep how low an advertiser's funds are."""
+    _upsert(connection, funds_levels, {"retailer_id": retailer_id, "advertiser_id": advertiser_id}, {"level": level})
+
+
+def set_low_funds(
+    connection: Connection, retailer_id: str, advertiser_id: str, low_micros: int | None, first_level: int
+) -> None:
+    """Set below what an advertiser's funds are low; `first_level` is theirs where none was kept."""
+    key = {"retailer_id": retailer_id, "advertiser_id": advertiser_id}
+    insert = _insert(connection, funds_levels).values(**key, low_micros=low_micros, level=first_level)
+    connection.execute(insert.on_conflict_do_update(index_elements=list(key), set_={"low_micros": low_micros}))
+
+
+def insert_notices(
+    connection: Connection, retailer_id: str, rows: Sequence[tuple[str, str, str, str]], recorded_at_ms: int
+) -> None:
+    """Add (notice_id, type, advertiser_id, body) to the outbox; the chain's head is locked, so numbers are in order."""
+    last = sa.select(sa.func.coalesce(sa.func.max(notices.c.seq), 0)).where(notices.c.retailer_id == retailer_id)
+    names = ("notice_id", "type", "advertiser_id", "body")
+    first_seq = int(connection.execute(last).scalar_one()) + 1
+    values = [
+        {"retailer_id": retailer_id, "seq": seq, "recorded_at_ms": recorded_at_ms, **dict(zip(names, row, strict=True))}
+        for seq, row in enumerate(rows, first_seq)
+    ]
+    connection.execute(notices.insert(), values)
+
+
+def read_last_notice(connection: Connection, retailer_id: str) -> int:
+    """Return the newest notice's number, 0 for none."""
+    query = sa.select(sa.func.max(notices.c.seq)).where(notices.c.retailer_id == retailer_id)
+    return connection.execute(query).scalar() or 0
+
+
+def read_notices_after(connection: Connection, retailer_id: str, seq: int, limit: int) -> list[Any]:
+    """Return rows of the outbox behind a number, in their order."""
+    query = sa.select(notices).where(notices.c.retailer_id == retailer_id, notices.c.seq > seq)
+    return list(connection.execute(query.order_by(notices.c.seq).limit(limit)))
+
+
+def forget_notices(connection: Connection, retailer_id: str, before_seq: int, before_ms: int) -> None:
+    """Delete old notices. The one at `before_seq` stays: the next one is numbered after it."""
+    connection.execute(
+        notices.delete().where(
+            notices.c.retailer_id == retailer_id, notices.c.seq < before_seq, notices.c.recorded_at_ms < before_ms
+        )
     )
 
 
@@ -1564,6 +1646,7 @@ class Statements(Struct, frozen=True):
     find_limits: str
     find_spend: str
     find_funds: str
+    find_levels: str
     spend: str
     take: str
     insert_event: str
@@ -1632,6 +1715,7 @@ def _statements(dialect: str) -> Statements:
             "funds",
             "advertiser_id",
         ),
+        find_levels=find("t.advertiser_id, t.low_micros, t.level", "funds_levels", "advertiser_id"),
         spend=insert("campaign_spend", ("campaign_id", "day", "limit_micros", "spent_micros"))
         + " ON CONFLICT (retailer_id, campaign_id, day) DO UPDATE SET limit_micros = excluded.limit_micros, "
         "spent_micros = campaign_spend.spent_micros + excluded.spent_micros WHERE excluded.limit_micros IS NULL "

@@ -42,6 +42,7 @@ from ledger.funding import add_funds, reverse, set_credit_line, to_funds
 from ledger.intake import Received, receive
 from ledger.invoicing import issue_credit_note, issue_invoice, set_billing
 from ledger.journal import post
+from ledger.notice import tell_of_charges, tell_of_funds, tell_of_money
 from ledger.ordering import keep_orders
 from ledger.settings import Settings
 from ledger.spend import CampaignSpend, SpendUpdate
@@ -174,6 +175,7 @@ class LedgerWriter:
         answer: CommandAnswer
         if isinstance(command, AddFunds):
             answer = add_funds(connection, retailer_id, command, currency, calendar, now_ms)
+            tell_of_money(connection, retailer_id, command, answer, currency, now_ms)
             moved = [command.advertiser_id]
         elif isinstance(command, SetCreditLine):
             answer = CreditLineSet(set_credit_line(connection, retailer_id, command))
@@ -197,6 +199,8 @@ class LedgerWriter:
             issue = issue_invoice if isinstance(command, IssueInvoice) else issue_credit_note
             answer = issue(connection, retailer_id, command, currency, self._settings.time_zone, now_ms)  # type: ignore[arg-type]
             moved = [answer.advertiser_id]
+        if moved:
+            tell_of_funds(connection, retailer_id, moved, self._settings.low_funds_micros, currency, now_ms)
         funds = [to_funds(row) for row in store.read_funds(connection, retailer_id, moved)] if moved else []
         return answer, SpendUpdate(False, [], funds)
 
@@ -242,10 +246,10 @@ def commit_group(
     budgets = read_budgets(connection, retailer_id, group, open_period)
     outcomes = charge_group(group, history, budgets, settings)
     charges = [outcome for outcome in outcomes if isinstance(outcome, Charge)]
-    store.spend(
-        connection, retailer_id, [(b.campaign_id, b.day, b.limit_micros, b.added_micros) for b in budgets.moved()]
-    )
-    store.take_funds(connection, retailer_id, [purse.row() for purse in budgets.opened()])
+    moved, opened = budgets.moved(), budgets.opened()
+    store.spend(connection, retailer_id, [(b.campaign_id, b.day, b.limit_micros, b.added_micros) for b in moved])
+    store.take_funds(connection, retailer_id, [purse.row() for purse in opened])
+    tell_of_charges(connection, retailer_id, group, moved, opened, settings.low_funds_micros, currency, now_ms)
     transactions = [charge.transaction for charge in charges if charge.transaction is not None]
     transaction_ids = iter(post(connection, retailer_id, head, transactions, currency, now_ms))
     rows = [
