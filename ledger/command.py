@@ -125,6 +125,20 @@ class Reverse(Struct, frozen=True, tag="reverse"):
     reason: str
 
 
+class Finding(Struct, frozen=True, array_like=True):
+    """An event that no shopper sent, by which rule in which version."""
+
+    event_seq: int
+    rule: str
+    version: int
+
+
+class ReverseInvalid(Struct, frozen=True, tag="reverse-invalid"):
+    """Keep that events were found invalid, and undo what was charged for them."""
+
+    findings: list[Finding]
+
+
 class SetBilling(Struct, frozen=True, tag="set-billing"):
     """Say who sells (`advertiser_id` None, a profile without VAT of its own) or to whom an advertiser's invoices go."""
 
@@ -168,7 +182,17 @@ class RecordOrders(Struct, frozen=True, tag="record-orders"):
     orders: list[OrderRecord]
 
 
-Command = AddFunds | SetCreditLine | Reverse | RecordOrders | SetBilling | ClosePeriod | IssueInvoice | IssueCreditNote
+Command = (
+    AddFunds
+    | SetCreditLine
+    | Reverse
+    | ReverseInvalid
+    | RecordOrders
+    | SetBilling
+    | ClosePeriod
+    | IssueInvoice
+    | IssueCreditNote
+)
 
 
 class TopUp(Struct, frozen=True):
@@ -341,10 +365,19 @@ class Reversed(Struct, frozen=True, tag="reversed"):
     reversal: Reversal
 
 
+class InvalidReversed(Struct, frozen=True, tag="invalid-reversed"):
+    """Answer to ReverseInvalid: how many events it was new of, and what was given back for them."""
+
+    event_count: int
+    amount_micros: int
+
+
 class OrdersRecorded(Struct, frozen=True, tag="orders-recorded"):
     """Answer to RecordOrders: what became of each."""
 
     results: list[OrderResult]
 
 
-CommandAnswer = FundsAdded | CreditLineSet | Reversed | OrdersRecorded | BillingProfileSet | ClosedPeriod | Issued
+CommandAnswer = (
+    FundsAdded | CreditLineSet | Reversed | InvalidReversed | OrdersRecorded | BillingProfileSet | ClosedPeriod | Issued
+)

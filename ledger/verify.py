@@ -22,7 +22,11 @@ READ_COUNT = 4000  # rows fetched at once
 UNREADABLE = (ValueError, TypeError, OverflowError, AttributeError, msgspec.MsgspecError)  # what damaged values lead to
 LeafReader = Callable[[Connection, str], Iterator[bytes]]  # canonical bytes of one kind of leaf, in their order
 
-OWN_LEAVES: dict[str, LeafReader] = {"document": store.document_leaves, "closing": store.closing_leaves}
+OWN_LEAVES: dict[str, LeafReader] = {
+    "document": store.document_leaves,
+    "closing": store.closing_leaves,
+    "finding": store.finding_leaves,
+}
 
 _SEQ, _TRANSACTION, _LINE, _ACCOUNT, _AMOUNT, _CURRENCY, _PERIOD, _REASON, _REVERSES = range(9)
 _EVENT = {name: position for position, name in enumerate(store.EVENT_COLUMNS)}
