@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import Any, TextIO
 from zoneinfo import ZoneInfo
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import astuple
 from sqlalchemy.engine import Connection
@@ -39,7 +40,7 @@ def export_csv(connection: Connection, out: TextIO, view: str = "audit_entry") -
 
 
 def rows_as_csv(kind: type[Struct], rows: Sequence[Struct]) -> str:
-    """Return structs of flat values with a line of their fields' names."""
+    """Return structs with a line of their fields' names; a table within one is JSON."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(kind.__struct_fields__)
@@ -163,6 +164,8 @@ def _amount(micros: int) -> str:
 
 def _harmless(value: Any) -> Any:
     """Return text a spreadsheet will not run as a formula."""
+    if isinstance(value, dict):
+        return msgspec.json.encode(value).decode()
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t"):
         return "'" + value
     return value

@@ -18,7 +18,6 @@ from ledger.journal import Transaction, mirror, post, read_transaction
 from ledger.store import FindingRow
 
 CHAIN_KIND = "finding"
-FINDING_COUNT_MAX = 250  # in one command, so that events wait for it no longer than for one another
 
 
 def reverse_invalid(

@@ -14,38 +14,41 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import TypeVar
 
 Z_PER_MAD = 0.6745  # MADs in a standard deviation of the normal distribution, turned over
-SPREAD_MIN = math.log(1.5)  # a MAD of whole numbers that are nearly all 1 is 0, and then anything would stand out
+SPREAD_MIN = math.log(1.5)  # where nearly all have one event, twice as many says nothing yet
+PART_COUNT = 8  # points a whole number is spread over, half a step to both sides: most counts are 1, 2 or 3, and a
+# median that can only be one of these jumps by a factor with the next visitor
 SOURCE_COUNT_MIN = 30  # of fewer sources nobody can say what is usual
 KNOWN_SOURCE_COUNT_MAX = 100_000
 
 Source = TypeVar("Source", bound=Hashable)
 
 
-def usual_limit(sizes: Mapping[float, int], z_max: float) -> float | None:
-    """Return the largest size within `z_max` of what is usual, None where too few have one.
+def usual_limit(counts: Mapping[int, int], z_max: float) -> float | None:
+    """Return the largest count of events within `z_max` of what is usual, None of too few sources to say.
 
     Args:
-        sizes: of events of a source, or any other positive size, how many have it.
-        z_max: robust z-score above which one is no longer within.
+        counts: how many sources have each count, which is at least 1.
+        z_max: robust z-score above which a count is no longer usual.
     """
-    if sum(sizes.values()) < SOURCE_COUNT_MIN:
+    if sum(counts.values()) < SOURCE_COUNT_MIN:
         return None
-    logs = {math.log(size): number for size, number in sizes.items()}
-    middle = _median(logs)
-    distances: Counter[float] = Counter()
-    for one, number in logs.items():
-        distances[abs(one - middle)] += number
-    return math.exp(middle + z_max * max(_median(distances), SPREAD_MIN) / Z_PER_MAD)
+    logs: list[tuple[float, int]] = []
+    for count, number in counts.items():
+        logs += [(math.log(count - 0.5 + (part + 0.5) / PART_COUNT), number) for part in range(PART_COUNT)]
+    middle = median_of(logs)
+    spread = median_of([(abs(one - middle), number) for one, number in logs])
+    return math.exp(middle + z_max * max(spread, SPREAD_MIN) / Z_PER_MAD)
 
 
-def _median(sizes: Mapping[float, int]) -> float:
-    """Return the lower median of sizes, each so many times."""
-    half = (sum(sizes.values()) + 1) // 2
-    for size in sorted(sizes):
-        half -= sizes[size]
+def median_of(values: Iterable[tuple[float, int]]) -> float:
+    """Return the lower median of values, each so many times; there is at least one."""
+    ordered = sorted(values)
+    half = (sum(number for _, number in ordered) + 1) // 2
+    for value, number in ordered:
+        half -= number
         if half <= 0:
-            return size
-    raise ValueError("a median needs at least one size")
+            return value
+    raise ValueError("a median needs at least one value")
 
 
 def find_floods(events: Iterable[Source], z_max: float) -> set[Source]:
@@ -71,6 +74,7 @@ class RateWatch:
         self._window = 0
         self._counts: OrderedDict[Hashable, int] = OrderedDict()
         self._limit: float | None = None
+        self._flooding: set[Hashable] = set()
 
     def turn(self, at_ms: int) -> None:
         """Begin another window where it is time to; what was usual in the last one is the measure from then on."""
@@ -79,12 +83,16 @@ class RateWatch:
             return
         limit = usual_limit(Counter(self._counts.values()), self._z_max)
         self._limit = self._limit if limit is None else limit  # of a window with few sources nothing is learnt
+        self._flooding = {
+            source for source, count in self._counts.items() if self._limit is not None and count > self._limit
+        }
         self._counts.clear()
         self._window = window
 
     def floods(self, source: Hashable, more: int) -> bool:
-        """Say whether a source with `more` events than are noted would have more than is usual."""
-        return self._limit is not None and self._counts.get(source, 0) + more > self._limit
+        """Say whether a source has more than is usual with `more` events than are noted, or had in the last window."""
+        is_over = self._limit is not None and self._counts.get(source, 0) + more > self._limit
+        return is_over or source in self._flooding
 
     def note(self, source: Hashable) -> None:
         """Take note of an event that is recorded."""

@@ -27,7 +27,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         repeated_click_s: how soon a visitor's click on the same product for the same campaign is a repeated one.
         flood_window_s: how long events of a visitor, or of an address with a user agent, are counted together.
         flood_z_max: robust z-score of a source's count, on a logarithmic scale, above which its events are a flood:
-            5 is some 20 to 40 times what most have.
+            5.5 is some 30 times what most have.
         keeps_views: whether views of paid fills by visitors who consented are kept as touches beside clicks, for models
             that credit them; each costs a row.
         group_event_count_max: most events that wait for one another's commit (one larger request is not split).
@@ -46,7 +46,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     data_centre_ranges: str = ""
     repeated_click_s: int = 30
     flood_window_s: int = 600
-    flood_z_max: float = 5.0
+    flood_z_max: float = 5.5
     keeps_views: bool = False
     group_event_count_max: int = 256
     group_wait_ms: int = 2

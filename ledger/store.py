@@ -1268,28 +1268,45 @@ def list_reversals(connection: Connection, retailer_id: str) -> list[tuple[str, 
 def read_events_between(
     connection: Connection, retailer_id: str, from_ms: int, to_ms: int
 ) -> Iterator[tuple[Any, ...]]:
-    """Yield (campaign_id, type, status, amount_micros, occurred_at_ms, event_id) of what happened in [from, to)."""
-    query = sa.select(
-        events.c.campaign_id,
-        events.c.type,
-        events.c.status,
-        events.c.amount_micros,
-        events.c.occurred_at_ms,
-        events.c.event_id,
-    ).where(
-        events.c.retailer_id == retailer_id,
-        events.c.occurred_at_ms >= from_ms,
-        events.c.occurred_at_ms < to_ms,
+    """Yield what happened in [from, to), as it was recorded.
+
+    Each as (campaign_id, type, status, code, amount_micros, occurred_at_ms, event_id, the rule that found it invalid
+    afterwards, what was undone for that).
+    """
+    query = (
+        sa.select(
+            events.c.campaign_id,
+            events.c.type,
+            events.c.status,
+            events.c.code,
+            events.c.amount_micros,
+            events.c.occurred_at_ms,
+            events.c.event_id,
+            findings.c.rule,
+            sa.func.coalesce(findings.c.amount_micros, 0),
+        )
+        .outerjoin(findings, _is_of_event(retailer_id))
+        .where(
+            events.c.retailer_id == retailer_id,
+            events.c.occurred_at_ms >= from_ms,
+            events.c.occurred_at_ms < to_ms,
+        )
     )
     yield from (tuple(row) for row in _read_bit_by_bit(connection, query))
 
 
 def read_charged_between(
     connection: Connection, retailer_id: str, from_ms: int, to_ms: int
-) -> list[tuple[str, str, int]]:
-    """Return (campaign_id, advertiser_id, micros) charged for events that happened in [from, to)."""
+) -> list[tuple[str, str, int, int]]:
+    """Return (campaign_id, advertiser_id, charged, of that undone as invalid) of what happened in [from, to)."""
     query = (
-        sa.select(events.c.campaign_id, events.c.advertiser_id, sa.func.sum(events.c.amount_micros))
+        sa.select(
+            events.c.campaign_id,
+            events.c.advertiser_id,
+            sa.func.sum(events.c.amount_micros),
+            sa.func.sum(sa.func.coalesce(findings.c.amount_micros, 0)),
+        )
+        .outerjoin(findings, _is_of_event(retailer_id))
         .where(
             events.c.retailer_id == retailer_id,
             events.c.occurred_at_ms >= from_ms,
@@ -1298,7 +1315,25 @@ def read_charged_between(
         )
         .group_by(events.c.campaign_id, events.c.advertiser_id)
     )
-    return [(row[0], row[1], int(row[2])) for row in connection.execute(query)]
+    return [(row[0], row[1], int(row[2]), int(row[3])) for row in connection.execute(query)]
+
+
+def sum_invalid_days(
+    connection: Connection, retailer_id: str, advertiser_id: str, from_day: str, to_day: str
+) -> dict[tuple[str, str], int]:
+    """Return, by campaign and day, what an advertiser was charged and was undone as invalid; both days included."""
+    query = (
+        sa.select(events.c.campaign_id, events.c.day, sa.func.sum(findings.c.amount_micros))
+        .join(findings, _is_of_event(retailer_id))
+        .where(
+            events.c.retailer_id == retailer_id,
+            events.c.advertiser_id == advertiser_id,
+            events.c.day >= from_day,
+            events.c.day <= to_day,
+        )
+        .group_by(events.c.campaign_id, events.c.day)
+    )
+    return {(row[0], row[1]): int(row[2]) for row in connection.execute(query)}
 
 
 def sum_events(
@@ -1309,8 +1344,11 @@ def sum_events(
     to_ms: int,
     by: str,
     advertiser_id: str | None,
-) -> list[tuple[str, Any, str, str | None, int, int, int]]:
-    """Return (name, time, type, code, count, charged, given back) of campaigns' events of [from, to).
+) -> list[tuple[str, Any, str, str | None, int, int, int, int]]:
+    """Return (name, time, type, code, count, charged, undone, given back) of campaigns' events of [from, to).
+
+    The code is that of the rule which found an event invalid afterwards, where one did, and `undone` what was charged
+    for it and reversed.
 
     Args:
         column: what they are told apart by: `campaign_id`, `product_id` or `placement_id`.
@@ -1319,17 +1357,20 @@ def sum_events(
     name = events.c[column]
     hours = sa.cast(sa.func.floor(events.c.occurred_at_ms / 3_600_000), BigInteger)
     time = {"day": events.c.day, "hour": hours}.get(by, sa.null())
-    parts = [name, events.c.type, events.c.code, *([] if by == "total" else [time])]
+    code = sa.func.coalesce(findings.c.rule, events.c.code)
+    parts = [name, events.c.type, code, *([] if by == "total" else [time])]
     query = (
         sa.select(
             name,
             time,
             events.c.type,
-            events.c.code,
+            code,
             sa.func.count(),
             sa.func.sum(events.c.amount_micros),
+            sa.func.sum(sa.func.coalesce(findings.c.amount_micros, 0)),
             sa.func.sum(events.c.given_back_micros),
         )
+        .outerjoin(findings, _is_of_event(retailer_id))
         .where(
             events.c.retailer_id == retailer_id,
             events.c.occurred_at_ms >= from_ms,
@@ -1341,7 +1382,8 @@ def sum_events(
     if advertiser_id is not None:
         query = query.where(events.c.advertiser_id == advertiser_id)
     return [
-        (row[0], row[1], row[2], row[3], int(row[4]), int(row[5]), int(row[6])) for row in connection.execute(query)
+        (row[0], row[1], row[2], row[3], int(row[4]), int(row[5]), int(row[6]), int(row[7]))
+        for row in connection.execute(query)
     ]
 
 
@@ -1372,8 +1414,13 @@ def read_lines_of_buyers(connection: Connection, retailer_id: str, from_ms: int,
     return list(connection.execute(query).all())
 
 
-def read_touches(connection: Connection, retailer_id: str, from_ms: int, to_ms: int) -> list[Any]:
-    """Return the touches of [from, to) on campaigns' fills: whose, of which kind and when, and what was touched."""
+def read_touches(
+    connection: Connection, retailer_id: str, from_ms: int, to_ms: int, invalid_codes: Collection[str]
+) -> list[Any]:
+    """Return the touches of [from, to) on campaigns' fills: whose, of which kind and when, and what was touched.
+
+    Without those that are invalid: nobody was led to buy by what no shopper saw.
+    """
     query = (
         sa.select(
             touches.c.visitor,
@@ -1392,11 +1439,14 @@ def read_touches(connection: Connection, retailer_id: str, from_ms: int, to_ms: 
             & (events.c.token_id == touches.c.token_id)
             & (events.c.type == touches.c.type),
         )
+        .outerjoin(findings, _is_of_event(retailer_id))
         .where(
             touches.c.retailer_id == retailer_id,
             touches.c.occurred_at_ms >= from_ms,
             touches.c.occurred_at_ms < to_ms,
             events.c.campaign_id.is_not(None),
+            findings.c.rule.is_(None),
+            sa.func.coalesce(events.c.code, "").not_in(invalid_codes),
         )
     )
     return list(connection.execute(query).all())

@@ -209,7 +209,12 @@ def test_only_the_retailer_speaks_for_another_browser(site: Site) -> None:
     _, answer = site.post("/v1/events", events(click(tokens[2], "e2")), "retailer", **own_server)
     assert answer["results"][0]["result"] == "accepted"
     _, answer = site.post("/v1/events", events(click(tokens[3], "e3")), **own_server)
-    assert answer["results"][0]["code"] == "robot"
+    assert answer["results"][0] == {"event_id": "e3", "result": "unbilled", "code": None, "amount_micros": None}
+    _, again = site.post("/v1/events", events(click(tokens[3], "e3")), **own_server)
+    assert (again["results"][0]["result"], again["results"][0]["code"]) == ("duplicate", None), (
+        "a robot is not told why"
+    )
+    assert site.world.rows("SELECT code FROM events WHERE event_id = 'e3'") == [("robot",)]
     for (row,) in site.world.rows("SELECT event_id || COALESCE(code, '') || product_id FROM events"):
         assert "192.0.2.1" not in str(row)
 
