@@ -24,6 +24,7 @@ from ledger.sales import report_sales
 from ledger.settings import Settings
 from ledger.terms import ChargeOn
 from ledger.traffic import INVALID_CODES, RULES
+from tests.ledger.test_endpoint import open_site
 from tests.ledger.test_sales import FACTS
 from tests.ledger.world import NOON_MS, RETAILER, World
 
@@ -215,6 +216,24 @@ def test_only_what_was_softly_closed_is_undone_before_sealing(shop: World) -> No
     shop.clock.at_ms = IN_DECEMBER_MS
     shop.writer.command(ClosePeriod(MONTH, "soft"))
     assert before_seal() != []
+
+
+def test_closing_a_month_undoes_what_was_invalid_in_it(shop: World) -> None:
+    close = "/v1/ledger/periods/2026-11/close"
+    with open_site(shop) as site:
+        assert site.post(close, {"stage": "sealed"}, "finance")[1]["code"] == "period_not_soft"
+        assert shop.one("SELECT COUNT(*) FROM findings") == 0
+        shop.clock.at_ms = IN_DECEMBER_MS
+        assert site.post(close, {"stage": "soft"}, "finance")[0] == 200
+        found = shop.one("SELECT COUNT(*) FROM findings")
+        assert isinstance(found, int)
+        assert found > 50
+        shop.clock.pass_ms(1_000)
+        assert site.post(close, {"stage": "sealed"}, "finance")[0] == 200
+        assert site.post(close, {"stage": "sealed"}, "finance")[0] == 200
+    assert shop.one("SELECT COUNT(*) FROM findings") == found
+    gross_is_valid_plus_invalid(shop)
+    nothing_is_undone_twice_or_too_late(shop)
 
 
 def test_days_that_are_not_over_and_traffic_nobody_asked_about_are_left_alone(shop: World) -> None:
