@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from affinity.audience import Audience
 from affinity.computed import CustomerScale
 from affinity.record import VisitorRecord
-from affinity.targets import Bits, Targets, frozen, set_bits
+from affinity.targets import Bits, Targets, compile_targets, frozen, set_bits
 
 PAUSE_PER_ROUND = 100  # after a round, so many times as long as it took
 PAUSE_S_MIN = 0.5
@@ -146,7 +146,7 @@ def count_members(
         size_min: the least number.
         persons_per_record: how many one of the sample stands for.
     """
-    targets = Targets([audience], [])
+    targets = compile_targets([audience], [])
     holds = [targets.predicates_of(record, scale, now_ms) for record in records]
     if not holds:
         return None

@@ -14,7 +14,8 @@ AffinityRefused
 │                                  category_unknown, rfm_class_unknown, lifecycle_unknown, clv_tier_unknown,
 │                                  order_status_unknown, audience_name_unknown
 ├── SpecialCategoryRefused    422  special_category
-├── PatternRefused            422  pattern_contradictory, pattern_unsatisfiable, pattern_too_long, category_unknown
+├── PatternRefused            422  pattern_contradictory, pattern_unsatisfiable, pattern_too_long, category_unknown;
+│                             409  pattern_targets_full
 ├── AttributeTypeDiffers      422  attribute_type_differs
 ├── LinkRefused               422  link_to_itself; 409 link_exists, link_chained
 ├── LinkUnknown               404  link_unknown

@@ -1,20 +1,22 @@
 """Navigation patterns, compiled: an event touches only the patterns that mention it.
 
-Every step is filed under its most telling condition: of its product, brand, category, brand in category, words and
-traffic source, the one that fewest steps ask for. So an event looks a handful of keys up however many patterns there
-are; and of `without` and of the steps after the first, it looks at no more than the patterns the visitor has begun.
+Every step is filed under its most telling condition: of its product, brand, category, brand in category, words,
+traffic source and product target, the one that fewest steps ask for (a target that is about many products counts for
+more). So an event looks a handful of keys up however many patterns there are; and of `without` and of the steps after
+the first, it looks at no more than the patterns the visitor has begun.
 
 What a visitor has done of a pattern is one row: `progress[j]` is the latest moment at which a run of the first `j`
 wanted events can have begun. The latest beginning is the best one in every way: it expires last, it is kept longest,
 and the fewest `without` events lie after it. So a `without` event forgets the row, and the pattern holds while
 `progress[-1]` lies in the window.
 
-Everything here follows from the visitor's kept events alone: it may be forgotten at any time and read again from
-them. The README of this package draws the edge cases; `tests/affinity/naive.py` says the same by re-reading the
-history.
+Everything here follows from the visitor's kept events, and from which products the targets are about now: it may be
+forgotten at any time and read again from them. The README of this package draws the edge cases;
+`tests/affinity/naive.py` says the same by re-reading the history.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from copy import copy
 from functools import lru_cache
 from itertools import chain, islice, takewhile
 from typing import NamedTuple
@@ -22,8 +24,10 @@ from typing import NamedTuple
 from affinity.catalog import category_and_ancestors
 from affinity.navigation import Action
 from affinity.pattern import NavigationPattern, PatternStep, words_of
+from affinity.product_sets import NO_PRODUCT, NO_SETS, ProductSets
 from affinity.settings import Settings
 
+NO_TARGET = -1
 FORBIDDEN = -1  # what stands for the base of a `without`
 NO_WORDS: frozenset[str] = frozenset()
 
@@ -68,16 +72,28 @@ class _Entry(NamedTuple):
     step: PatternStep
     words: frozenset[str]
     traffic_source: str | None
+    target: int  # number of its product target; NO_TARGET for none
     is_exact: bool  # the key it is filed under is all it asks
 
 
-_Key = tuple[str, str | tuple[str, str]]
+_Key = tuple[str, str | tuple[str, str] | int]
 
 
 class _StepIndex:
     """Steps that ask for one action, by the condition they are filed under."""
 
-    __slots__ = ("asks_words", "brand_categories", "brands", "categories", "everything", "products", "sources", "words")
+    __slots__ = (
+        "asks_words",
+        "brand_categories",
+        "brands",
+        "categories",
+        "everything",
+        "filed_targets",
+        "products",
+        "sources",
+        "targets",
+        "words",
+    )
 
     def __init__(self) -> None:
         self.products: dict[str, list[_Entry]] = {}
@@ -86,6 +102,8 @@ class _StepIndex:
         self.brands: dict[str, list[_Entry]] = {}
         self.categories: dict[str, list[_Entry]] = {}
         self.sources: dict[str, list[_Entry]] = {}
+        self.targets: dict[int, list[_Entry]] = {}
+        self.filed_targets = 0  # bits of their numbers
         self.everything: list[_Entry] = []
         self.asks_words = False
 
@@ -96,8 +114,10 @@ class _StepIndex:
             self.everything.append(entry)
         else:
             getattr(self, key[0]).setdefault(key[1], []).append(entry)
+        if key is not None and key[0] == "targets":
+            self.filed_targets |= 1 << entry.target
 
-    def look_up(self, happening: Happening, words: frozenset[str]) -> Iterator[list[_Entry]]:
+    def look_up(self, happening: Happening, mention: "_Mention") -> Iterator[list[_Entry]]:
         """Yield the steps that may be of the event: those filed under something it mentions."""
         if self.everything:
             yield self.everything
@@ -112,10 +132,21 @@ class _StepIndex:
                 if brand is not None and self.brand_categories:
                     yield self.brand_categories.get((brand, category_id), [])
         if self.words:
-            for word in words:
+            for word in mention.words:
                 yield self.words.get(word, [])
         if self.sources and happening.traffic_source is not None:
             yield self.sources.get(happening.traffic_source, [])
+        if self.targets and mention.product_row != NO_PRODUCT:
+            for number in mention.sets.numbers(mention.product_row, self.filed_targets):
+                yield self.targets[number]
+
+
+class _Mention(NamedTuple):
+    """What else an event mentions, found out as far as some step asks for it."""
+
+    words: frozenset[str]
+    product_row: int
+    sets: ProductSets
 
 
 class PatternIndex:
@@ -123,9 +154,15 @@ class PatternIndex:
 
     Args:
         patterns: valid ones, in row order.
+        sets: which products their product targets are about; all of these are in it.
+
+    Attributes:
+        sets: the same. It may be replaced by one that says the same.
+        identity: what a visitor's record remembers this index by, without keeping it in memory.
     """
 
-    def __init__(self, patterns: Sequence[NavigationPattern]) -> None:
+    def __init__(self, patterns: Sequence[NavigationPattern], sets: ProductSets = NO_SETS) -> None:
+        self.identity, self.sets = object(), sets
         self.length = [1 + sum(step.at_least for step in pattern.steps) for pattern in patterns]
         self.within_ms = [
             None if pattern.within == "session" else pattern.within * 1000 for pattern in patterns
@@ -133,12 +170,16 @@ class PatternIndex:
         self._first: dict[Action, _StepIndex] = {}
         self._later: dict[Action, _StepIndex] = {}  # and `without`
         self._later_of: list[list[_Entry]] = [[] for _ in patterns]
-        asked = [[_ask(step) for step in (*pattern.without, *pattern.steps)] for pattern in patterns]
-        counts: dict[_Key, int] = {}
+        asked = [[_ask(step, sets) for step in (*pattern.without, *pattern.steps)] for pattern in patterns]
+        counts: dict[_Key, float] = {}
         for of_pattern in asked:
             for step in of_pattern:
                 for key in step.keys:
                     counts[key] = counts.get(key, 0) + 1
+        # An event mentions one brand, but every target its product is of: wide ones are as good as asked for together.
+        asking_count = sum(count for key, count in counts.items() if key[0] == "targets")
+        for number, share in enumerate(sets.shares() if asking_count else ()):
+            counts["targets", number] = max(counts.get(("targets", number), 0), share * asking_count)
         for row, (pattern, of_pattern) in enumerate(zip(patterns, asked, strict=True)):
             without_count, base = len(pattern.without), 0
             for step in of_pattern[:without_count]:
@@ -146,6 +187,12 @@ class PatternIndex:
             for index, step in enumerate(of_pattern[without_count:]):
                 self._file(row, len(pattern.steps) - index, base, step, counts)
                 base += step.step.at_least
+
+    def with_sets(self, sets: ProductSets) -> "PatternIndex":
+        """Return the same patterns with the same targets being about other products. Shares everything else."""
+        twin = copy(self)
+        twin.identity, twin.sets = object(), sets
+        return twin
 
     def find(self, happening: Happening, followed: Collection[int], first_count_max: int) -> list[_Entry]:
         """Return the steps the event is one of, in the order they must be taken account of.
@@ -162,35 +209,42 @@ class PatternIndex:
         words = NO_WORDS
         if happening.query is not None and ((first and first.asks_words) or (later and later.asks_words)):
             words = words_of(happening.query)
+        sets = self.sets
+        mention = _Mention(words, sets.row_of(happening.product_id) if len(sets) else NO_PRODUCT, sets)
         hits: list[_Entry] = []
         if first is not None:
-            for entries in first.look_up(happening, words):
-                hits += islice(_agreeing(reversed(entries), happening, words), first_count_max)
+            for entries in first.look_up(happening, mention):
+                hits += islice(_agreeing(reversed(entries), happening, mention), first_count_max)
         if later is not None:
-            hits += self._find_later(later, happening, words, followed)
+            hits += self._find_later(later, happening, mention, followed)
         if len(hits) > 1:
             hits.sort(key=_by_order)
         return hits
 
     def _find_later(
-        self, later: _StepIndex, happening: Happening, words: frozenset[str], followed: Collection[int]
+        self, later: _StepIndex, happening: Happening, mention: _Mention, followed: Collection[int]
     ) -> Iterable[_Entry]:
-        filed = list(later.look_up(happening, words))
-        if sum(map(len, filed)) <= len(followed):
-            return _agreeing(chain.from_iterable(filed), happening, words)
+        filed, count = [], 0
+        for entries in later.look_up(happening, mention):
+            filed.append(entries)
+            count += len(entries)
+            if count > len(followed):
+                break
+        else:
+            return _agreeing(chain.from_iterable(filed), happening, mention)
         return [
             entry
             for row in followed
             for entry in self._later_of[row]
-            if entry.step.action == happening.action and _agrees(entry, happening, words)
+            if entry.step.action == happening.action and _agrees(entry, happening, mention)
         ]
 
-    def _file(self, row: int, order: int, base: int, asked: "_Asked", counts: dict[_Key, int]) -> None:
+    def _file(self, row: int, order: int, base: int, asked: "_Asked", counts: dict[_Key, float]) -> None:
         step, keys = asked.step, asked.keys
         key = keys[0] if len(keys) == 1 else min(keys, key=counts.__getitem__, default=None)
         covered = 0 if key is None else 2 if key[0] == "brand_categories" else 1
         is_exact = asked.condition_count == covered
-        entry = _Entry(row, order, base, step.at_least, step, asked.words, asked.traffic_source, is_exact)
+        entry = _Entry(row, order, base, step.at_least, step, asked.words, asked.traffic_source, asked.target, is_exact)
         indexes = self._later if base else self._first
         index = indexes.get(step.action)
         if index is None:
@@ -325,12 +379,16 @@ def holding_rows(index: PatternIndex, events: Sequence[Happening], settings: Set
     return progress.holding(index, now_ms)[0]
 
 
-def are_of_step(step: PatternStep, events: Sequence[Happening]) -> list[bool]:
-    """Say of each event whether it is what a step asks for."""
-    asked = _ask(step)
+def are_of_step(step: PatternStep, events: Sequence[Happening], sets: ProductSets = NO_SETS) -> list[bool]:
+    """Say of each event whether it is what a step asks for; `sets` has the step's product target, if it names one."""
+    asked = _ask(step, sets)
     return [
         event.action is step.action
-        and _agrees(asked, event, NO_WORDS if event.query is None else words_of(event.query))
+        and _agrees(
+            asked,
+            event,
+            _Mention(NO_WORDS if event.query is None else words_of(event.query), sets.row_of(event.product_id), sets),
+        )
         for event in events
     ]
 
@@ -355,11 +413,12 @@ class _Asked(NamedTuple):
     step: PatternStep
     words: frozenset[str]
     traffic_source: str | None
+    target: int
     keys: list[_Key]
     condition_count: int
 
 
-def _ask(step: PatternStep) -> _Asked:
+def _ask(step: PatternStep, sets: ProductSets) -> _Asked:
     keys: list[_Key] = []
     words, source, brand, category_id = NO_WORDS, None, step.brand, step.category_id
     count = (step.price_at_least_micros is not None) + (step.price_at_most_micros is not None)
@@ -382,14 +441,19 @@ def _ask(step: PatternStep) -> _Asked:
         source = step.traffic_source.casefold()
         keys.append(("sources", source))
         count += 1
-    return _Asked(step, words, source, keys, count)
+    target = NO_TARGET
+    if step.product_target is not None:
+        target = sets.number_of(step.product_target)
+        keys.append(("targets", target))
+        count += 1
+    return _Asked(step, words, source, target, keys, count)
 
 
-def _agreeing(entries: Iterable[_Entry], happening: Happening, words: frozenset[str]) -> Iterator[_Entry]:
-    return (entry for entry in entries if entry.is_exact or _agrees(entry, happening, words))
+def _agreeing(entries: Iterable[_Entry], happening: Happening, mention: _Mention) -> Iterator[_Entry]:
+    return (entry for entry in entries if entry.is_exact or _agrees(entry, happening, mention))
 
 
-def _agrees(entry: _Entry | _Asked, happening: Happening, words: frozenset[str]) -> bool:
+def _agrees(entry: _Entry | _Asked, happening: Happening, mention: _Mention) -> bool:
     step = entry.step
     if step.product_id is not None and step.product_id != happening.product_id:
         return False
@@ -406,4 +470,6 @@ def _agrees(entry: _Entry | _Asked, happening: Happening, words: frozenset[str])
         return False
     if entry.traffic_source is not None and entry.traffic_source != happening.traffic_source:
         return False
-    return entry.words <= words
+    if entry.target != NO_TARGET and not mention.sets.is_about(entry.target, mention.product_row):
+        return False
+    return entry.words <= mention.words

@@ -1,6 +1,7 @@
 """Navigation patterns: ordered steps a visitor must have taken, in a window, without others."""
 
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Literal
 from unicodedata import normalize
@@ -11,6 +12,7 @@ from affinity.audience import Vocabulary
 from affinity.catalog import CategoryId, PriceMicros, ProductId, category_and_ancestors
 from affinity.errors import PatternRefused
 from affinity.navigation import Action
+from affinity.product_target import Target, target_key
 
 _WORD = re.compile(r"\w+")
 
@@ -29,6 +31,7 @@ class PatternStep(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     price_at_most_micros: PriceMicros | None = None
     query_contains: Annotated[str, Meta(min_length=1, max_length=128)] | None = None  # all of its words
     traffic_source: Annotated[str, Meta(min_length=1, max_length=128)] | None = None  # as reported, without case
+    product_target: Target | None = None  # of the event's product, as the catalogue stands now
 
 
 class NavigationPattern(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -98,12 +101,31 @@ def covers(forbidden: PatternStep, step: PatternStep) -> bool:
         return False
     if high is not None and (step.price_at_most_micros is None or step.price_at_most_micros > high):
         return False
+    target = forbidden.product_target
+    if target is not None and (step.product_target is None or target_key(target) != target_key(step.product_target)):
+        return False
     source = forbidden.traffic_source
     if source is not None and (step.traffic_source is None or step.traffic_source.casefold() != source.casefold()):
         return False
     if forbidden.query_contains is None:
         return True
     return step.query_contains is not None and words_of(forbidden.query_contains) <= words_of(step.query_contains)
+
+
+def product_targets_of(patterns: Iterable[NavigationPattern]) -> list[Target]:
+    """Return the distinct product targets of the patterns' steps, in the order they are met in."""
+    found = {
+        target_key(step.product_target): step.product_target
+        for pattern in patterns
+        for step in (*pattern.steps, *pattern.without)
+        if step.product_target is not None
+    }
+    return list(found.values())
+
+
+def product_fields_of(pattern: NavigationPattern) -> frozenset[str]:
+    """Return the product fields its steps ask for by their product targets."""
+    return frozenset[str]().union(*[target.fields for target in product_targets_of([pattern])])
 
 
 def words_of(text: str) -> frozenset[str]:

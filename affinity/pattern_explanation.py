@@ -12,6 +12,8 @@ from msgspec import Struct
 
 from affinity.matching import Happening, are_of_step
 from affinity.pattern import NavigationPattern, PatternStep
+from affinity.product_sets import NO_SETS, ProductSets
+from affinity.product_target import target_words
 
 Status = Literal["holds", "begun", "ended", "not_begun", "visitor_unknown"]
 EndedBy = Literal["without", "within"]
@@ -103,7 +105,11 @@ class _Run(NamedTuple):
 
 
 def explain_pattern(
-    pattern: NavigationPattern, events: Sequence[Happening] | None, session_gap_ms: int, now_ms: int
+    pattern: NavigationPattern,
+    events: Sequence[Happening] | None,
+    session_gap_ms: int,
+    now_ms: int,
+    sets: ProductSets = NO_SETS,
 ) -> PatternExplanation:
     """Say how far a visitor is with a pattern, what is missing and what stands in the way.
 
@@ -114,10 +120,12 @@ def explain_pattern(
         events: the visitor's kept events, oldest first; None where nothing is known of the visitor.
         session_gap_ms: pause after which another session begins.
         now_ms: the moment asked about.
+        sets: which of the events' products the pattern's product targets are about.
     """
     is_known, events = events is not None, events or ()
-    forbidden = [are_of_step(step, events) for step in pattern.without]
-    runs = _runs(pattern, events, forbidden, session_gap_ms, now_ms)
+    wanted = [are_of_step(step, events, sets) for step in pattern.steps]
+    forbidden = [are_of_step(step, events, sets) for step in pattern.without]
+    runs = _runs(pattern, events, wanted, forbidden, session_gap_ms, now_ms)
     counting = _furthest([run for run in runs if not run.has_ended])
     ended = _furthest([run for run in runs if run.has_ended])
     done_count = 0 if counting is None else len(counting.places)
@@ -127,11 +135,12 @@ def explain_pattern(
     status = _status(is_known, done_count, all(step.is_satisfied for step in steps), ended)
     lapses_at = None if counting is None else _moment(counting.ends_ms)
     ended_run = None if ended is None else _ended_run(pattern, ended, events)
+    forbidden_step = None if ended is None or ended.forbidden_row is None else pattern.without[ended.forbidden_row]
     return PatternExplanation(
         as_of=_moment(now_ms),
         status=status,
         holds=status == "holds",
-        explanation=_sentence(status, steps, lapses_at, ended_run),
+        explanation=_sentence(status, steps, lapses_at, ended_run, forbidden_step),
         steps=steps,
         lapses_at=lapses_at,
         without=[
@@ -151,11 +160,14 @@ def explain_pattern(
 def _runs(
     pattern: NavigationPattern,
     events: Sequence[Happening],
+    of_steps: list[list[bool]],
     forbidden: list[list[bool]],
     session_gap_ms: int,
     now_ms: int,
 ) -> list[_Run]:
-    wanted = [of_step for step in pattern.steps for of_step in [are_of_step(step, events)] * step.at_least]
+    wanted = [
+        of_step for step, of_step in zip(pattern.steps, of_steps, strict=True) for of_step in [of_step] * step.at_least
+    ]
     session_ends_ms = _session_ends(events, session_gap_ms)
     runs = []
     for first, event in enumerate(events):
@@ -235,7 +247,13 @@ def _status(is_known: bool, done_count: int, is_whole: bool, ended: _Run | None)
     return "not_begun" if ended is None else "ended"
 
 
-def _sentence(status: Status, steps: list[StepProgress], lapses_at: datetime | None, ended_run: EndedRun | None) -> str:
+def _sentence(
+    status: Status,
+    steps: list[StepProgress],
+    lapses_at: datetime | None,
+    ended_run: EndedRun | None,
+    forbidden: PatternStep | None,
+) -> str:
     if status == "visitor_unknown":
         return (
             "Nothing is kept of this visitor, so no pattern holds: they were never seen, did not consent, were erased, "
@@ -246,10 +264,16 @@ def _sentence(status: Status, steps: list[StepProgress], lapses_at: datetime | N
     words = [] if status != "not_begun" else ["Nothing was done of the first step."]
     if ended_run is not None:
         done = sum(step.done_count for step in ended_run.steps)
-        why = "an event it must be without" if ended_run.ended_by == "without" else "its window ended"
+        why = "its window ended" if forbidden is None else f"an event it must be without{_of_product(forbidden)}"
         words.append(f"A run of {done} of {_wanted(steps)} events ended at {ended_run.ended_at}: {why}.")
     missing = next((step, number) for number, step in enumerate(steps, 1) if not step.is_satisfied)
-    return " ".join([*words, f"Missing next: step {missing[1]}, {missing[0].missing_count} more."])
+    of_product = _of_product(missing[0].step)
+    return " ".join([*words, f"Missing next: step {missing[1]}, {missing[0].missing_count} more{of_product}."])
+
+
+def _of_product(step: PatternStep) -> str:
+    """Return a step's condition on the attributes of its product in words, nothing where it has none."""
+    return "" if step.product_target is None else f", of a product where {target_words(step.product_target)}"
 
 
 def _last(events: Sequence[Happening], of_step: list[bool]) -> datetime | None:

@@ -139,13 +139,13 @@ class VisitorRecord:
         "pending_count",
         "profile",
         "progress",
+        "progress_index",
         "pseudonym",
         "purchases",
         "seen_at_ms",
         "served_at_ms",
         "session_began_ms",
         "shown",
-        "targets",
         "unrendered",
         "version",
         "view",
@@ -176,12 +176,12 @@ class VisitorRecord:
         self.profile: ProfileDraft | None = None
         self.entered: Mapping[tuple[str, str], int] = {}
         self.progress: PatternProgress | None = None
-        self.targets: Targets | None = None  # what `progress` was advanced with
+        self.progress_index: object | None = None  # identity of the index `progress` was advanced with; None: anew
         self.pending_count = 0  # events at the end that `progress` does not know yet
         self.view: VisitorView | None = None
         self.view_model: Any = None
         self.view_mask: Any = None  # the audiences that were large enough then
-        self.view_targets: Targets | None = None
+        self.view_targets: object | None = None  # their identity
         self.view_until_ms = 0
 
     def note(self, happening: Happening, facts: ProductFacts | None, settings: Settings) -> None:
@@ -251,7 +251,7 @@ class VisitorRecord:
         """Forget the older or lighter half of everything; say whether there was anything left to forget."""
         self.version += 1
         self.view = None
-        self.targets = None
+        self.progress_index = None
         before = self._entry_count()
         del self.events[: (len(self.events) + 1) // 2]
         self.pending_count = len(self.events)
@@ -284,7 +284,7 @@ class VisitorRecord:
         """Add another device's state to this one."""
         self.version += 1
         self.view = None
-        self.targets = None
+        self.progress_index = None
         self.events = sorted([*self.events, *other.events], key=_at_ms)[-settings.visitor_event_count_max :]
         self._find_session(settings)
         for own, others in (
@@ -328,7 +328,7 @@ class VisitorRecord:
         """Note that events were taken out: views, and progress with patterns, are to be found anew."""
         self.version += 1
         self.view = None
-        self.targets = None
+        self.progress_index = None
 
     def rest_on(
         self, purchases: Purchases, bought: Mapping[str, int], through_ms: int, facts: Mapping[str, ProductFacts]
@@ -357,12 +357,11 @@ class VisitorRecord:
 
     def advance(self, targets: "Targets", settings: Settings) -> PatternProgress:
         """Return how far the visitor is with the patterns; from the kept events where the patterns are new."""
-        progress = self.progress
-        known = None if self.targets is None else self.targets.pattern_index
-        if progress is None or known is not targets.pattern_index or self.pending_count > len(self.events):
+        progress, identity = self.progress, targets.pattern_index.identity
+        if progress is None or self.progress_index is not identity or self.pending_count > len(self.events):
             progress = self.progress = PatternProgress(settings)
             self.pending_count = len(self.events)
-        self.targets = targets
+        self.progress_index = identity
         if self.pending_count:
             progress.advance(targets.pattern_index, self.events, self.pending_count)
             self.pending_count = 0
@@ -383,7 +382,7 @@ class VisitorRecord:
         events.insert(bisect_right(events, happening.at_ms, key=_at_ms), happening)
         if len(events) > settings.visitor_event_count_max:
             del events[0]
-        self.targets = None
+        self.progress_index = None
         began_ms = self.session_began_ms
         self._find_session(settings)
         if began_ms < oldest_ms:  # it began with an event that is no longer kept

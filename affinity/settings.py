@@ -20,6 +20,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         visitor_event_count_max: most recent events kept of one visitor; patterns and ranking look no further back.
         visitor_pattern_size_max: events that all the navigation patterns one visitor is followed in may want together;
             beyond that, those begun longest ago are forgotten. At least 100, the most one pattern may want.
+        pattern_target_count_max: different product targets that the navigation patterns of all bids may name together;
+            each takes a bit of memory a product, and time whenever the catalogue changes.
         visitor_record_file_every_s: seconds between two writings of all visitors' state to a file, by which the next
             start need not read the whole navigation log.
         session_gap_s: seconds without an event after which a visitor's session is over.
@@ -52,6 +54,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     visitor_ready_count_max: Annotated[int, Meta(ge=1)] = 2_000
     visitor_event_count_max: int = 128
     visitor_pattern_size_max: int = 2_048
+    pattern_target_count_max: Annotated[int, Meta(ge=1)] = 2_000
     visitor_record_file_every_s: Annotated[int, Meta(ge=1)] = 300
     session_gap_s: int = 1_800
     render_wait_s: int = 1_800

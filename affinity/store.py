@@ -29,7 +29,7 @@ from affinity.catalog import (
 from affinity.computed import CustomerScale
 from affinity.customers import ComputedProfile, SegmentEntry, entries_between
 from affinity.errors import AttributeTypeDiffers
-from affinity.pattern import NavigationPattern, SavedPattern
+from affinity.pattern import NavigationPattern, SavedPattern, product_fields_of
 from affinity.profile import ProfileDraft
 from affinity.signals import Signals
 from affinity.special import DEFAULT_TERMS, SpecialCategories, special_categories
@@ -896,6 +896,22 @@ def list_patterns(
     return _list_saved(
         connection, query, patterns, patterns.c.pattern_id, advertiser_id, after, limit, include_archived, SavedPattern
     )
+
+
+def field_text(field: str) -> str:
+    """Return what stands in the body of everything with a product target that asks for an attribute of that name."""
+    return f'"field":"{field}"'
+
+
+def pattern_asking(connection: Connection, retailer_id: str, field: str) -> SavedPattern | None:
+    """Return the first pattern, not archived, that asks for a product field by name, such as a virtual attribute."""
+    query = sa.select(patterns.c.body).where(
+        patterns.c.retailer_id == retailer_id,
+        patterns.c.status != "archived",
+        patterns.c.body.contains(field_text(field), autoescape=True),
+    )
+    found = decode_list(connection.execute(query.order_by(patterns.c.pattern_id)).scalars().all(), SavedPattern)
+    return next((saved for saved in found if field in product_fields_of(saved.navigation_pattern)), None)
 
 
 def archive_pattern(connection: Connection, retailer_id: str, pattern_id: str, change_seq: int) -> bool:

@@ -17,6 +17,7 @@ from affinity.contradiction import LOYALTY_ATTRIBUTE
 from affinity.kernel import NODE_ALL, NODE_ANY, NODE_LEAF, NODE_NOT, evaluate_nodes_nb
 from affinity.matching import PatternIndex
 from affinity.pattern import NavigationPattern
+from affinity.product_sets import NO_SETS, ProductSets
 from affinity.record import VisitorRecord
 from affinity.settings import Settings
 
@@ -36,24 +37,26 @@ class Targets:
         audiences, patterns: as they were given.
         audience_word_count, pattern_word_count: length of a visitor's bit arrays.
         pattern_index: what an event is looked up in.
+        identity: what a visitor's record remembers these targets by, without keeping them in memory.
 
     Args:
-        pattern_index: the patterns' own, where they were compiled before.
+        pattern_index: the patterns' own.
     """
 
     def __init__(
         self,
         audiences: Sequence[Audience],
         patterns: Sequence[NavigationPattern],
-        pattern_index: PatternIndex | None = None,
+        pattern_index: PatternIndex,
     ) -> None:
+        self.identity = object()
         self.audiences = list(audiences)
         self.patterns = list(patterns)
         self.audience_word_count = (len(self.audiences) + 63) // 64
         self.pattern_word_count = (len(self.patterns) + 63) // 64
         self.no_audience_bits: Bits = frozen(np.zeros(self.audience_word_count, np.uint64))
         self.no_pattern_bits: Bits = frozen(np.zeros(self.pattern_word_count, np.uint64))
-        self.pattern_index = PatternIndex(self.patterns) if pattern_index is None else pattern_index
+        self.pattern_index = pattern_index
         nodes = _Nodes()
         roots = [nodes.add(without_lists(audience)) for audience in self.audiences]
         self.leaves = nodes.leaves
@@ -113,7 +116,10 @@ class Targets:
 
 
 def compile_targets(
-    audiences: Sequence[Audience], patterns: Sequence[NavigationPattern], previous: Targets | None = None
+    audiences: Sequence[Audience],
+    patterns: Sequence[NavigationPattern],
+    previous: Targets | None = None,
+    sets: ProductSets = NO_SETS,
 ) -> Targets:
     """Compile what bids are aimed at; row i of the bits is the i-th audience or pattern.
 
@@ -121,14 +127,20 @@ def compile_targets(
         audiences: valid ones; those about a brand name it.
         patterns: valid ones.
         previous: targets compiled before. They are returned again where they are of the same audiences and patterns;
-            of the same patterns, these are not compiled again. So nothing a visitor did has to be read again.
+            of the same patterns, these are not compiled again. So nothing a visitor did has to be read again, unless a
+            product target is about other products than before.
+        sets: which products the patterns' product targets are about.
     """
     audiences, patterns = list(audiences), list(patterns)
     if previous is None or previous.patterns != patterns:
-        return Targets(audiences, patterns)
-    if previous.audiences == audiences:
-        return previous
-    return Targets(audiences, patterns, previous.pattern_index)
+        return Targets(audiences, patterns, PatternIndex(patterns, sets))
+    index = previous.pattern_index
+    if sets.says_the_same(index.sets):
+        index.sets = sets  # lets go of the memory behind the earlier ones
+        return previous if previous.audiences == audiences else Targets(audiences, patterns, index)
+    if not sets.has_same_targets(index.sets):
+        return Targets(audiences, patterns, PatternIndex(patterns, sets))
+    return Targets(audiences, patterns, index.with_sets(sets))
 
 
 def set_bits(rows: Sequence[int], word_count: int) -> Bits:

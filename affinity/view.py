@@ -97,7 +97,7 @@ def view_visitor(
     if (
         record is not None
         and kept is not None
-        and record.view_targets is targets
+        and record.view_targets is targets.identity
         and record.view_model is model
         and record.view_mask is targetable
         and now_ms <= record.view_until_ms
@@ -130,7 +130,8 @@ def view_visitor(
         seen_at_ms=record.served_at_ms,
         segments=frozenset(record.profile.segments) if record.profile is not None else frozenset(),
     )
-    record.view_targets, record.view, record.view_model, record.view_mask = targets, view, model, targetable
+    record.view_targets, record.view_model, record.view_mask = targets.identity, model, targetable
+    record.view = view
     record.view_until_ms = min(audience_until_ms, pattern_until_ms)
     ends_ms = session_ends_ms(record.events)
     if now_ms <= ends_ms:  # who comes back later is ranked for as one who begins anew

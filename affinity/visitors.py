@@ -30,6 +30,7 @@ from affinity.navigation_log import CLICKED, FILL_ACTIONS, RENDERED, SERVED, WIT
 from affinity.orders import Source, ToldPurchases
 from affinity.packing import Names
 from affinity.pattern import NavigationPattern
+from affinity.product_sets import NO_SETS, ProductSets
 from affinity.profile import ProfileDraft
 from affinity.pseudonym import NO_VISITOR, Pseudonymizer
 from affinity.record import ProductFacts, VisitorRecord
@@ -373,18 +374,30 @@ class VisitorStore:
             if record.purchases.order_count:
                 record.view = None
 
-    def count_matching(self, audience: Audience | None, pattern: NavigationPattern | None, now_ms: int) -> int | None:
+    def count_matching(
+        self,
+        audience: Audience | None,
+        pattern: NavigationPattern | None,
+        now_ms: int,
+        sets: ProductSets = NO_SETS,
+    ) -> int | None:
         """Return about how many visitors are in the audience and have the pattern now; None under the least shown.
 
         Counted over all visitors there are, or scaled up from a sample of them, and rounded down (`count_members`). May
         run beside the thread that changes them.
+
+        Args:
+            audience: None for everybody.
+            pattern: None for none.
+            now_ms: the moment asked about.
+            sets: which products the pattern's product targets are about.
         """
         persons = list(self._pseudonyms())
         sample_size = self.settings.audience_sample_size
         sample = persons if len(persons) <= sample_size else random.Random(0).sample(persons, sample_size)
         records: Iterator[VisitorRecord] = map(self._known, sample)
         if pattern is not None:
-            targets = compile_targets([], [pattern])
+            targets = compile_targets([], [pattern], sets=sets)
             records = (record for record in records if self._has_pattern(record, targets, now_ms))
         return count_members(
             audience or ANYBODY,

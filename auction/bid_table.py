@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from affinity.audience import Audience, without_lists
 from affinity.pattern import NavigationPattern
+from affinity.product_target import Mask, Target
 from auction.campaign import Bid, BidContext, Keyword
 from auction.kernel import BID, CLICK, IMPRESSION, UNKNOWN_TEMPERATURE
 from auction.lists import Lists, gather, lists_of
@@ -29,7 +30,6 @@ from auction.snapshot import (
     Int64s,
     TargetsSpec,
 )
-from auction.target import Mask, Target
 from auction.words import words_of
 from ledger.money import BID_MICROS_MAX
 from ledger.terms import ChargeOn

@@ -10,6 +10,9 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from affinity.catalog import CATEGORY_SEPARATOR, Product, category_and_ancestors
+from affinity.pattern import product_targets_of
+from affinity.product_sets import pack_masks
+from affinity.product_target import CatalogueColumns, Mask, Target, VirtualColumns, target_key, target_mask
 from affinity.signals import NO_SIGNALS, Signals
 from auction.bid_table import BidTable, CompiledBids
 from auction.booking import Booking
@@ -29,7 +32,6 @@ from auction.snapshot import (
     Names,
     Snapshot,
 )
-from auction.target import CatalogueColumns, Mask, Target, VirtualColumns, target_mask
 from auction.virtual_attribute import VirtualAttribute, virtual_columns
 from auction.weather import WeatherHour
 from auction.words import words_of_each
@@ -37,8 +39,6 @@ from auction.words import words_of_each
 PPM = 1_000_000
 DAY_MS = 86_400_000
 OPEN_END_MS = 1 << 62  # a flight without an end
-
-_encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 class SnapshotSource(Struct, frozen=True, kw_only=True):
@@ -237,6 +237,7 @@ class SnapshotMaker:
             wish_start=bids.wish_start,
             wish=bids.wish,
             multiplier_max_ppm=bids.multiplier_max_ppm,
+            pattern_target_bits=catalogue.bits_of(product_targets_of(bids.targets.patterns), source.read_at_ms),
             rule_target_bits=rules.target_bits,
             rule_value_micros=rules.value_micros,
         )
@@ -253,6 +254,7 @@ class _Catalogue:
         self._named = named
         self._columns: CatalogueColumns | None = None
         self._masks: dict[bytes, Mask] = {}
+        self._packed: tuple[list[bytes], Bytes] | None = None
         self.product_id = [product.product_id for product in products]
         self.product_row = {product_id: row for row, product_id in enumerate(self.product_id)}
         self.id_start, self.id_letters = _text_column(self.product_id)
@@ -273,12 +275,24 @@ class _Catalogue:
 
     def mask_of(self, target: Target, read_at_ms: int) -> Mask:
         """Say of each product whether a bid's target is about it; kept as long as the catalogue stands."""
-        key = _encode(target)
+        key = target_key(target)
         if key not in self._masks:
-            if self._columns is None:
-                self._columns = CatalogueColumns(self.products, read_at_ms, self.virtual)
-            self._masks[key] = target_mask(target, self._columns)
+            self._masks[key] = target_mask(target, self._columns_at(read_at_ms))
         return self._masks[key]
+
+    def bits_of(self, targets: Sequence[Target], read_at_ms: int) -> Bytes:
+        """Say of each product which targets of patterns are about it; kept for the same targets of one catalogue."""
+        keys = [target_key(target) for target in targets]
+        if self._packed is None or self._packed[0] != keys:
+            columns = self._columns_at(read_at_ms)
+            masks = (target_mask(target, columns) for target in targets)
+            self._packed = keys, pack_masks(masks, len(targets), len(self.products))
+        return self._packed[1]
+
+    def _columns_at(self, read_at_ms: int) -> CatalogueColumns:
+        if self._columns is None:
+            self._columns = CatalogueColumns(self.products, read_at_ms, self.virtual)
+        return self._columns
 
     def _set_categories(self, products: Sequence[Product]) -> None:
         paths = [product.product_type or "" for product in products]

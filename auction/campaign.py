@@ -7,9 +7,9 @@ from msgspec import Meta, Struct
 from affinity.audience import Audience
 from affinity.catalog import CategoryId, ProductId
 from affinity.navigation import Moment
-from affinity.pattern import NavigationPattern
+from affinity.pattern import NavigationPattern, product_fields_of
+from affinity.product_target import Target
 from auction.request import PageType
-from auction.target import Target
 from ledger.money import BID_MICROS_MAX, PositiveMicros
 from ledger.terms import ChargeOn, Identifier
 
@@ -120,8 +120,7 @@ class BidDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     Attributes:
         bid_micros: most paid per click, or per 1,000 impressions (then a multiple of 1,000).
-        product_target: of these products, only those it holds for as the catalogue stands; none where it asks for an
-            attribute that is gone.
+        product_target: of these products, only those it holds for as the catalogue stands.
         pages, category_ids, keywords: where it takes part; left out, wherever its products may appear.
         placement_multipliers: placement id to a factor on the bid, 0 to 10.
     """
@@ -166,3 +165,9 @@ class Bid(Struct, frozen=True, kw_only=True):
     updated_at: Moment
     change_seq: int
     product_target: Target | None = None
+
+    @property
+    def product_fields(self) -> frozenset[str]:
+        """Return the product fields it asks for, of its own products or of those navigation was about."""
+        own = frozenset[str]() if self.product_target is None else self.product_target.fields
+        return own if self.navigation_pattern is None else own | product_fields_of(self.navigation_pattern)

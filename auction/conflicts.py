@@ -10,11 +10,11 @@ from typing import Any
 from msgspec import Struct
 
 from affinity.catalog import CATEGORY_SEPARATOR, Product
+from affinity.product_target import CatalogueColumns, target_mask
 from affinity.signals import NO_SIGNALS, Signals
 from auction.booking import Booking
 from auction.placement import Placement
 from auction.retailer_rule import Condition, RetailerRule, Schedule, Scope
-from auction.target import CatalogueColumns, target_mask
 from auction.virtual_attribute import VirtualAttribute, virtual_columns
 
 

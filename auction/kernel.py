@@ -13,6 +13,7 @@ in `_nb`): those are compiled by their signatures when this file is imported, so
     What a snapshot's offers are made by
     The page's candidates, read from the request's own bytes
     From offers to a decided page
+    What fills just given may cost
 
 Letters in shapes, everywhere in this file: C candidates, S slots of the page (all placements together, at most 64),
 K charge types (rows of the attention table), F caps; Q candidates in the pool, D blocks of slots, N nodes of the tree
@@ -3696,3 +3697,88 @@ def decide_page_nb(
             facts[3, slot] = candidate.charge_code[winner]
             facts[4, slot] = candidate.bid_micros[winner]
     return SETTLED
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What fills just given may cost (spend.py)
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class PendingArrays(NamedTuple):
+    """What is expected to be charged, and how far from the end budgets and funds are; A advertisers.
+
+    Attributes:
+        advertiser_row: (G,) whose campaign it is.
+        pending: (G,) micros expected of fills given and not yet settled.
+        recent: (2, ages, G) the same by whether a charge is certain, and by age.
+        price: (G,) highest price of a fill on its way.
+        of_advertiser: (A,) `pending` of all its campaigns.
+        campaign_slack, advertiser_slack: (G,), (A,) micros that may be added before they must be judged anew.
+    """
+
+    advertiser_row: Int32s
+    pending: NDArray[np.float64]
+    recent: NDArray[np.float64]
+    price: NDArray[np.float64]
+    of_advertiser: NDArray[np.float64]
+    campaign_slack: NDArray[np.float64]
+    advertiser_slack: NDArray[np.float64]
+
+
+class _PendingBookType(types.StructRef):
+    """Numba's type of a `PendingBook`."""
+
+
+class PendingBook(structref.StructRefProxy):
+    """Those arrays, handed over as one thing. Made by `bind_pending_nb`."""
+
+    arrays: PendingArrays
+
+
+_PendingArrays = _tuple_of(
+    PendingArrays, types.int32[::1], types.float64[::1], types.float64[:, :, ::1], *[types.float64[::1]] * 4
+)
+structref.register(_PendingBookType)  # type: ignore[no-untyped-call]
+structref.define_proxy(PendingBook, _PendingBookType, ["arrays"])  # type: ignore[no-untyped-call]
+_PendingBook = _PendingBookType([("arrays", _PendingArrays)])  # type: ignore[no-untyped-call]
+
+
+@njit(_PendingBook(_PendingArrays), cache=True)
+def bind_pending_nb(arrays: PendingArrays) -> PendingBook:
+    """Return a book of these arrays; what is written to one of them is seen in the other."""
+    return PendingBook(arrays)  # type: ignore[no-untyped-call]
+
+
+@njit(types.int64(_PendingBook, types.float64[:, ::1], types.int64, types.float64), cache=True)
+def add_pending_nb(book: PendingBook, fills: NDArray[np.float64], age: int, z: float) -> int:
+    """Count fills just given.
+
+    Args:
+        book: as bound; all but `advertiser_row` are written.
+        fills: (S, 3) of each its campaign's row, what it will cost on average, and what at most; both in micros.
+        age: row of `recent` for what is new.
+        z: how many standard deviations of what is expected there must be room for.
+
+    Returns:
+        The fills whose campaign or advertiser must be judged anew, as bits.
+    """
+    a, in_doubt = book.arrays, np.int64(0)
+    for at in range(fills.shape[0]):
+        row, expected, most = np.int64(fills[at, 0]), fills[at, 1], fills[at, 2]
+        advertiser, price = a.advertiser_row[row], a.price[row]
+        # The room kept free grows by no more than this, since sqrt(a + b) is at most sqrt(a) + sqrt(b).
+        own = expected + z * np.sqrt(expected * max(price, most))
+        shared = own
+        if most > price:
+            a.price[row] = most
+            risen = z * (np.sqrt(most) - np.sqrt(price))
+            own += risen * np.sqrt(max(0.0, a.pending[row]))
+            shared += risen * np.sqrt(max(0.0, a.of_advertiser[advertiser]))
+        a.pending[row] += expected
+        a.recent[1 if expected < most else 0, age, row] += expected
+        a.of_advertiser[advertiser] += expected
+        a.campaign_slack[row] -= own
+        a.advertiser_slack[advertiser] -= shared
+        if a.campaign_slack[row] <= 0.0 or a.advertiser_slack[advertiser] <= 0.0:
+            in_doubt |= np.int64(1) << at
+    return int(in_doubt)

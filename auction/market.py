@@ -522,7 +522,7 @@ class Scratch:
         """Begin an auction. A second one in the midst of it would read half of its marks."""
         assert not self._is_taken, "one market holds one auction at a time"
         self._is_taken = True
-        self.found.counts[:] = 0
+        self.found.counts.fill(0)
 
     def give_back(self) -> None:
         """End an auction."""

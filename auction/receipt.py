@@ -123,11 +123,11 @@ class PlaceNote(Struct, frozen=True, array_like=True):
         return Reach(term[TERM_HEAP_SIZE], offer_count, -(-max(left_in_lists, left_in_products) // PPM))
 
 
-class Note(Struct, frozen=True, array_like=True):
+class Note(Struct, array_like=True):
     """A receipt as it is written.
 
     Attributes:
-        snapshot_number: which of the segment's tables of names its rows are looked up in.
+        snapshot_number: which of the segment's tables of names its rows are looked up in; set when it is written.
         model: name of the model whose qualities it was ranked with.
         candidates, entry: arrays, as bytes, of those that took part.
         lost: the same of those that did not; `lost_count` of them, the first of which are here.
@@ -463,8 +463,8 @@ class _Series:
         if names is not None:
             parts.append(framed(b"", _encoder.encode(names)))
         for note in notes:
-            numbered = msgspec.structs.replace(note, snapshot_number=self._snapshot_number)
-            parts.append(framed(note.auction_id.encode(), _encoder.encode(numbered)))
+            note.snapshot_number = self._snapshot_number
+            parts.append(framed(note.auction_id.encode(), _encoder.encode(note)))
         content = b"".join(parts)
         with self.path.open("ab") as file:
             file.write(content)
@@ -479,17 +479,18 @@ class _Series:
             self._named_products = np.zeros(len(snapshot.product_id), bool)
             self._named_campaigns = np.zeros(len(snapshot.campaign_id), bool)
             self._named_advertisers = np.zeros(len(snapshot.advertiser_id), bool)
-        entries = [np.frombuffer(note.entry, ENTRY)["offer_row"] for note in notes]
-        lost = [np.frombuffer(note.lost, LOST)["offer_row"] for note in notes]
-        offers = np.concatenate(entries + lost)
+        # Joined as bytes first: a batch is many short arrays.
+        entries = np.frombuffer(b"".join([note.entry for note in notes]), ENTRY)["offer_row"]
+        lost = np.frombuffer(b"".join([note.lost for note in notes]), LOST)["offer_row"]
+        offers = np.concatenate([entries, lost])
         offers = _take_new(self._named_offers, offers[offers >= 0])
-        codes = [np.frombuffer(note.candidates[1], "i4").reshape(3, -1) for note in notes]
-        shown = [products for _, _, products in codes]
+        codes = [note.candidates[1] for note in notes]  # advertisers, brands and products: a third of it each
+        shown = np.frombuffer(b"".join([code[len(code) // 3 * 2 :] for code in codes]), "i4")
         facts = snapshot.columns.offer[offers]
-        products = _take_new(self._named_products, np.concatenate([*shown, facts["product_row"]]))
+        products = _take_new(self._named_products, np.concatenate([shown, facts["product_row"]]))
         campaigns = _take_new(self._named_campaigns, facts["campaign_row"])
-        standing = np.concatenate([advertisers for advertisers, _, _ in codes])  # a booked slot has no offer
-        standing = np.concatenate([facts["advertiser_row"], standing[standing >= 0]])
+        standing = np.frombuffer(b"".join([code[: len(code) // 3] for code in codes]), "i4")
+        standing = np.concatenate([facts["advertiser_row"], standing[standing >= 0]])  # a booked slot has no offer
         advertisers = _take_new(self._named_advertisers, standing)
         if not len(offers) and not len(products) and not len(advertisers):
             return None

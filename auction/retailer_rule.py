@@ -6,11 +6,11 @@ from msgspec import Meta, Struct
 
 from affinity.catalog import CategoryId, ProductId
 from affinity.navigation import Moment
+from affinity.product_target import Target
 from affinity.profile import SegmentId
 from auction.campaign import Name, TemperatureRange
 from auction.placement import FloorMicros, Floors
 from auction.request import PageType
-from auction.target import Target
 from ledger.terms import Identifier
 
 OneOf = Annotated[list[Identifier], Meta(min_length=1, max_length=200)]

@@ -11,12 +11,12 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from affinity.catalog import Product, category_and_ancestors
+from affinity.product_target import NO_VIRTUAL_COLUMNS, CatalogueColumns, Mask, Target, VirtualColumns, target_mask
 from affinity.signals import NO_SIGNALS, Signals
 from auction.kernel import EFFECT, GROUP_EVERYONE, GROUP_FIRST_FREE, GROUP_PAID, VALUE_MICROS_MAX
 from auction.placement import Floors
 from auction.retailer_rule import Effect, RetailerRule
 from auction.situation import NO_SITUATION, Questions, Situation
-from auction.target import NO_VIRTUAL_COLUMNS, CatalogueColumns, Mask, Target, VirtualColumns, target_mask
 from auction.worth import value_column
 
 PPM = 1_000_000

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from affinity.clicks import ClickCounters, Clicks, ratio_of
 from affinity.correction import Corrections, correct
 from affinity.model import BoundModel
+from affinity.product_sets import NO_SETS, ProductSets
 from affinity.targets import Targets, compile_targets
 from affinity.view import VisitorView
 from affinity.visitors import VisitorStore
@@ -173,13 +174,18 @@ class SlotServer:
             raise NotReady("no snapshot is loaded yet")
         return self.served.market
 
+    def product_sets(self) -> ProductSets:
+        """Return which products the product targets of live patterns are about; none before there is a snapshot."""
+        return NO_SETS if self.served is None else self.served.targets.pattern_index.sets
+
     def prepare(self, snapshot: Snapshot) -> Served:
         """Return a snapshot made ready. Changes nothing, so it may run beside the thread that fills pages."""
         before = self.served
         if snapshot.has_exact_pages:
             allocate_exactly_nb.warm()
         spec = snapshot.targets_spec
-        targets = compile_targets(spec.audiences, spec.patterns, None if before is None else before.targets)
+        known = None if before is None else before.targets
+        targets = compile_targets(spec.audiences, spec.patterns, known, snapshot.product_sets())
         market = Market(snapshot, self._bind_model(snapshot.product_id), self._corrections)
         if before is not None:
             market.go_on_from(before.market)
@@ -442,6 +448,7 @@ class SlotServer:
 
     def _respond(self, held: _Held, outcome: Outcome) -> SlotResponse:
         places: list[PlacementFills] = []
+        pending: list[tuple[int, float, int]] = []
         counts = self.metrics.fills
         for place in outcome.places:
             fills: list[Fill] = []
@@ -454,22 +461,27 @@ class SlotServer:
                     fills.append(self._organic_fill(held, place.placement_id, decision))
                 else:
                     counts["sponsored"] += 1
-                    fills.append(self._paid_fill(held, place.placement_id, decision))
+                    fills.append(self._paid_fill(held, place.placement_id, decision, pending))
             if place.no_fill_reason is not None:
                 self.metrics.count_no_fill(place.no_fill_reason)
             places.append(PlacementFills(place.placement_id, place.no_fill_reason, fills, place.reserved_slot_count))
+        if pending:
+            held.spend.add_pending(pending)
         version = held.market.snapshot.version
         experiment_id = self.experiment.experiment_id
         return SlotResponse(held.auction_id, version, experiment_id, held.variant, outcome.is_partial, places)
 
-    def _paid_fill(self, held: _Held, placement_id: str, decision: Decision) -> Fill:
+    def _paid_fill(
+        self, held: _Held, placement_id: str, decision: Decision, pending: list[tuple[int, float, int]]
+    ) -> Fill:
+        """Return a sold fill, and note in `pending` what it may cost."""
         market, price = held.market, decision.price_micros
         offer = market.offer_facts(decision.offer_row)
         token = self._promise(
             held, placement_id, decision, offer.advertiser_id, offer.campaign_id, offer.bid_id, decision.charge_on
         )
         expected = price * decision.quality_ppm / PPM if decision.charge_on is ChargeOn.CLICK else float(price)
-        held.spend.add_pending(offer.campaign_row, expected, price)
+        pending.append((offer.campaign_row, expected, price))
         if held.is_known and (offer.has_frequency_cap or placement_id in market.visitor_limits):
             bid_id = offer.bid_id if offer.has_frequency_cap else ""
             self.visitors.note_served(held.visitor.pseudonym, bid_id, held.now_ms, placement_id, decision.slot_position)

@@ -41,7 +41,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """
 
     body_bytes_max: int = 2_000_000
-    candidates_per_slot: int = 10
+    candidates_per_slot: int = 6
     clock_look_interval_us: int = 200
     exact_steps_max: int = 4_000_000
     exact_steps_per_us: int = 200

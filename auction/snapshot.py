@@ -21,7 +21,8 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from affinity.audience import Audience
-from affinity.pattern import NavigationPattern
+from affinity.pattern import NavigationPattern, product_targets_of
+from affinity.product_sets import ProductSets
 from affinity.signals import NO_SIGNALS, Signals
 from auction.booking import Booking
 from auction.errors import SnapshotRefused
@@ -36,7 +37,7 @@ Int64s = NDArray[np.int64]
 Int32s = NDArray[np.int32]
 Bytes = NDArray[np.uint8]
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 _MAGIC = b"ENDCAPSN"
 _ALIGNMENT = 64
 
@@ -132,6 +133,8 @@ class Columns(Struct, frozen=True, kw_only=True):
         wish_start, wish: conditions, sets of negative keywords and of placement multipliers that offers name by row;
             see MarketArrays in kernel.py.
         multiplier_max_ppm: greatest factor of each of those rows, at least 1.
+        pattern_target_bits: (P, ⌈T/8⌉) which of the patterns' distinct product targets are about each product, see
+            `ProductSets`.
         rule_target_bits: (R, ⌈P/8⌉) which products a rule is about.
         rule_value_micros: (V, P) what each rule that gives a value gives each product, in the order of those rules.
     """
@@ -172,6 +175,7 @@ class Columns(Struct, frozen=True, kw_only=True):
     wish_start: Int64s
     wish: Int64s
     multiplier_max_ppm: Int64s
+    pattern_target_bits: Bytes
     rule_target_bits: Bytes
     rule_value_micros: Int32s
 
@@ -220,6 +224,11 @@ class Snapshot:
         """Return the products whose title or brand has the word."""
         start = self.columns.word_product_start
         return self.columns.word_product_row[start[word_row] : start[word_row + 1]]
+
+    def product_sets(self) -> ProductSets:
+        """Return which products the patterns' product targets are about."""
+        targets = product_targets_of(self.targets_spec.patterns)
+        return ProductSets(targets, self.product_row, self.columns.pattern_target_bits)
 
     def save(self, path: Path) -> None:
         """Write the snapshot to a file, which appears whole or not at all."""

@@ -8,6 +8,7 @@ seen so far, is still on its way, and nothing after `pending_life_s`. A charge t
 clicked says nothing about the others.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from math import inf, sqrt
 from zoneinfo import ZoneInfo
@@ -17,6 +18,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from auction.delay import AGE_COUNT, ChargeDelays
+from auction.kernel import PendingArrays, PendingBook, add_pending_nb, bind_pending_nb
 from auction.loss import LossReason
 from auction.pacing import Pacing, Remembered
 from auction.settings import Settings
@@ -25,7 +27,10 @@ from auction.traffic import QUARTER_MS, TrafficCurve
 
 PPM = 1_000_000
 DAY_MS = 86_400_000
-CERTAIN, UNCERTAIN = 0, 1  # kinds of fill: paid for being shown, and for a click that may not come
+CERTAIN, UNCERTAIN = (
+    0,
+    1,
+)  # kinds of fill: paid for being shown, and for a click that may not come; as the kernel has it
 OPEN_MS = 1 << 61  # a flight that ends later has no end
 
 Int16s = NDArray[np.int16]
@@ -90,6 +95,7 @@ class SpendView:
         self._advertiser_of: list[int]
         self._campaigns_of: list[list[int]]
         self._recent: Float64s
+        self._book: PendingBook
         self._pacing: Pacing
         self._set_rows(snapshot)
 
@@ -175,28 +181,16 @@ class SpendView:
             self._advertiser_funds[row] = funds_micros
             self._judge_advertiser(row)
 
-    def add_pending(self, campaign_row: int, expected_micros: float, price_micros: int) -> None:
-        """Count a fill just given: what it will cost on average, and what at most.
+    def add_pending(self, fills: Sequence[tuple[int, float, int]]) -> None:
+        """Count fills just given: of each its campaign's row, and what it will cost on average and at most, in micros.
 
-        On the slot path: whether the campaign may still be served is worked out anew only when that is in doubt.
+        On the slot path: whether a campaign may still be served is worked out anew only when that is in doubt.
         """
-        advertiser, z = self._advertiser_of[campaign_row], self._settings.pending_z
-        price = float(self._pending_price[campaign_row])
-        # The room kept free grows by no more than this, since sqrt(a + b) is at most sqrt(a) + sqrt(b).
-        own = expected_micros + z * sqrt(expected_micros * max(price, price_micros))
-        shared = own
-        if price_micros > price:
-            self._pending_price[campaign_row] = price_micros
-            risen = z * (sqrt(price_micros) - sqrt(price))
-            own += risen * sqrt(max(0.0, float(self._pending[campaign_row])))
-            shared += risen * sqrt(max(0.0, float(self._pending_advertiser[advertiser])))
-        self._pending[campaign_row] += expected_micros
-        self._recent[int(expected_micros < price_micros), self._age, campaign_row] += expected_micros
-        self._pending_advertiser[advertiser] += expected_micros
-        self._campaign_slack[campaign_row] -= own
-        self._advertiser_slack[advertiser] -= shared
-        if self._campaign_slack[campaign_row] <= 0 or self._advertiser_slack[advertiser] <= 0:
-            self._judge_advertiser(advertiser)
+        in_doubt = add_pending_nb(self._book, np.array(fills, np.float64), self._age, self._settings.pending_z)
+        if in_doubt:
+            for place, (campaign_row, _, _) in enumerate(fills):
+                if in_doubt >> place & 1:
+                    self._judge_advertiser(self._advertiser_of[campaign_row])
 
     # --- what is judged ----------------------------------------------------------------------------------------------
 
@@ -211,9 +205,9 @@ class SpendView:
         if now_ms - self._paced_at_ms >= self._settings.pacing_interval_ms:
             self._age_pending(now_ms)
         self._pending_price *= 0.5 ** (elapsed_ms / (self._settings.pending_life_s * 1000))
-        self._pending_advertiser = np.bincount(
+        self._pending_advertiser[:] = np.bincount(
             self._campaign_advertiser, self._pending, len(self._snapshot.advertiser_id)
-        ).astype(np.float64)
+        )
         if now_ms - self._paced_at_ms >= self._settings.pacing_interval_ms:
             self._step_pacing(now_ms)
         self._judge_all()
@@ -289,7 +283,7 @@ class SpendView:
             self._age = (self._age + 1) % AGE_COUNT
             self._recent[:, self._age] = 0.0
         by_age = (self._age - np.arange(AGE_COUNT)) % AGE_COUNT
-        self._pending = sum(
+        self._pending[:] = sum(
             delays.still_to_come()[by_age] @ recent for delays, recent in zip(self._delays, self._recent, strict=True)
         )
 
@@ -399,6 +393,17 @@ class SpendView:
         self._pending_price = np.zeros(count)
         self._pending_advertiser = np.zeros(len(snapshot.advertiser_id))
         self._recent = np.zeros((2, AGE_COUNT, count))
+        self._book = bind_pending_nb(
+            PendingArrays(
+                self._campaign_advertiser,
+                self._pending,
+                self._recent,
+                self._pending_price,
+                self._pending_advertiser,
+                self._campaign_slack,
+                self._advertiser_slack,
+            )
+        )
         self._pacing = Pacing(count, self._settings.pacing_floor_ppm)
         self.campaign_reason = np.zeros(count, np.int16)
         self.pacing_ppm = np.full(count, PPM, np.int64)

@@ -13,7 +13,16 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from affinity import store as affinity_store
-from affinity.store import decode_list, decode_one, decode_page, encode_body, replace_row, upsert, with_status
+from affinity.store import (
+    decode_list,
+    decode_one,
+    decode_page,
+    encode_body,
+    field_text,
+    replace_row,
+    upsert,
+    with_status,
+)
 from auction.booking import Booking
 from auction.builder import SnapshotSource
 from auction.campaign import Bid, Campaign
@@ -225,6 +234,24 @@ def list_bids(
         query = query.where(bids.c.campaign_id == campaign_id)
     query = with_status(query, bids, status, include_archived)
     return decode_page(connection, query, bids.c.bid_id, after, limit, Bid)
+
+
+def bid_asking(connection: Connection, retailer_id: str, field: str) -> Bid | None:
+    """Return the first bid of a campaign, neither archived, that asks for a product field, also by its pattern.
+
+    Looks through every bid.
+    """
+    live = sa.select(campaigns.c.campaign_id).where(
+        campaigns.c.retailer_id == retailer_id, campaigns.c.status != "archived"
+    )
+    query = sa.select(bids.c.body).where(
+        bids.c.retailer_id == retailer_id,
+        bids.c.status != "archived",
+        bids.c.body.contains(field_text(field), autoescape=True),
+        bids.c.campaign_id.in_(live),
+    )
+    found = decode_list(connection.execute(query.order_by(bids.c.bid_id)).scalars().all(), Bid)
+    return next((bid for bid in found if field in bid.product_fields), None)
 
 
 # --- placements and the caps of pages ----------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from msgspec import Meta, Struct
 
 from affinity.catalog import Attribute, AttributeName, AttributeType, Product, attribute_type
 from affinity.navigation import Moment
+from affinity.product_target import CatalogueColumns, Target, VirtualColumns, target_mask
 from affinity.signals import NO_SIGNALS, Signals
-from auction.target import CatalogueColumns, Target, VirtualColumns, target_mask
 
 if TYPE_CHECKING:
     import re2

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from affinity.product_target import CatalogueColumns, Mask
 from auction.kernel import VALUE_MICROS_MAX
 from auction.retailer_rule import Value
-from auction.target import CatalogueColumns, Mask
 
 PPM = 1_000_000
 

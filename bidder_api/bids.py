@@ -5,7 +5,6 @@ from typing import Literal
 import msgspec
 from sqlalchemy.engine import Connection
 
-from affinity.special import SpecialCategories
 from affinity.store import entitled_products, get_product, next_change_seq
 from auction.campaign import Bid, BidDraft
 from auction.store import get_bid, get_placement, insert_bid, list_bids, update_bid
@@ -26,14 +25,12 @@ from bidder_api.resources import (
     read_page,
     sees,
 )
-from bidder_api.rules import check_target, check_temperature, product_field_kinds
+from bidder_api.rules import check_advertisers_target, check_temperature
 from ledger.money import impression_price
 from ledger.terms import ChargeOn, Identifier
 
 BidPatch = patch_type(BidDraft, "BidPatch", leave_out=["campaign_id"])
 BidPage = page_of("Bid", Bid)
-# Asking for them would tell an advertiser what they are.
-MERCHANTS_FIELDS = frozenset({"margin_rate", "stock", "is_best_seller", "category_trend"})
 
 
 class BidQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -61,7 +58,7 @@ def create_bid(connection: Connection, call: Call) -> Answer:
         updated_at=now,
         change_seq=next_change_seq(connection, call.retailer_id),
     )
-    check_bid(connection, call.retailer_id, bid, call.special)
+    check_bid(connection, call, bid)
     insert_bid(connection, call.retailer_id, bid)
     call.log("create", "bid", bid.bid_id, after=bid)
     return Answer(body=bid, headers={"ETag": etag(bid.change_seq), "Location": f"/v1/bids/{bid.bid_id}"})
@@ -126,7 +123,7 @@ def find_bid(connection: Connection, call: Call) -> Bid:
     return bid
 
 
-def check_bid(connection: Connection, retailer_id: str, bid: Bid, special: SpecialCategories) -> None:
+def check_bid(connection: Connection, call: Call, bid: Bid) -> None:
     """Check what no single field's type can say, in the order of the fields.
 
     Raises:
@@ -134,7 +131,9 @@ def check_bid(connection: Connection, retailer_id: str, bid: Bid, special: Speci
             not ask for; a price per thousand that does not divide; an
             audience or pattern that names what is not there; a range of temperatures without ends; a multiplier of an
             unknown placement.
+        PatternRefused: a pattern there is no room for; see also `check_pattern`.
     """
+    retailer_id = call.retailer_id
     seen: set[str] = set()
     for row, product_id in enumerate(bid.product_ids):
         if product_id in seen:
@@ -152,10 +151,7 @@ def check_bid(connection: Connection, retailer_id: str, bid: Bid, special: Speci
             f"/product_ids/{row}",
         )
     if bid.product_target is not None:
-        check_target(bid.product_target, product_field_kinds(connection, retailer_id), "/product_target")
-        secret = sorted(bid.product_target.fields & MERCHANTS_FIELDS)
-        if secret:
-            raise Invalid("field_not_allowed", f"{secret[0]} is the merchant's alone to ask for", "/product_target")
+        check_advertisers_target(connection, retailer_id, bid.product_target, "/product_target")
     if bid.charge_on is ChargeOn.IMPRESSION:
         try:
             impression_price(bid.bid_micros)
@@ -163,9 +159,10 @@ def check_bid(connection: Connection, retailer_id: str, bid: Bid, special: Speci
             message = f"bid_micros per 1000 impressions must be a multiple of 1000, was {bid.bid_micros}"
             raise Invalid("bid_micros_indivisible", message, "/bid_micros") from None
     if bid.audience is not None:
-        check_audience(connection, retailer_id, bid.audience, "/audience", special, may_leave_brand_out=True)
+        check_audience(connection, retailer_id, bid.audience, "/audience", call.special, may_leave_brand_out=True)
     if bid.navigation_pattern is not None:
         check_pattern(connection, retailer_id, bid.navigation_pattern, "/navigation_pattern")
+        call.check_live_pattern(bid.navigation_pattern, "/navigation_pattern")
     if bid.context is not None and bid.context.temperature_c is not None:
         check_temperature(bid.context.temperature_c, "/context/temperature_c")
     for placement_id in bid.placement_multipliers:
@@ -182,7 +179,7 @@ def _store(connection: Connection, call: Call, before: Bid, action: str, changed
         change_seq=next_change_seq(connection, call.retailer_id),
     )
     if action == "update":
-        check_bid(connection, call.retailer_id, after, call.special)
+        check_bid(connection, call, after)
     update_bid(connection, call.retailer_id, after)
     call.log(action, "bid", after.bid_id, before=before, after=after)
     return Answer(body=after, headers={"ETag": etag(after.change_seq)})

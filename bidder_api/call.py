@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
+from affinity.pattern import NavigationPattern
 from affinity.special import SpecialCategories
 from bidder_api.access import Caller
 from bidder_api.changes import Actor, Change, record_changes
@@ -27,6 +28,9 @@ from bidder_api.operations import Operation
 from bidder_api.store import IdempotentAnswer
 
 _encoder = msgspec.json.Encoder()
+
+
+CheckPattern = Callable[[NavigationPattern, str], None]  # the pattern, and its JSON pointer
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -45,7 +49,11 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class Call(Struct, kw_only=True):
-    """One call of a management operation, checked and decoded."""
+    """One call of a management operation, checked and decoded.
+
+    Attributes:
+        check_live_pattern: refuses a bid's pattern there is no room for.
+    """
 
     retailer_id: str
     caller: Caller
@@ -55,6 +63,7 @@ class Call(Struct, kw_only=True):
     query: Any
     if_match: str | None
     special: SpecialCategories
+    check_live_pattern: CheckPattern
     changes: list[Change] = []
 
     def log(
@@ -80,6 +89,7 @@ class Desk:
         thread_count: calls carried out at the same time; the others wait.
         count_call: told how many seconds each call took, by operation.
         special: names of segments and attributes that are refused.
+        check_live_pattern: refuses a bid's pattern there is no room for.
     """
 
     def __init__(
@@ -90,7 +100,9 @@ class Desk:
         thread_count: int = 4,
         count_call: Callable[[str, float], None] = lambda operation, seconds: None,
         special: SpecialCategories | None = None,
+        check_live_pattern: CheckPattern = lambda pattern, pointer: None,
     ) -> None:
+        self._check_live_pattern = check_live_pattern
         self.special = SpecialCategories() if special is None else special
         self.database = database
         self.retailer_id = retailer_id
@@ -181,6 +193,7 @@ class Desk:
             query=scope.get("query"),
             if_match=request.headers.get("if-match"),
             special=self.special,
+            check_live_pattern=self._check_live_pattern,
         )
 
 

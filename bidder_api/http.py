@@ -9,7 +9,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from starlette.types import ASGIApp
@@ -27,6 +27,41 @@ class HeadTooLarge(Exception):
     """The head of a request is over one of its caps."""
 
 
+class JoiningTransport:
+    """A connection's way out, on which an answer's head waits for its body: one packet and one system call for both.
+
+    Only a head that says how long the body is: what is streamed may be long in coming.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self.is_closing = transport.is_closing  # asked after every answer
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, and before it the head that waited; or keep it, where it is the head of what follows."""
+        if self._head:
+            data = self._head + data
+            self._head = b""
+        elif data.endswith(b"\r\n\r\n") and data.startswith(b"HTTP/1.1 ") and b"\r\ncontent-length: " in data:
+            self._head = data
+            return
+        self._transport.write(data)
+
+    def flush(self) -> None:
+        """Send a head that nothing follows."""
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        """Send what waits, and close."""
+        self.flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class CappedProtocol(HttpToolsProtocol):
     """One connection, with a bounded head and the time its request began."""
 
@@ -41,7 +76,7 @@ class CappedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to count the time until the first request."""
         self.idle_since = self.loop.time()
-        super().connection_made(transport)  # type: ignore[arg-type]
+        super().connection_made(JoiningTransport(cast(asyncio.Transport, transport)))  # type: ignore[arg-type]
 
     def data_received(self, data: bytes) -> None:
         """Refuse a head that goes on for too long before it is parsed."""
@@ -82,6 +117,11 @@ class CappedProtocol(HttpToolsProtocol):
         """End the request."""
         self.busy_since = None
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """End the answer."""
+        cast(JoiningTransport, self.transport).flush()
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer bytes that are no request, as a problem."""

@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 from sqlalchemy.engine import Connection
 
+from affinity.product_target import RULE_FIELDS, SIGNAL_VALUES, Target
 from affinity.signals import NO_SIGNALS
 from affinity.store import get_product, get_products, next_change_seq, read_attribute_types, read_signals
 from auction.campaign import TemperatureRange
@@ -23,7 +24,6 @@ from auction.store import (
     update_rule,
     virtual_attribute_types,
 )
-from auction.target import RULE_FIELDS, SIGNAL_VALUES, Target
 from bidder_api.call import Answer, Call, check_match, etag
 from bidder_api.errors import Conflict, Invalid, NotFound
 from bidder_api.resources import PageQuery, given, make_id, moment, page_of, patch_type, read_page
@@ -39,6 +39,8 @@ _WITHOUT_TARGET = {
     "own_brand_min": "own_brand_min is about own-brand products; it has no target",
     "sponsored_max": "sponsored_max is about everything paid; it has no target",
 }
+# Asking for them would tell an advertiser what they are.
+MERCHANTS_FIELDS = frozenset({"margin_rate", "stock", "is_best_seller", "category_trend"})
 _NUMERIC_FIELDS = frozenset({"price_micros", "margin_rate", "stock", "rating", "image_count", "age_days"})
 
 
@@ -199,6 +201,18 @@ def check_target(target: Target, kinds: Mapping[str, str], at: str) -> None:
         Invalid: a node is nothing or several things, too deep, or asks what no product says.
     """
     _check_target(target, kinds, at, 1, [0])
+
+
+def check_advertisers_target(connection: Connection, retailer_id: str, target: Target, at: str) -> None:
+    """Check a tree over product fields that comes from an advertiser.
+
+    Raises:
+        Invalid: see `check_target`; or it asks for what is the merchant's alone.
+    """
+    check_target(target, product_field_kinds(connection, retailer_id), at)
+    secret = sorted(target.fields & MERCHANTS_FIELDS)
+    if secret:
+        raise Invalid("field_not_allowed", f"{secret[0]} is the merchant's alone to ask for", at)
 
 
 def _check_target(target: Target, kinds: Mapping[str, str], at: str, depth: int, count: list[int]) -> None:

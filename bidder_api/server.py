@@ -15,7 +15,6 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 
 from affinity.audience import Audience
-from affinity.pattern import NavigationPattern
 from auction.settings import Settings as AuctionSettings
 from bidder_api import (
     audiences,
@@ -43,7 +42,7 @@ from bidder_api.operations import Operation
 from bidder_api.readiness import Readiness
 from bidder_api.settings import Settings
 
-CountVisitors = Callable[[Audience | None, NavigationPattern | None], int | None]
+CountAudience = Callable[[Audience], int | None]
 
 
 class Parts(Struct, frozen=True, kw_only=True):
@@ -101,7 +100,12 @@ def build_app(parts: Parts) -> Guard:
 
 
 def management_routes(
-    desk: Desk, keyring: Keyring, hash_key: bytes, count_visitors: CountVisitors, auction_settings: AuctionSettings
+    desk: Desk,
+    keyring: Keyring,
+    hash_key: bytes,
+    count_audience: CountAudience,
+    count_pattern: patterns.CountPattern,
+    auction_settings: AuctionSettings,
 ) -> list[Route]:
     """Return the routes of the management API.
 
@@ -109,13 +113,13 @@ def management_routes(
         desk: where its calls are carried out.
         keyring: told when a key changed, so that here it counts at once.
         hash_key: what the secrets of keys are hashed with.
-        count_visitors: how many visitors an audience and a pattern match now, None under the least that is shown.
+        count_audience, count_pattern: how many visitors one matches now, None under the least that is shown.
         auction_settings: what auctions are held with, for whoever asks how.
     """
     own_keys = keys.KeyDesk(hash_key)
-    own_audiences = audiences.saved_audiences(lambda audience: count_visitors(audience, None), desk.special)
-    preview_audience = audiences.audience_preview(lambda audience: count_visitors(audience, None))
-    own_patterns = patterns.saved_patterns(lambda pattern: count_visitors(None, pattern))
+    own_audiences = audiences.saved_audiences(count_audience, desk.special)
+    preview_audience = audiences.audience_preview(count_audience)
+    own_patterns = patterns.saved_patterns(count_pattern)
     read, change = desk.reading, desk.changing
     one_attribute = "/v1/virtual-attributes/{virtual_attribute_id}"
 

@@ -32,6 +32,7 @@ from affinity.errors import ErasureUnfinished, LogUnwritable
 from affinity.metrics import AffinityMetrics
 from affinity.model import AffinityModel, BoundModel, active_model, load_model, neutral_model
 from affinity.navigation_log import NavigationLog
+from affinity.product_sets import check_room
 from affinity.record import ProductFacts, read_facts
 from affinity.special import special_categories
 from affinity.visitors import VisitorStore
@@ -51,7 +52,7 @@ from bidder_api.hearing import Hearing
 from bidder_api.holdings import holdings
 from bidder_api.idempotency import forget_old
 from bidder_api.metrics import ServerMetrics
-from bidder_api.patterns import explain_endpoint
+from bidder_api.patterns import explain_endpoint, pattern_counter
 from bidder_api.preview import preview_endpoint
 from bidder_api.readiness import Readiness
 from bidder_api.sales_facts import sales_facts_of
@@ -610,6 +611,9 @@ def compose(
         server.management_thread_count,
         count_call=metrics.count_call,
         special=special_categories(settings.affinity.special_category_terms),
+        check_live_pattern=lambda pattern, pointer: check_room(
+            pattern, slot_server.product_sets(), settings.affinity.pattern_target_count_max, pointer
+        ),
     )
     books = ledger_endpoint.Books(
         retailer_id=deployment.retailer_id,
@@ -640,7 +644,8 @@ def compose(
             desk,
             keyring,
             hash_key,
-            lambda audience, pattern: visitors.count_matching(audience, pattern, clock_ms()),
+            lambda audience: visitors.count_matching(audience, None, clock_ms()),
+            pattern_counter(desk, visitors, slot_server.product_sets),
             settings.auction,
         ),
         Route("/v1/navigation-patterns/{pattern_id}/explain", explain_endpoint(desk, visitors), methods=["GET"]),

@@ -1,4 +1,4 @@
-"""Virtual attributes: what the merchant derives from the catalogue, for rules and the visitor's filters to ask for."""
+"""Virtual attributes: what the merchant derives from the catalogue, for rules, bids, patterns and filters to ask."""
 
 from typing import Annotated, Literal
 
@@ -7,9 +7,18 @@ from msgspec import Meta, Struct
 from sqlalchemy.engine import Connection
 
 from affinity.catalog import Attribute, AttributeType, ProductId
+from affinity.product_target import RULE_FIELDS
 from affinity.signals import NO_SIGNALS
-from affinity.store import get_product, list_products, next_change_seq, read_attribute_types, read_signals
+from affinity.store import (
+    get_product,
+    list_products,
+    next_change_seq,
+    pattern_asking,
+    read_attribute_types,
+    read_signals,
+)
 from auction.store import (
+    bid_asking,
     get_virtual_attribute,
     insert_virtual_attribute,
     list_rules,
@@ -17,7 +26,6 @@ from auction.store import (
     update_virtual_attribute,
     virtual_attribute_types,
 )
-from auction.target import RULE_FIELDS
 from auction.virtual_attribute import (
     Derivation,
     Expression,
@@ -30,7 +38,7 @@ from auction.virtual_attribute import (
 from bidder_api.call import Answer, Call, check_match, etag
 from bidder_api.errors import Conflict, Invalid, NotFound
 from bidder_api.resources import PageQuery, given, make_id, moment, page_of, patch_type, read_page
-from bidder_api.rules import check_target
+from bidder_api.rules import RULE_COUNT_MAX, check_target
 
 PREVIEWED_COUNT = 20
 TEXT_FIELDS = frozenset({"title", "brand", "category_id", "product_id"})
@@ -114,16 +122,30 @@ def change_attribute(connection: Connection, call: Call) -> Answer:
 
 
 def archive_attribute(connection: Connection, call: Call) -> Answer:
-    """Archive a virtual attribute no rule asks for. Archiving it again changes nothing."""
+    """Archive a virtual attribute nothing asks for. Archiving it again changes nothing."""
     attribute = _find(connection, call)
     check_match(call, attribute.change_seq)
     if attribute.status != "archived":
-        for rule in list_rules(connection, call.retailer_id, None, 10_000):
-            if rule.target is not None and attribute.name in rule.target.fields:
-                message = f"rule {rule.rule_id} ({rule.name}) asks for {attribute.name}: archive it first"
-                raise Conflict("virtual_attribute_in_use", message)
+        asking = _what_asks(connection, call.retailer_id, attribute.name)
+        if asking is not None:
+            raise Conflict("virtual_attribute_in_use", f"{asking} asks for {attribute.name}: archive it first")
         _store(connection, call, attribute, "archive", {"status": "archived"})
     return Answer()
+
+
+def _what_asks(connection: Connection, retailer_id: str, name: str) -> str | None:
+    """Return the first rule, saved navigation pattern or bid that asks for an attribute, in words."""
+    for rule in list_rules(connection, retailer_id, None, RULE_COUNT_MAX):
+        if rule.target is not None and name in rule.target.fields:
+            return f"rule {rule.rule_id} ({rule.name})"
+    saved = pattern_asking(connection, retailer_id, name)
+    if saved is not None:
+        return f"navigation pattern {saved.pattern_id} ({saved.name}) of {saved.advertiser_id}"
+    bid = bid_asking(connection, retailer_id, name)
+    if bid is None:
+        return None
+    where = "" if bid.product_target is not None and name in bid.product_target.fields else "the navigation pattern of "
+    return f"{where}bid {bid.bid_id} of {bid.advertiser_id}"
 
 
 def preview(connection: Connection, call: Call) -> Answer:

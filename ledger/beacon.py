@@ -41,7 +41,6 @@ PREVIOUS_DAY_COUNT = 2  # a token lives at most a day, so the day before and one
 CLOCK_SKEW_MS_MAX = 60_000  # how far in the future another process's clock may have issued a token
 
 _DAY_MS = 86_400_000
-_HEAD = struct.Struct(">BB6s6s")
 _FIXED = struct.Struct(">BBHQI")
 _LENGTH = struct.Struct(">H")
 _SPONSORED, _CHARGED, _ON_CLICK, _VARIANT, _VISITOR = 1, 2, 4, 8, 16
@@ -89,9 +88,12 @@ class BeaconKeys:
                 raise ValueError(f"beacon key {key_id} must have an id up to 255 and at least {SECRET_BYTES_MIN} bytes")
         self._secrets = dict(secrets_by_id)
         self._sealing_id = sealing_id
+        self._sealing_head = bytes([LAYOUT_VERSION, sealing_id])
         self._ciphers: dict[tuple[int, int], AESGCM] = {}
+        self._sealing_day = 0  # 1970-01-01, and the cipher of the day that was sealed last
+        self._sealing_cipher = self._cipher(sealing_id, 0)
         self._count = secrets.randbits(48) if first_count is None else first_count
-        self._packed: dict[tuple[str | None, str | None, str | None, str], tuple[int, bytes]] = {}
+        self._packed: dict[tuple[str | None, str | None, str | None, str, str], tuple[int, bytes]] = {}
         self._auction_id: str | None = None  # the one that was packed last
         self._auction = (_ABSENT, b"")
         self._unpacked: dict[bytes, str] = {}
@@ -127,11 +129,12 @@ class BeaconKeys:
     def seal_beacon(self, terms: ChargeTerms) -> str:
         """Return the token that promises `terms`; no two are alike, even for equal terms."""
         self._count = count = (self._count + 1) & 0xFFFF_FFFF_FFFF
-        issued_at_ms = terms.issued_at_ms
-        head = _HEAD.pack(LAYOUT_VERSION, self._sealing_id, issued_at_ms.to_bytes(6, "big"), count.to_bytes(6, "big"))
-        cipher = self._cipher(self._sealing_id, issued_at_ms // _DAY_MS)
-        sealed = cipher.encrypt(head[2:], self._encode(terms), head[:2])
-        return binascii.b2a_base64(head + sealed, newline=False).translate(_TO_URL).rstrip(b"=").decode()
+        day = terms.issued_at_ms // _DAY_MS
+        if day != self._sealing_day:
+            self._sealing_day, self._sealing_cipher = day, self._cipher(self._sealing_id, day)
+        head, nonce = self._sealing_head, (terms.issued_at_ms << 48 | count).to_bytes(12, "big")
+        sealed = self._sealing_cipher.encrypt(nonce, self._encode(terms), head)
+        return binascii.b2a_base64(head + nonce + sealed, newline=False).translate(_TO_URL).rstrip(b"=").decode()
 
     def redeem_beacon(self, token: str, now_ms: int) -> Beacon:
         """Return what `token` promises.
@@ -183,7 +186,7 @@ class BeaconKeys:
         auction_id = terms.auction_id
         if auction_id != self._auction_id:  # a page's tokens come one after the other
             self._auction_id, self._auction = auction_id, _pack_id(auction_id, "auc_")
-        names = terms.advertiser_id, terms.campaign_id, terms.bid_id, terms.placement_id
+        names = terms.advertiser_id, terms.campaign_id, terms.bid_id, terms.placement_id, terms.product_id
         packed = self._packed.get(names)
         if packed is None:
             if len(self._packed) >= _CACHED_ID_COUNT_MAX:
@@ -191,7 +194,6 @@ class BeaconKeys:
             packed = self._packed[names] = _pack_names(*names)
         auction_form, auction = self._auction
         forms, rest = packed
-        rest += _prefixed(terms.product_id)
         flags = _SPONSORED if terms.is_sponsored else 0
         if charge_on is not None:
             flags |= _CHARGED | _ON_CLICK if charge_on is ChargeOn.CLICK else _CHARGED
@@ -210,14 +212,14 @@ class BeaconKeys:
 
 
 def _pack_names(
-    advertiser_id: str | None, campaign_id: str | None, bid_id: str | None, placement_id: str
+    advertiser_id: str | None, campaign_id: str | None, bid_id: str | None, placement_id: str, product_id: str
 ) -> tuple[int, bytes]:
-    """Return how a bid's ids are written, and the bytes of them and of the placement."""
+    """Return how a bid's ids are written, and the bytes of them, of the placement and of the product."""
     forms, parts = 0, b""
     for text, prefix in ((advertiser_id, "adv_"), (campaign_id, "cmp_"), (bid_id, "bid_")):
         form, packed = _pack_id(text, prefix)
         forms, parts = forms << 2 | form, parts + packed
-    return forms, parts + _prefixed(placement_id)
+    return forms, parts + _prefixed(placement_id) + _prefixed(product_id)
 
 
 def _pack_id(text: str | None, prefix: str) -> tuple[int, bytes]:

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from affinity.catalog import Product
 from affinity.model import BoundModel
-from affinity.targets import Targets
+from affinity.targets import compile_targets
 from affinity.view import anonymous_view
 from auction.builder import SnapshotSource, build_snapshot
 from auction.campaign import Bid, Campaign
@@ -55,7 +55,7 @@ def hold_textbook_auctions(auction_count: int, bidder_count: int, floor_ppm: int
     for bidder in range(bidder_count):
         spend.apply_funds(f"adv-{bidder}", 10**12)
     spend.refresh(NOW_MS)
-    visitor = anonymous_view(Targets([], []))
+    visitor = anonymous_view(compile_targets([], []))
     prices = []
     sold = efficient = 0
     for auction in range(auction_count):

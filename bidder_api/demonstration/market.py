@@ -12,10 +12,10 @@ from affinity.audience import Audience
 from affinity.catalog import CATEGORY_SEPARATOR, Product
 from affinity.navigation import Action
 from affinity.pattern import NavigationPattern, PatternStep
+from affinity.product_target import Target
 from auction.campaign import BidDraft, CampaignDraft, FrequencyCap
 from auction.placement import Floors, PlacementDraft
 from auction.retailer_rule import Effect, Pin, RuleDraft, Scope
-from auction.target import Target
 from bidder_api.shop.shelves import CATEGORY_SHELF, GENERATIONS, HOME_END_CAP, SHELVES
 from ledger.terms import ChargeOn
 

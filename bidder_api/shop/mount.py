@@ -9,7 +9,8 @@ from starlette.routing import Route
 
 from affinity.audience import Audience
 from affinity.computed import promophile_score, rfm_class
-from affinity.pattern import NavigationPattern
+from affinity.pattern import NavigationPattern, PatternStep
+from affinity.product_target import target_words
 from affinity.profile import ProfileLine
 from affinity.store import read_products_changed
 from auction.request import Fill, SlotRequest, SlotResponse
@@ -146,13 +147,16 @@ def audience_words(audience: Audience) -> str:
 
 def pattern_words(pattern: NavigationPattern) -> str:
     """Return a navigation pattern as one would say it, near enough."""
-    steps = [
-        f"{step.action} {step.product_id or step.category_id or step.brand or ''} ≥ {step.at_least}×".replace("  ", " ")
-        for step in pattern.steps
-    ]
-    without = [f"no {step.action}" for step in pattern.without]
+    steps = [f"{_step_words(step)} ≥ {step.at_least}×" for step in pattern.steps]
+    without = [f"no {_step_words(step) if step.product_target else step.action}" for step in pattern.without]
     within = "this session" if pattern.within == "session" else f"within {pattern.within} s"
     return ", ".join([*steps, *without, within])
+
+
+def _step_words(step: PatternStep) -> str:
+    where = step.product_id or step.category_id or step.brand
+    target = "" if step.product_target is None else f"where {target_words(step.product_target)}"
+    return " ".join(filter(None, (step.action, where, target)))
 
 
 def touches(snapshot: Snapshot, rule_row: int, product_id: str) -> bool:

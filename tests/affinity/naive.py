@@ -1,12 +1,13 @@
 """Plain twins of compiled things: what one would write on a whiteboard, re-reading everything each time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import exp, log
 
 import numpy as np
 from numpy.typing import NDArray
 
 from affinity.audience import Audience
+from affinity.catalog import Attribute
 from affinity.kernel import (
     AGE_DECAY,
     BACKWARD,
@@ -24,12 +25,20 @@ from affinity.kernel import (
 from affinity.matching import Happening
 from affinity.model import Learnt
 from affinity.pattern import NavigationPattern, PatternStep, words_of
+from affinity.product_target import Target
 
 SESSION_GAP_MS = 30 * 60_000
 
+Catalogue = Mapping[str, Mapping[str, Attribute]]  # attributes of each product
+NO_CATALOGUE: Catalogue = {}
+
 
 def pattern_holds(
-    pattern: NavigationPattern, history: Sequence[tuple[int, Happening]], now_ms: int, kept_count: int = 128
+    pattern: NavigationPattern,
+    history: Sequence[tuple[int, Happening]],
+    now_ms: int,
+    kept_count: int = 128,
+    catalogue: Catalogue = NO_CATALOGUE,
 ) -> bool:
     """Say whether a pattern holds now, by trying every event as the one it began with.
 
@@ -38,8 +47,9 @@ def pattern_holds(
         history: every event of the visitor with its place in the order of arrival.
         now_ms: the moment asked about.
         kept_count: most recent events that are looked at.
+        catalogue: products as they are now.
     """
-    return any(beginnings(pattern, in_order(history, kept_count), now_ms))
+    return any(beginnings(pattern, in_order(history, kept_count), now_ms, catalogue))
 
 
 def in_order(history: Sequence[tuple[int, Happening]], kept_count: int) -> list[Happening]:
@@ -47,10 +57,12 @@ def in_order(history: Sequence[tuple[int, Happening]], kept_count: int) -> list[
     return [event for _, event in sorted(history, key=lambda pair: (pair[1].at_ms, pair[0]))][-kept_count:]
 
 
-def beginnings(pattern: NavigationPattern, events: list[Happening], now_ms: int) -> list[bool]:
+def beginnings(
+    pattern: NavigationPattern, events: list[Happening], now_ms: int, catalogue: Catalogue = NO_CATALOGUE
+) -> list[bool]:
     """Say of every event whether a run that holds now begins with it."""
     wanted = [step for step in pattern.steps for _ in range(step.at_least)]
-    return [_holds_from(pattern, wanted, events, first, now_ms) for first in range(len(events))]
+    return [_holds_from(pattern, wanted, events, first, now_ms, catalogue) for first in range(len(events))]
 
 
 def patterns_holding(
@@ -59,6 +71,7 @@ def patterns_holding(
     now_ms: int,
     kept_count: int,
     size_max: int,
+    catalogue: Catalogue = NO_CATALOGUE,
 ) -> list[bool]:
     """Say of each pattern whether it holds now for a visitor followed in patterns that want so many events together.
 
@@ -66,7 +79,7 @@ def patterns_holding(
     events are forgotten, and a run that began before then is lost.
     """
     events = in_order(history, kept_count)
-    begun = [[_begun_last(pattern, events, place) for place in range(len(events))] for pattern in patterns]
+    begun = [[_begun_last(pattern, events, place, catalogue) for place in range(len(events))] for pattern in patterns]
     wanted = [sum(step.at_least for step in pattern.steps) for pattern in patterns]
 
     def is_followed(row: int, place: int) -> bool:
@@ -83,19 +96,19 @@ def patterns_holding(
     return [
         any(
             holds and all(is_followed(row, place) for place in range(first, len(events)))
-            for first, holds in enumerate(beginnings(pattern, events, now_ms))
+            for first, holds in enumerate(beginnings(pattern, events, now_ms, catalogue))
         )
         for row, pattern in enumerate(patterns)
     ]
 
 
-def _begun_last(pattern: NavigationPattern, events: list[Happening], place: int) -> int | None:
+def _begun_last(pattern: NavigationPattern, events: list[Happening], place: int, catalogue: Catalogue) -> int | None:
     """Return the last event up to `place` that begins the pattern, if it then is still begun."""
-    first = next((one for one in range(place, -1, -1) if is_one_of(events[one], pattern.steps[0])), None)
+    first = next((one for one in range(place, -1, -1) if is_one_of(events[one], pattern.steps[0], catalogue)), None)
     if first is None:
         return None
     for one in range(first + 1, place + 1):
-        if any(is_one_of(events[one], forbidden) for forbidden in pattern.without):
+        if any(is_one_of(events[one], forbidden, catalogue) for forbidden in pattern.without):
             return None
         begins_session = events[one].at_ms - events[one - 1].at_ms > SESSION_GAP_MS
         has_ended = pattern.within == "session" or events[first].at_ms + pattern.within * 1000 < events[one - 1].at_ms
@@ -105,9 +118,14 @@ def _begun_last(pattern: NavigationPattern, events: list[Happening], place: int)
 
 
 def _holds_from(
-    pattern: NavigationPattern, wanted: list[PatternStep], events: list[Happening], first: int, now_ms: int
+    pattern: NavigationPattern,
+    wanted: list[PatternStep],
+    events: list[Happening],
+    first: int,
+    now_ms: int,
+    catalogue: Catalogue,
 ) -> bool:
-    if not is_one_of(events[first], wanted[0]):
+    if not is_one_of(events[first], wanted[0], catalogue):
         return False
     if pattern.within == "session":
         in_window = first >= _session_begin(events, now_ms)
@@ -117,9 +135,9 @@ def _holds_from(
         return False
     done = 1
     for event in events[first + 1 :]:
-        if any(is_one_of(event, forbidden) for forbidden in pattern.without):
+        if any(is_one_of(event, forbidden, catalogue) for forbidden in pattern.without):
             return False
-        if done < len(wanted) and is_one_of(event, wanted[done]):
+        if done < len(wanted) and is_one_of(event, wanted[done], catalogue):
             done += 1
     return done == len(wanted)
 
@@ -134,7 +152,7 @@ def _session_begin(events: list[Happening], now_ms: int) -> int:
     return first
 
 
-def is_one_of(event: Happening, step: PatternStep) -> bool:
+def is_one_of(event: Happening, step: PatternStep, catalogue: Catalogue = NO_CATALOGUE) -> bool:
     """Say whether an event is what a step asks for."""
     if event.action != step.action:
         return False
@@ -156,9 +174,32 @@ def is_one_of(event: Happening, step: PatternStep) -> bool:
         return False
     if step.traffic_source is not None and step.traffic_source.lower() != event.traffic_source:
         return False
+    if step.product_target is not None:
+        attributes = None if event.product_id is None else catalogue.get(event.product_id)
+        if attributes is None or not target_holds(step.product_target, attributes):
+            return False
     if step.query_contains is not None:
         return event.query is not None and words_of(step.query_contains) <= words_of(event.query)
     return True
+
+
+def target_holds(target: Target, attributes: Mapping[str, Attribute]) -> bool:
+    """Say whether a target that asks for attributes is about a product with these."""
+    if target.all is not None:
+        return all(target_holds(part, attributes) for part in target.all)
+    if target.any is not None:
+        return any(target_holds(part, attributes) for part in target.any)
+    if target.not_ is not None:
+        return not target_holds(target.not_, attributes)
+    value = attributes.get(target.field or "")
+    if value is None:
+        return False
+    wanted = target.one_of if target.equals is None else [target.equals]
+    if wanted is not None and not any(type(one) is type(value) and one == value for one in wanted):
+        return False
+    if target.at_least is not None and not float(value) >= target.at_least:
+        return False
+    return target.at_most is None or float(value) <= target.at_most
 
 
 def audience_holds(audience: Audience, true_predicates: set[bytes], encode: object) -> bool:

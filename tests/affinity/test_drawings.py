@@ -13,26 +13,31 @@ from affinity.model import neutral_model
 from affinity.navigation import Action, Consent, NavigationBatch, NavigationEvent
 from affinity.pattern import NavigationPattern, PatternStep
 from affinity.pattern_explanation import explain_pattern
+from affinity.product_target import Target
 from affinity.pseudonym import Pseudonymizer
 from affinity.settings import Settings
 from affinity.targets import compile_targets, has_bit
 from affinity.visitors import VisitorStore
-from tests.affinity.naive import SESSION_GAP_MS, pattern_holds
+from tests.affinity.histories import sets_of
+from tests.affinity.naive import SESSION_GAP_MS, Catalogue, pattern_holds
 
 PAGE = Path(__file__).parents[2] / "affinity" / "README.md"
 START = datetime(2026, 3, 1, tzinfo=UTC)
 UNIT_S = {"s": 1, "min": 60, "h": 3600}
 
-DEEDS = {  # letter: action, category, query
-    "v": (Action.VIEW_ITEM, "Shoes > Running", None),
-    "w": (Action.VIEW_ITEM, "Watches", None),
-    "s": (Action.SEARCH, None, "Shoes for the trail"),
-    "c": (Action.ADD_TO_CART, "Shoes > Running", None),
-    "x": (Action.REMOVE_FROM_CART, "Shoes > Running", None),
-    "b": (Action.PURCHASE, "Shoes > Running", None),
+DEEDS = {  # letter: action, category, query, product
+    "v": (Action.VIEW_ITEM, "Shoes > Running", None, None),
+    "w": (Action.VIEW_ITEM, "Watches", None, None),
+    "a": (Action.VIEW_ITEM, "Sandals", None, "sandal"),
+    "s": (Action.SEARCH, None, "Shoes for the trail", None),
+    "c": (Action.ADD_TO_CART, "Shoes > Running", None, None),
+    "x": (Action.REMOVE_FROM_CART, "Shoes > Running", None, None),
+    "b": (Action.PURCHASE, "Shoes > Running", None, None),
 }
+SEASONS: dict[str, Catalogue] = {"☂": {"sandal": {"season": "winter"}}, "☀": {"sandal": {"season": "summer"}}}
 STEPS = {
     "v": PatternStep(action=Action.VIEW_ITEM, category_id="Shoes"),
+    "a": PatternStep(action=Action.VIEW_ITEM, product_target=Target(field="season", equals="summer")),
     "s": PatternStep(action=Action.SEARCH, query_contains="trail shoes"),
     "c": PatternStep(action=Action.ADD_TO_CART, category_id="Shoes"),
     "x": PatternStep(action=Action.REMOVE_FROM_CART, category_id="Shoes"),
@@ -43,14 +48,16 @@ HEADER = re.compile(
     r"(?: · without (?P<without>\w))?(?: · keeps (?P<kept>\d+) events)?"
 )
 DRAWING = re.compile(r"(?P<line>.*?) +→ (?P<verdict>holds|no)(?: {2,}\S.*)?")
-MARK = re.compile(r"(?P<pause>·)|‹(?P<span>[^›]+)›|(?P<shy>\()?(?P<deed>[vwscxb])\)?|(?P<erased>†)|(?P<now>\?)")
+MARK = re.compile(
+    r"(?P<pause>·)|‹(?P<span>[^›]+)›|(?P<shy>\()?(?P<deed>[vwascxb])\)?|(?P<erased>†)|(?P<season>[☀☂])|(?P<now>\?)"
+)
 
 
 class Mark(NamedTuple):
     """Something that happens in a drawing.
 
     Attributes:
-        what: a letter of DEEDS, "†" or "?".
+        what: a letter of DEEDS, a sign of SEASONS, "†" or "?".
         arrival: its place in the order of arrival.
     """
 
@@ -103,7 +110,7 @@ def read_marks(line: str, arrivals: str | None) -> list[Mark]:
         elif read["span"]:
             at += read_span(read["span"])
         else:
-            what = read["deed"] or read["erased"] or read["now"]
+            what = read["deed"] or read["erased"] or read["season"] or read["now"]
             number = arrivals[place : place + 1] if arrivals and what in DEEDS else ""
             arrival = int(number) if number.isdigit() else len(line) + len(marks)
             marks.append(Mark(what, at, read["shy"] is None, arrival))
@@ -148,16 +155,25 @@ def test_a_visitor_of_whom_this_is_reported_has_the_pattern_or_not(drawing: Draw
     """Events go the way they go in a shop: reported in batches, looked at by an auction after each."""
     settings = Settings(visitor_event_count_max=drawing.kept_count)
     visitors = VisitorStore(settings, Pseudonymizer(b"k" * 32))
-    targets, model = compile_targets([], [drawing.pattern]), neutral_model([])
+    sets = sets_of([drawing.pattern], SEASONS["☂"])
+    targets, model = compile_targets([], [drawing.pattern], sets=sets), neutral_model([])
     clock = START
     for mark in drawing.marks:
         clock = max(clock, mark.occurred_at)
         if mark.what == "†":
             visitors.forget([visitors.pseudonym("v")])
+        elif mark.what in SEASONS:
+            sets = sets_of([drawing.pattern], SEASONS[mark.what])
+            targets = compile_targets([], [drawing.pattern], targets, sets)
         elif mark.what in DEEDS:
-            action, category_id, query = DEEDS[mark.what]
+            action, category_id, query, product_id = DEEDS[mark.what]
             event = NavigationEvent(
-                visitor_id="v", action=action, category_id=category_id, query=query, occurred_at=mark.occurred_at
+                visitor_id="v",
+                action=action,
+                category_id=category_id,
+                query=query,
+                product_id=product_id,
+                occurred_at=mark.occurred_at,
             )
             visitors.post(NavigationBatch([event], Consent(personalised=mark.has_consent)), to_ms(clock))
             visitors.view("v", Consent(personalised=True), targets, model, to_ms(clock))
@@ -168,17 +184,21 @@ def test_a_visitor_of_whom_this_is_reported_has_the_pattern_or_not(drawing: Draw
 @pytest.mark.parametrize("drawing", DRAWINGS, ids=lambda drawing: drawing.text)
 def test_re_reading_and_explaining_say_so_too(drawing: Drawing) -> None:
     kept: list[tuple[int, Happening]] = []
+    catalogue = SEASONS["☂"]
     for mark in drawing.marks:
         if mark.what == "†" or not mark.has_consent:
             kept.clear()
+        elif mark.what in SEASONS:
+            catalogue = SEASONS[mark.what]
         elif mark.what in DEEDS:
-            action, category_id, query = DEEDS[mark.what]
-            event = Happening(to_ms(mark.occurred_at), action, category_id=category_id, query=query and query.lower())
+            action, category_id, query, product_id = DEEDS[mark.what]
+            event = Happening(to_ms(mark.occurred_at), action, product_id, category_id, query=query and query.lower())
             kept.append((mark.arrival, event))
     now_ms = to_ms(drawing.now)
-    assert pattern_holds(drawing.pattern, kept, now_ms, drawing.kept_count) is drawing.holds
+    assert pattern_holds(drawing.pattern, kept, now_ms, drawing.kept_count, catalogue) is drawing.holds
     events = sorted(kept, key=lambda pair: (pair[1].at_ms, pair[0]))[-drawing.kept_count :]
-    explained = explain_pattern(drawing.pattern, [event for _, event in events], SESSION_GAP_MS, now_ms)
+    sets = sets_of([drawing.pattern], catalogue)
+    explained = explain_pattern(drawing.pattern, [event for _, event in events], SESSION_GAP_MS, now_ms, sets)
     assert explained.holds is drawing.holds
 
 
@@ -189,7 +209,7 @@ def test_the_page_draws_both_sides_of_every_edge() -> None:
     assert len(DRAWINGS) >= 60
     assert sum(len(sides) == 2 for sides in by_pattern.values()) >= 12
     texts = [drawing.text for drawing in DRAWINGS]
-    for sign in ("without", "arriving", "‹30 min 1 s›", "keeps", "†", "(", "sv?", "?·"):
+    for sign in ("without", "arriving", "‹30 min 1 s›", "keeps", "†", "(", "sv?", "?·", "☀", "☂"):
         assert any(sign in text for text in texts), sign
 
 

@@ -5,6 +5,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Literal, NamedTuple
 
@@ -16,6 +17,8 @@ from affinity.audience import Audience
 from affinity.matching import Happening, PatternIndex, PatternProgress, holding_rows
 from affinity.navigation import Action
 from affinity.pattern import NavigationPattern, PatternStep
+from affinity.product_sets import ProductSets
+from affinity.product_target import Target
 from affinity.record import VisitorRecord
 from affinity.settings import Settings
 from affinity.targets import Targets, compile_targets, has_bit
@@ -26,9 +29,12 @@ from tests.affinity.histories import (
     SEARCH,
     START_MS,
     VIEW,
+    Catalogue,
+    random_catalogue,
     random_history,
     random_moment,
     random_pattern,
+    sets_of,
 )
 from tests.affinity.naive import pattern_holds, patterns_holding
 
@@ -62,6 +68,13 @@ def bit(record: VisitorRecord, targets: Targets, now_ms: int, settings: Settings
     if value:
         assert until_ms >= now_ms
     return value
+
+
+def looked_at(index: PatternIndex, happening: Happening) -> int:
+    """Return how many steps an event of a visitor who has begun nothing looks at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matching, "_agreeing", lambda entries, *_: entries)
+        return len(index.find(happening, [], SIZE_MAX))
 
 
 def two_views(**more: object) -> NavigationPattern:
@@ -210,18 +223,12 @@ def test_a_step_is_filed_under_what_fewest_ask_for() -> None:
         )
     ]
     index = PatternIndex(patterns)
-
-    def looks_at(happening: Happening) -> int:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(matching, "_agreeing", lambda entries, *_: entries)
-            return len(index.find(happening, [], SIZE_MAX))
-
-    assert looks_at(view(0, "C7", brand="everybody's")) == 1
-    assert looks_at(view(0, "C70", brand="everybody's")) == 1
-    assert looks_at(view(0, "C7", brand="b3")) == 1
-    assert looks_at(view(0, "D", brand="everybody's")) == 0
-    assert looks_at(did(SEARCH, 0, query="everybody's w7")) == 1
-    assert looks_at(did(SEARCH, 0, query="everybody's")) == 0
+    assert looked_at(index, view(0, "C7", brand="everybody's")) == 1
+    assert looked_at(index, view(0, "C70", brand="everybody's")) == 1
+    assert looked_at(index, view(0, "C7", brand="b3")) == 1
+    assert looked_at(index, view(0, "D", brand="everybody's")) == 0
+    assert looked_at(index, did(SEARCH, 0, query="everybody's w7")) == 1
+    assert looked_at(index, did(SEARCH, 0, query="everybody's")) == 0
 
 
 def test_an_event_every_pattern_forbids_looks_only_at_those_the_visitor_has_begun() -> None:
@@ -237,6 +244,32 @@ def test_an_event_every_pattern_forbids_looks_only_at_those_the_visitor_has_begu
     for action in (CART, BUY):
         assert index.find(did(action, 0), [], SIZE_MAX) == []
         assert [entry.pattern_row for entry in index.find(did(action, 0), [7, 11], SIZE_MAX)] == [7, 11]
+
+
+def test_wide_targets_of_later_steps_are_not_gone_through_for_who_has_begun_little() -> None:
+    count = 300
+    patterns = [
+        NavigationPattern(
+            within="session",
+            steps=[PatternStep(action=VIEW, product_id=f"p{row}"), PatternStep(action=CART)],
+            without=[PatternStep(action=BUY, product_target=Target(field="weight", at_least=row))],
+        )
+        for row in range(count)
+    ]
+    index = PatternIndex(patterns, sets_of(patterns, {"p": {"weight": count}, "q": {"weight": 8}}))
+    numbers, yielded = ProductSets.numbers, []
+
+    def counting(sets: ProductSets, row: int, among: int) -> Iterator[int]:
+        for number in numbers(sets, row, among):
+            yielded.append(number)
+            yield number
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ProductSets, "numbers", counting)
+        for product_id, found in (("p", [7, 11]), ("q", [7]), ("gone", [])):
+            hits = index.find(did(BUY, 0, product_id=product_id), [7, 11], SIZE_MAX)
+            assert [entry.pattern_row for entry in hits] == found
+    assert len(yielded) <= 6
 
 
 def size_of(progress: PatternProgress) -> int:
@@ -322,23 +355,29 @@ class Compared(NamedTuple):
         case_count: histories × patterns.
         matched_count: cases in which the pattern holds.
         shortened_count: cases in which it would also or not hold if all events were kept.
+        changed_count: likewise, if the products were what they were before.
     """
 
     case_count: int
     matched_count: int
     shortened_count: int
+    changed_count: int
 
 
 def compare_with_history(case_count_wanted: int, seed: int) -> Compared:
     """Assert that the compiled matcher says what re-reading the history says.
 
-    Histories arrive out of order and lose their oldest events; patterns become live, and are asked for, at any time.
+    Histories arrive out of order and lose their oldest events; patterns become live, and are asked for, at any time;
+    product targets come to be about other products.
     """
     rng = random.Random(seed)
-    case_count = matched_count = shortened_count = 0
+    case_count = matched_count = shortened_count = changed_count = 0
     while case_count < case_count_wanted:
         patterns = [random_pattern(rng) for _ in range(12)]
-        old, live = compile_targets([], patterns[:6]), compile_targets([], patterns)
+        earlier, catalogue = random_catalogue(rng), random_catalogue(rng)
+        old = compile_targets([], patterns[:6], sets=sets_of(patterns[:6], earlier))
+        before = compile_targets([], patterns, old, sets_of(patterns, earlier))
+        live = compile_targets([], patterns, before, sets_of(patterns, catalogue))
         history = random_history(rng)
         kept_count = rng.choice([128, 128, 128, 6, 2])
         settings = Settings(visitor_event_count_max=kept_count)
@@ -347,7 +386,7 @@ def compare_with_history(case_count_wanted: int, seed: int) -> Compared:
         for place, event in enumerate(history):
             record.note(event, None, settings)
             if rng.random() < 0.5:
-                record.advance(live if place >= live_from else old, settings)
+                record.advance(live if place >= live_from else rng.choice([old, before]), settings)
             if rng.random() < 0.02:
                 record.progress = None  # it can be read again from the events that are kept
         now_ms = random_moment(rng, history)
@@ -355,15 +394,19 @@ def compare_with_history(case_count_wanted: int, seed: int) -> Compared:
         read_again = holding_rows(live.pattern_index, record.events, settings, now_ms)
         arrived = list(enumerate(history))
         for row, pattern in enumerate(patterns):
-            expected = pattern_holds(pattern, arrived, now_ms, kept_count)
+            expected = pattern_holds(pattern, arrived, now_ms, kept_count, catalogue)
             assert has_bit(bits, row) is expected, (pattern, history, now_ms)
             assert (row in read_again) is expected
             if expected:
                 matched_count += 1
-                assert pattern_holds(pattern, arrived, until_ms, kept_count)  # no bit outlives what it stands for
-            shortened_count += expected is not pattern_holds(pattern, arrived, now_ms)
+                assert pattern_holds(
+                    pattern, arrived, until_ms, kept_count, catalogue
+                )  # no bit outlives what it stands for
+            shortened_count += expected is not pattern_holds(pattern, arrived, now_ms, catalogue=catalogue)
+            then = pattern_holds(pattern, arrived, now_ms, kept_count, earlier)
+            changed_count += expected is not then
             case_count += 1
-    return Compared(case_count, matched_count, shortened_count)
+    return Compared(case_count, matched_count, shortened_count, changed_count)
 
 
 def test_the_compiled_matcher_agrees_with_re_reading_the_history() -> None:
@@ -371,6 +414,7 @@ def test_the_compiled_matcher_agrees_with_re_reading_the_history() -> None:
     assert compared.case_count >= CASE_COUNT
     assert compared.matched_count > compared.case_count // 20
     assert compared.shortened_count > compared.case_count // 400
+    assert compared.changed_count > compared.case_count // 500
 
 
 FAULTS = {  # one line of the matcher, and what it would be by mistake
@@ -421,8 +465,8 @@ FAULTS = {  # one line of the matcher, and what it would be by mistake
         "step.category_id != happening.category_id",
     ),
     "one word of a search is enough": (
-        "return entry.words <= words",
-        "return not entry.words or bool(entry.words & words)",
+        "return entry.words <= mention.words",
+        "return not entry.words or bool(entry.words & mention.words)",
     ),
     "a price at the limit is out of it": ("price < step.price_at_least_micros", "price <= step.price_at_least_micros"),
     "a product without a price is cheap": (
@@ -442,6 +486,16 @@ FAULTS = {  # one line of the matcher, and what it would be by mistake
         "is_exact = asked.condition_count == covered",
         "is_exact = True",
     ),
+    "a product target is overlooked": ("if entry.target != NO_TARGET and not", "if False and not"),
+    "steps are found by the target that was filed last": (
+        "self.filed_targets |= 1 << entry.target",
+        "self.filed_targets = 1 << entry.target",
+    ),
+    "targets stay about the products they were about": (
+        "object(), sets\n        return twin",
+        "object(), twin.sets\n        return twin",
+    ),
+    "what the products were still counts": ("twin.identity, twin.sets = object(), sets", "twin.sets = sets"),
 }
 
 
@@ -458,6 +512,99 @@ def test_the_comparison_sees_a_fault_of_one_line(monkeypatch: pytest.MonkeyPatch
         compare_with_history(CASE_COUNT, 20_26)
 
 
+def rows_of(record: VisitorRecord, targets: Targets) -> list[int]:
+    bits, _ = targets.pattern_bits(record, SETTINGS, START_MS)
+    return [row for row in range(len(targets.patterns)) if has_bit(bits, row)]
+
+
+def summer(catalogue: Catalogue, count: int = 1) -> tuple[list[NavigationPattern], ProductSets]:
+    """Return patterns of looks at a summer product, and which products these are."""
+    step = PatternStep(action=VIEW, product_target=Target(field="season", equals="summer"))
+    patterns = [NavigationPattern(within=3600 + row, steps=[step]) for row in range(count)]
+    return patterns, sets_of(patterns, catalogue)
+
+
+def test_what_was_done_counts_by_what_its_product_is_now() -> None:
+    """An attribute of a product is not kept with the event, so a change of it is a change of the past as well."""
+    patterns, sets = summer({"p": {"season": "winter"}, "q": {"season": "summer"}})
+    first, record = compile_targets([], patterns, sets=sets), VisitorRecord(b"v")
+    record.note(view(0, product_id="p"), None, SETTINGS)
+    assert not bit(record, first, START_MS)
+    later = compile_targets([], patterns, first, summer({"p": {"season": "summer"}, "q": {}})[1])
+    assert later is not first
+    assert bit(record, later, START_MS)
+    assert not bit(record, compile_targets([], patterns, later, sets), START_MS)
+
+
+def test_where_targets_are_about_the_same_products_nothing_is_read_again() -> None:
+    catalogue: Catalogue = {"p": {"season": "summer"}, "q": {}}
+    patterns, sets = summer(catalogue)
+    first, record = compile_targets([], patterns, sets=sets), VisitorRecord(b"v")
+    record.note(view(0, product_id="p"), None, SETTINGS)
+    assert bit(record, first, START_MS)
+    progress, again = record.progress, summer(catalogue)[1]
+    assert compile_targets([], patterns, first, again) is first
+    assert first.pattern_index.sets is again, "the earlier ones hold on to the memory of an earlier snapshot"
+    assert bit(record, first, START_MS)
+    assert record.progress is progress
+    renamed = summer({"p": {}, "q": {"season": "summer"}})[1]
+    assert compile_targets([], patterns, first, renamed) is not first
+
+
+def test_a_change_of_products_compiles_no_pattern_again() -> None:
+    patterns, sets = summer({"p": {"season": "winter"}}, 1000)
+    first = compile_targets([], patterns, sets=sets)
+    later = compile_targets([], patterns, first, summer({"p": {"season": "summer"}}, 1000)[1])
+    assert later.pattern_index is not first.pattern_index
+    assert later.pattern_index.length is first.pattern_index.length
+
+
+def test_patterns_that_differ_in_a_flag_and_a_number_are_two() -> None:
+    """True == 1 in Python; what was compiled for one must not be taken for the other."""
+    catalogue: Catalogue = {"p": {"new": 1}, "q": {"new": True}}
+    steps = [PatternStep(action=VIEW, product_target=Target(field="new", equals=value)) for value in (1, True)]
+    number, flag = ([NavigationPattern(within=3600, steps=[step])] for step in steps)
+    assert number == flag, "or there is nothing to tell apart"
+    first = compile_targets([], number, sets=sets_of(number, catalogue))
+    record = VisitorRecord(b"v")
+    record.note(view(0, product_id="q"), None, SETTINGS)
+    assert not bit(record, first, START_MS)
+    assert bit(record, compile_targets([], flag, first, sets_of(flag, catalogue)), START_MS)
+    both, twice = ([number[0], replace(one[0], within=60)] for one in (flag, number))
+    assert both == twice
+    two = compile_targets([], both, sets=sets_of(both, catalogue))
+    record.note(view(0, product_id="p"), None, SETTINGS)
+    assert rows_of(record, two) == [0, 1]
+    assert rows_of(record, compile_targets([], twice, two, sets_of(twice, catalogue))) == [0, 1]
+    assert rows_of(record, compile_targets([], twice, two, sets_of(twice, {"p": {}, "q": {"new": True}}))) == []
+
+
+@pytest.mark.parametrize("is_wide", [False, True])
+def test_an_event_looks_at_few_steps_whether_targets_are_wide_or_narrow(is_wide: bool) -> None:
+    """A wide target is about the product of nearly every event: what else a step asks for tells more."""
+    count = 200
+    products = {f"p{row}": {"weight": row} for row in range(count)}
+    patterns = [
+        NavigationPattern(
+            within=3600,
+            steps=[
+                PatternStep(
+                    action=VIEW,
+                    category_id=f"C{row % 50}" if is_wide else "C0",
+                    product_target=Target(field="weight", at_least=row / 2, at_most=count)
+                    if is_wide
+                    else Target(field="weight", equals=row),
+                )
+            ],
+        )
+        for row in range(count)
+    ]
+    index = PatternIndex(patterns, sets_of(patterns, products))
+    event = Happening(START_MS, VIEW, "p199", "C0")
+    assert looked_at(index, event) == (4 if is_wide else 1)
+    assert len(index.find(event, (), SIZE_MAX)) == (4 if is_wide else 1)
+
+
 def test_a_visitor_in_too_many_patterns_is_followed_in_those_begun_last() -> None:
     """Whatever was forgotten for want of room, one can say which, and reading the events again forgets the same."""
     rng = random.Random(7)
@@ -470,7 +617,8 @@ def test_a_visitor_in_too_many_patterns_is_followed_in_those_begun_last() -> Non
             steps = [[PatternStep(action=VIEW), *pattern.steps[:more_count]] for pattern in patterns]
             patterns = [replace(pattern, steps=some) for pattern, some in zip(patterns, steps, strict=True)]
         patterns = [pattern for pattern in patterns if sum(step.at_least for step in pattern.steps) <= size_max]
-        targets = compile_targets([], patterns)
+        catalogue = random_catalogue(rng)
+        targets = compile_targets([], patterns, sets=sets_of(patterns, catalogue))
         settings = Settings(visitor_event_count_max=rng.choice([128, 8]), visitor_pattern_size_max=size_max)
         history, record = random_history(rng), VisitorRecord(b"v")
         for event in history:
@@ -480,11 +628,12 @@ def test_a_visitor_in_too_many_patterns_is_followed_in_those_begun_last() -> Non
         now_ms = random_moment(rng, history)
         bits, _ = targets.pattern_bits(record, settings, now_ms)
         arrived = list(enumerate(history))
-        expected = patterns_holding(patterns, arrived, now_ms, settings.visitor_event_count_max, size_max)
+        kept_count = settings.visitor_event_count_max
+        expected = patterns_holding(patterns, arrived, now_ms, kept_count, size_max, catalogue)
         assert [has_bit(bits, row) for row in range(len(patterns))] == expected, (patterns, history, now_ms)
         matched_count += sum(expected)
         forgotten_count += sum(
-            pattern_holds(pattern, arrived, now_ms, settings.visitor_event_count_max) for pattern in patterns
+            pattern_holds(pattern, arrived, now_ms, kept_count, catalogue) for pattern in patterns
         ) - sum(expected)
     assert matched_count > 100
     assert forgotten_count > 100

@@ -17,7 +17,7 @@ NOT_PACKED = {
     "purchases",  # beside the bytes
     "pending_count",
     "progress",
-    "targets",
+    "progress_index",
     "version",
     "view",
     "view_mask",

@@ -6,7 +6,16 @@ import pytest
 from affinity.audience import Vocabulary
 from affinity.errors import PatternRefused
 from affinity.navigation import Action
-from affinity.pattern import NavigationPattern, PatternStep, covers, validate_pattern, words_of
+from affinity.pattern import (
+    NavigationPattern,
+    PatternStep,
+    covers,
+    product_fields_of,
+    product_targets_of,
+    validate_pattern,
+    words_of,
+)
+from affinity.product_target import Target
 
 KNOWN = Vocabulary(categories=frozenset({"A", "A > B"}))
 VIEW, BUY = Action.VIEW_ITEM, Action.PURCHASE
@@ -71,6 +80,25 @@ def test_a_pattern_that_can_never_hold_is_refused_where_it_stands(
     with pytest.raises(PatternRefused) as refused:
         validate_pattern(refused_pattern, KNOWN, "/p")
     assert (refused.value.code, refused.value.pointer) == (code, pointer)
+
+
+def test_only_the_same_product_target_forbids_whatever_a_step_asks_for() -> None:
+    old, new = (
+        PatternStep(action=VIEW, product_target=Target(field="is_new", equals=value)) for value in (False, True)
+    )
+    assert covers(PatternStep(action=VIEW), new)
+    assert covers(new, PatternStep(action=VIEW, category_id="A", product_target=new.product_target))
+    assert not covers(new, old)
+    assert not covers(new, PatternStep(action=VIEW))
+
+
+def test_product_targets_are_found_once_each_and_with_every_field() -> None:
+    one = PatternStep(action=VIEW, product_target=Target(field="new", equals=1))
+    flag = PatternStep(action=BUY, product_target=Target(not_=Target(field="old", equals=True)))
+    first, second = pattern(one, flag, without=[one]), pattern(PatternStep(action=VIEW), without=[flag])
+    assert product_targets_of([first, second]) == [one.product_target, flag.product_target]
+    assert product_fields_of(first) == {"new", "old"}
+    assert product_fields_of(pattern(PatternStep(action=VIEW))) == frozenset()
 
 
 @pytest.mark.parametrize("steps", [0, 9, 50])

@@ -9,6 +9,7 @@ from affinity.matching import Happening
 from affinity.navigation import Action
 from affinity.pattern import NavigationPattern, PatternStep
 from affinity.pattern_explanation import PatternExplanation, explain_pattern
+from affinity.product_target import Target
 from tests.affinity.histories import (
     BUY,
     CART,
@@ -16,9 +17,11 @@ from tests.affinity.histories import (
     SEARCH,
     START_MS,
     VIEW,
+    random_catalogue,
     random_history,
     random_moment,
     random_pattern,
+    sets_of,
 )
 from tests.affinity.naive import SESSION_GAP_MS, in_order, pattern_holds
 
@@ -134,21 +137,41 @@ def test_what_is_told_is_what_an_auction_is_told() -> None:
     """Whether it holds, and to the millisecond until when, on random histories × patterns."""
     rng = random.Random(5)
     held_count = ended_count = 0
-    for _ in range(300):
+    for _ in range(400):
         history = random_history(rng)
         now_ms, arrived = random_moment(rng, history), list(enumerate(history))
-        for pattern in [random_pattern(rng) for _ in range(5)]:
-            explained = explain_pattern(pattern, in_order(arrived, 128), SESSION_GAP_MS, now_ms)
-            assert explained.holds is pattern_holds(pattern, arrived, now_ms)
+        patterns, catalogue = [random_pattern(rng) for _ in range(5)], random_catalogue(rng)
+        sets = sets_of(patterns, catalogue)
+        for pattern in patterns:
+            explained = explain_pattern(pattern, in_order(arrived, 128), SESSION_GAP_MS, now_ms, sets)
+            assert explained.holds is pattern_holds(pattern, arrived, now_ms, catalogue=catalogue)
             ended_count += explained.ended_run is not None
             if explained.holds:
                 held_count += 1
                 assert explained.lapses_at is not None
                 lapses_ms = round(explained.lapses_at.timestamp() * 1000)
-                assert pattern_holds(pattern, arrived, lapses_ms)
-                assert not pattern_holds(pattern, arrived, lapses_ms + 1)
+                assert pattern_holds(pattern, arrived, lapses_ms, catalogue=catalogue)
+                assert not pattern_holds(pattern, arrived, lapses_ms + 1, catalogue=catalogue)
     assert held_count > 100
     assert ended_count > 100
+
+
+def test_a_condition_on_the_product_is_told_in_words() -> None:
+    summer = Target(all=[Target(field="season", equals="summer"), Target(field="is_new", equals=True)])
+    heavy = Target(field="weight", at_least=5)
+    pattern = NavigationPattern(
+        within="session",
+        steps=[PatternStep(action=VIEW, product_target=summer, at_least=2)],
+        without=[PatternStep(action=BUY, product_target=heavy)],
+    )
+    sets = sets_of([pattern], {"p": {"season": "summer", "is_new": True}, "q": {"weight": 7}})
+    events = [Happening(START_MS, VIEW, "p"), Happening(START_MS + 1, VIEW, "p"), Happening(START_MS + 2, BUY, "q")]
+    explained = explain_pattern(pattern, events, SESSION_GAP_MS, START_MS + 3, sets)
+    assert explained.explanation == (
+        f"A run of 2 of 2 events ended at {at(0) + timedelta(milliseconds=2)}: an event it must be without, of a "
+        "product where weight is at least 5. Missing next: step 1, 2 more, of a product where season is summer and "
+        "is_new is true."
+    )
 
 
 def test_a_run_that_ended_no_further_than_what_counts_is_not_told() -> None:

@@ -1,6 +1,8 @@
 """Audiences as bits: what the compiled form says is what the tree says."""
 
+import gc
 import random
+import weakref
 
 import msgspec
 import numpy as np
@@ -191,3 +193,17 @@ def test_summaries_of_purchases_add_up() -> None:
     other.note(520_000, 1)  # the same order
     one.add(other)
     assert (one.order_count, one.first_at_ms, one.last_at_ms, one.amount_micros) == (2, 1_000, 520_000, 13)
+
+
+def test_a_record_keeps_no_earlier_targets_in_memory() -> None:
+    """They may hold on to a whole snapshot; a visitor who does not come back must not keep it."""
+    pattern = NavigationPattern(within="session", steps=[PatternStep(action=Action.VIEW_ITEM)])
+    targets, record = compile_targets([VIP], [pattern]), visitor()
+    view_visitor(
+        record, targets, neutral_model(["p"]), NOW_MS, pseudonym=b"v", settings=SETTINGS, scale=CustomerScale()
+    )
+    assert record.view is not None
+    kept, index = weakref.ref(targets), weakref.ref(targets.pattern_index)
+    del targets
+    gc.collect()
+    assert (kept(), index()) == (None, None)

@@ -195,7 +195,7 @@ def run_day(
         if view.campaign_reason[0] or BID_MICROS * int(view.pacing_ppm[0]) // PPM < price:
             continue
         last_ms = now_ms
-        view.add_pending(0, price * expected_ppm / PPM, price)
+        view.add_pending([(0, price * expected_ppm / PPM, price)])
         if happens:
             events += 1
             heapq.heappush(coming, (now_ms + delay, price, delay))
@@ -264,7 +264,7 @@ def run_target_day(roas: float, prices: Prices, seed: int, order_delay_ms: int =
             continue
         part = (now_ms - MIDNIGHT_MS) * 12 // DAY_MS
         spent[part] += price
-        view.add_pending(0, price, price)
+        view.add_pending([(0, price, price)])
         heapq.heappush(coming, (now_ms + 1_000, price, 0))
         if brings_order[number]:
             sales[part] += worth[number]

@@ -10,13 +10,13 @@ import pytest
 from affinity.audience import Audience
 from affinity.navigation import Action
 from affinity.pattern import NavigationPattern, PatternStep
+from affinity.product_target import Target
 from auction import bid_table
 from auction.bid_table import BidTable
 from auction.builder import SnapshotMaker, SnapshotSource, build_snapshot
 from auction.campaign import Bid, BidContext, FrequencyCap, Keyword
 from auction.retailer_rule import Effect, RetailerRule
 from auction.snapshot import Snapshot
-from auction.target import Target
 from ledger.terms import ChargeOn
 from tests.auction.worlds import bid, campaign, placement, product, rule, some_quality, source
 

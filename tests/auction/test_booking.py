@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from affinity.product_target import Target
 from auction.booking import Booking
 from auction.explanation import explain_to_retailer
 from auction.placement import PageCaps
 from auction.receipt import replay_receipt
 from auction.request import Page, RequestPlacement
 from auction.retailer_rule import Effect, Pin
-from auction.target import Target
 from ledger.beacon import BeaconKeys
 from tests.auction.servers import Served
 from tests.auction.worlds import NOW, World, bid, booking, placement, product, request, rule, source

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from affinity.product_target import Target
 from auction.conflicts import Surroundings, find_conflicts, may_meet
 from auction.retailer_rule import Condition, Effect, Pin, RetailerRule, Schedule, Scope
-from auction.target import Target
 from tests.auction.worlds import NOW, NOW_MS, booking, placement, product, rule
 
 ACME = Target(field="brand", equals="Acme")

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from affinity.product_target import Target
 from auction.engine import LOOK_ROWS_MAX, LOOK_ROWS_MIN, Deadline, Outcome, hold_auction, rehearse
 from auction.errors import AllocationMixed, PlacementNotOnPage, PlacementRepeated, PlacementUnknown, TooManySlots
 from auction.kernel import NO_CANDIDATE
@@ -15,7 +16,6 @@ from auction.placement import Attention, Floors, PageCaps
 from auction.request import Page, RequestCandidate, RequestPlacement
 from auction.retailer_rule import Effect, Pin, Schedule, Scope, Spacing, Value
 from auction.settings import Settings
-from auction.target import Target
 from ledger.terms import ChargeOn
 from tests.auction.worlds import (
     NOW,

@@ -4,12 +4,12 @@ from typing import Any, ClassVar
 
 import pytest
 
+from affinity.product_target import Target
 from auction.placement import Floors
 from auction.request import Page, RequestCandidate, RequestPlacement
 from auction.retailer_rule import Effect, Novelty, Pin, Spacing, StockValue, Value
 from auction.rules import ALL_BUT, APART, MOST, SHARE, PlanCap, compile_rules
 from auction.settings import Settings
-from auction.target import Target
 from tests.auction.worlds import World, bid, placement, product, request, rule, source
 
 SHOP: dict[str, Any] = {"mode": "merchandised"}

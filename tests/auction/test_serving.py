@@ -7,6 +7,7 @@ import pytest
 from affinity.audience import Audience
 from affinity.navigation import Action, Consent, NavigationEvent
 from affinity.pattern import NavigationPattern, PatternStep
+from affinity.product_target import Target
 from affinity.profile import ProfileDraft
 from auction.builder import build_snapshot
 from auction.campaign import FrequencyCap
@@ -15,7 +16,6 @@ from auction.placement import Floors
 from auction.request import Page, RequestPlacement
 from auction.retailer_rule import Effect, Pin
 from auction.settings import Settings
-from auction.target import Target
 from ledger.terms import NO_VISITOR, ChargeOn
 from tests.auction.servers import Served
 from tests.auction.worlds import NOW, bid, campaign, placement, product, request, rule, source

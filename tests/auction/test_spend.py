@@ -82,9 +82,9 @@ def test_an_hour_twice_or_never_is_still_an_hour() -> None:
 
 def test_what_shown_fills_may_cost_counts_before_it_is_settled() -> None:
     spend = view(campaign(daily_budget_micros=1_000_000), pending_z=0.0)
-    spend.add_pending(0, 600_000.0, 300_000)
+    spend.add_pending([(0, 600_000.0, 300_000)])
     assert reason(spend) == 0
-    spend.add_pending(0, 400_000.0, 300_000)
+    spend.add_pending([(0, 400_000.0, 300_000)])
     assert reason(spend) == LossReason.DAILY_BUDGET_SPENT
     spend.apply_campaign("cmp_a", TODAY, 300_000, 300_000)  # settled, so no longer pending
     assert reason(spend) == LossReason.DAILY_BUDGET_SPENT
@@ -94,7 +94,7 @@ def test_what_shown_fills_may_cost_counts_before_it_is_settled() -> None:
 
 def test_pending_of_one_campaign_counts_against_its_advertisers_funds() -> None:
     spend = view(campaign("cmp_a"), campaign("cmp_b", "adv_a"), funds=1_000_000, pending_z=0.0)
-    spend.add_pending(0, 1_001_000.0, 1)
+    spend.add_pending([(0, 1_001_000.0, 1)])
     assert reason(spend, 0) == LossReason.NO_FUNDS
     spend.refresh(NOW_MS + 1)
     assert reason(spend, 1) == LossReason.NO_FUNDS
@@ -118,7 +118,7 @@ def test_the_quick_judgement_is_never_laxer_than_the_full_one(seed: int) -> None
     for _ in range(400):
         row = int(chance.integers(6))
         if reason(spend, row) == 0:
-            spend.add_pending(row, float(chance.integers(1, 20_000)), int(chance.integers(1, 100_000)))
+            spend.add_pending([(row, float(chance.integers(1, 20_000)), int(chance.integers(1, 100_000)))])
             quick = reason(spend, row)
             spend._judge_all()
             ends += reason(spend, row) != 0
@@ -130,7 +130,7 @@ def test_bounds_wear_down_until_the_full_judgement_is_asked() -> None:
     spend = view(campaign("cmp_a"), campaign("cmp_b", "adv_a"), funds=1_000_000, pending_z=0.0)
     shown = 0
     while reason(spend, shown % 2) == 0:
-        spend.add_pending(shown % 2, 1_000.0, 1_000)
+        spend.add_pending([(shown % 2, 1_000.0, 1_000)])
         shown += 1
         assert shown <= 1_001
     assert reason(spend, (shown + 1) % 2) == LossReason.NO_FUNDS
@@ -139,12 +139,12 @@ def test_bounds_wear_down_until_the_full_judgement_is_asked() -> None:
 def test_a_new_snapshot_keeps_what_is_known() -> None:
     spend = view(campaign("cmp_b", daily_budget_micros=100), pending_z=0.0)
     spend.apply_campaign("cmp_b", TODAY, 40, 40)
-    spend.add_pending(0, 50.0, 1)
+    spend.add_pending([(0, 50.0, 1)])
     bound = build_snapshot(source(campaigns=[campaign("cmp_a"), campaign("cmp_b", daily_budget_micros=100)]))
     spend.bind(bound)
     row = bound.campaign_row["cmp_b"]
     assert reason(spend, row) == 0
-    spend.add_pending(row, 10.0, 1)
+    spend.add_pending([(row, 10.0, 1)])
     assert reason(spend, row) == LossReason.DAILY_BUDGET_SPENT
 
 
@@ -248,13 +248,13 @@ def test_flights_that_are_over_or_not_begun_have_no_plan_and_do_no_harm() -> Non
 class TestPending:
     def test_a_charge_takes_nothing_from_what_others_may_cost(self) -> None:
         spend = view(campaign(daily_budget_micros=1_000_000), pending_z=0.0)
-        spend.add_pending(0, 600_000.0, 700_000)
+        spend.add_pending([(0, 600_000.0, 700_000)])
         spend.apply_campaign("cmp_a", TODAY, 400_000, 400_000)
         assert reason(spend) == LossReason.DAILY_BUDGET_SPENT
 
     def test_without_experience_all_is_waited_for_and_then_nothing(self) -> None:
         spend = view(campaign(daily_budget_micros=1_000_000), pending_life_s=600)
-        spend.add_pending(0, 1_000_000.0, 2_000_000)
+        spend.add_pending([(0, 1_000_000.0, 2_000_000)])
         spend.refresh(NOW_MS + 500_000)
         assert reason(spend) == LossReason.DAILY_BUDGET_SPENT
         spend.refresh(NOW_MS + 601_000)
@@ -265,7 +265,7 @@ class TestPending:
         for _ in range(2_000):
             spend.note_delay(True, 60_000)
             spend.note_delay(False, 1_000)
-        spend.add_pending(0, 1_001_000.0, 2_000_000)
+        spend.add_pending([(0, 1_001_000.0, 2_000_000)])
         for second in range(10, 70, 10):
             spend.refresh(NOW_MS + second * 1_000)
             assert reason(spend) == LossReason.DAILY_BUDGET_SPENT, second
@@ -278,7 +278,7 @@ class TestPending:
         for _ in range(2_000):
             spend.note_delay(True, 500_000)
             spend.note_delay(False, 1_000)
-        spend.add_pending(0, 1_001_000.0, 1_001_000)
+        spend.add_pending([(0, 1_001_000.0, 1_001_000)])
         for second in range(10, 100, 10):
             spend.refresh(NOW_MS + second * 1_000)
         assert reason(spend) == 0

@@ -1,14 +1,17 @@
 """Virtual attributes: what they are of a product, and that rules and filters read them like a column of the feed."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from affinity.navigation import Action
+from affinity.pattern import NavigationPattern, PatternStep
+from affinity.product_target import Target
 from auction.builder import SnapshotMaker, build_snapshot
 from auction.request import Page
 from auction.retailer_rule import Effect
 from auction.snapshot import Snapshot
-from auction.target import Target
 from auction.virtual_attribute import (
     Case,
     Derivation,
@@ -152,6 +155,48 @@ def test_a_bids_target_follows_the_catalogue_and_the_attribute() -> None:
         maker.apply(source(**changes))
         found.append({product_id for _, product_id in offered(maker.make())})
     assert found == [{"p1"}, {"p1", "p3"}, {"p1", "p2", "p3"}, set()]
+
+
+def looked_at(target: Target) -> NavigationPattern:
+    return NavigationPattern(within=60, steps=[PatternStep(action=Action.VIEW_ITEM, product_target=target)])
+
+
+def about(snapshot: Snapshot, target: Target) -> set[str]:
+    sets = snapshot.product_sets()
+    number = sets.number_of(target)
+    return {name for name in ("p1", "p2", "p3", "gone") if sets.is_about(number, sets.row_of(name))}
+
+
+def test_a_patterns_target_follows_the_catalogue_and_the_attribute(tmp_path: Path) -> None:
+    summer, costly = Target(field="season", equals="summer"), Target(not_=priced(9e6))
+    narrow = virtual("season", "str", derived=Derivation(cases=[Case(target=priced(5_000_000), value="summer")]))
+    wider = virtual("season", "str", derived=Derivation(cases=[Case(target=priced(10_000_000), value="summer")]))
+    cheaper = product("p3", title="Bread", brand="", price_micros=1_000_000)
+    bids = [
+        bid("bid_1", ["p1"], navigation_pattern=looked_at(summer)),
+        bid("bid_2", ["p2"], navigation_pattern=looked_at(costly)),
+        bid("bid_3", ["p2"], navigation_pattern=looked_at(summer)),
+    ]
+    maker = SnapshotMaker()
+    found = []
+    for changes in (
+        {"products": PRODUCTS, "bids": bids, "virtual_attributes": [narrow]},
+        {"products": [cheaper], "virtual_attributes": [narrow]},
+        {"products": [], "virtual_attributes": [wider]},
+    ):
+        maker.apply(source(**changes))
+        made = maker.make()
+        assert len(made.product_sets()) == 2, "equal targets are one"
+        made.save(tmp_path / "snapshot")
+        for snapshot in (made, Snapshot.load(tmp_path / "snapshot")):
+            found.append((about(snapshot, summer), about(snapshot, costly)))
+    assert found[::2] == found[1::2]
+    assert found[::2] == [({"p1"}, {"p3"}), ({"p1", "p3"}, set()), ({"p1", "p2", "p3"}, set())]
+    only = [bid("bid_1", ["p1"], navigation_pattern=looked_at(costly)), bid("bid_2", ["p2"]), bid("bid_3", ["p2"])]
+    maker.apply(source(products=[], bids=only, virtual_attributes=[wider]))
+    assert len(maker.make().product_sets()) == 1
+    assert about(maker.make(), costly) == set()
+    assert build_snapshot(source()).columns.pattern_target_bits.size == 0
 
 
 def offered(snapshot: Snapshot) -> set[tuple[str, str]]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from affinity.catalog import Product
 from affinity.model import BoundModel, neutral_model
+from affinity.product_target import Target
 from affinity.targets import Targets, compile_targets
 from affinity.view import VisitorView, anonymous_view
 from auction.booking import Booking
@@ -22,7 +23,6 @@ from auction.retailer_rule import Effect, RetailerRule, Schedule, Scope
 from auction.settings import Settings
 from auction.snapshot import Snapshot
 from auction.spend import SpendView
-from auction.target import Target
 from ledger.terms import ChargeOn
 
 NOW_MS = 1_790_000_000_000  # a Monday afternoon
@@ -151,7 +151,9 @@ class World:
             self.model.base_quality_ppm = np.array(base, np.int64)
         self.market = Market(self.snapshot, self.model)
         self.targets: Targets = compile_targets(
-            self.snapshot.targets_spec.audiences, self.snapshot.targets_spec.patterns
+            self.snapshot.targets_spec.audiences,
+            self.snapshot.targets_spec.patterns,
+            sets=self.snapshot.product_sets(),
         )
         self.spend = SpendView(SETTINGS, self.snapshot)
         for advertiser_id in self.snapshot.advertiser_id:

@@ -4,7 +4,8 @@ Run as `python -m tests.bench.bench_affinity`. Contestants are interleaved, roun
 slows them alike; figures are medians over rounds.
 
 - *event*: one event taken in, and the visitor's patterns brought up to date, as the next auction would. No pattern
-  begins with one of the events; many name their brands and words beside something else, and half forbid every purchase.
+  begins with one of the events; many name their brands and words beside something else, a quarter of the steps name
+  what products are, half of these by one of 500 targets about half of the catalogue; and half forbid every purchase.
 - *crowded*: the same where all of the patterns begin with the event.
 - *view*: that, and everything else an auction reads of the visitor.
 - *batch*: 100 events as they come in over HTTP: decoded, hashed, appended to the log, applied.
@@ -39,7 +40,9 @@ from affinity.matching import Happening
 from affinity.model import AffinityModel, neutral_model
 from affinity.navigation import Action, Consent, NavigationBatch, NavigationEvent
 from affinity.navigation_log import LogLine, NavigationLog
-from affinity.pattern import NavigationPattern, PatternStep
+from affinity.pattern import NavigationPattern, PatternStep, product_targets_of
+from affinity.product_sets import ProductSets, pack_masks
+from affinity.product_target import Target, target_key
 from affinity.pseudonym import Pseudonymizer
 from affinity.record import ProductFacts, VisitorRecord, read_facts
 from affinity.sessions import Sessions
@@ -57,6 +60,7 @@ PRODUCTS = [
     Product(product_id=f"p{row}", brand=f"b{row % 500}", product_type=f"C{row % 20} > D{row % 300}", price_micros=5)
     for row in range(PRODUCT_COUNT)
 ]
+TARGETS = [Target(field="season", equals=f"s{row}") for row in range(1_000)]
 DEMO = Path(demo_data.__file__).parent
 DECODER = msgspec.json.Decoder(NavigationBatch)
 
@@ -70,15 +74,26 @@ def patterns(count: int) -> list[NavigationPattern]:
         lambda row: PatternStep(action=Action.SEARCH, query_contains=f"word{row}"),
         lambda row: PatternStep(action=Action.VIEW_ITEM, brand=f"b{row % 500}", category_id=f"E{row}"),
         lambda row: PatternStep(action=Action.SEARCH, query_contains=f"red word{row}"),
+        lambda row: PatternStep(action=Action.VIEW_ITEM, category_id=f"E{row}", product_target=TARGETS[row % 500]),
+        lambda row: PatternStep(action=Action.VIEW_ITEM, product_target=TARGETS[500 + row % 500]),
     ]
     return [
         NavigationPattern(
             within="session" if row % 2 else 3600,
-            steps=[kinds[row % 6](row), kinds[(row + 1) % 6](row)],
+            steps=[kinds[row % len(kinds)](row), kinds[(row + 1) % len(kinds)](row)],
             without=[PatternStep(action=Action.PURCHASE, product_id=f"q{row}" if row % 2 else None)],
         )
         for row in range(count)
     ]
+
+
+def sets_of(live: list[NavigationPattern]) -> ProductSets:
+    """Return which products the patterns' targets are about: each of the first 500 half of them, others nothing."""
+    targets, chance = product_targets_of(live), np.random.default_rng(4)
+    wide = frozenset(map(target_key, TARGETS[:500]))
+    masks = ((target_key(target) in wide) & (chance.random(PRODUCT_COUNT) < 0.5) for target in targets)
+    row_of = {product.product_id: row for row, product in enumerate(PRODUCTS)}
+    return ProductSets(targets, row_of, pack_masks(masks, len(targets), PRODUCT_COUNT))
 
 
 def store(folder: Path | None = None) -> VisitorStore:
@@ -109,7 +124,7 @@ def pattern_rounds(*, with_view: bool) -> tuple[float, float]:
     model = neutral_model([product.product_id for product in PRODUCTS])
     audiences = [Audience(segment="vip")]
     lanes: list[tuple[Targets, VisitorStore]] = [
-        (compile_targets(audiences, patterns(count)), store()) for count in (FEW, MANY)
+        (compile_targets(audiences, live, sets=sets_of(live)), store()) for live in map(patterns, (FEW, MANY))
     ]
     taken: tuple[list[float], list[float]] = ([], [])
     for batches in [bodies(chance, EVENTS_PER_ROUND, 1) for _ in range(ROUND_COUNT)]:

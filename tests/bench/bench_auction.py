@@ -51,7 +51,9 @@ class Decisions:
         self.build_s = time.process_time() - began
         self.market = Market(self.snapshot, model_of(self.snapshot))
         self.targets: Targets = compile_targets(
-            self.snapshot.targets_spec.audiences, self.snapshot.targets_spec.patterns
+            self.snapshot.targets_spec.audiences,
+            self.snapshot.targets_spec.patterns,
+            sets=self.snapshot.product_sets(),
         )
         self.spend = SpendView(SETTINGS, self.snapshot)
         for advertiser_id in self.snapshot.advertiser_id:

@@ -1,28 +1,39 @@
 """What no handler ever sees: heads without end, requests that do not finish, bytes that are none."""
 
+import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from bidder_api.http import HEAD_BYTES_MAX, HEADER_COUNT_MAX, DrainingServer, server_of
+from bidder_api.http import HEAD_BYTES_MAX, HEADER_COUNT_MAX, DrainingServer, JoiningTransport, server_of
 
 
 async def echo(request: Request) -> Response:
     return Response(await request.body())
 
 
+async def stream(request: Request) -> Response:
+    async def chunks() -> AsyncIterator[bytes]:
+        await asyncio.sleep(0.5)
+        yield b"late"
+
+    return StreamingResponse(chunks())
+
+
 class Running:
     """A server on a free port, in a thread of its own."""
 
     def __init__(self) -> None:
-        app = Starlette(routes=[Route("/echo", echo, methods=["GET", "POST"])])
+        routes = [Route("/echo", echo, methods=["GET", "POST"]), Route("/stream", stream, methods=["GET"])]
+        app = Starlette(routes=routes)
         self.server: DrainingServer = server_of(
             app,
             host="127.0.0.1",
@@ -73,6 +84,49 @@ def test_an_ordinary_request_is_answered(running: Running) -> None:
     )
     assert answer.startswith(b"HTTP/1.1 200")
     assert answer.endswith(b"abc")
+
+
+@pytest.mark.parametrize(("method", "path"), [("HEAD", "/echo"), ("GET", "/stream")])
+def test_a_head_without_a_body_behind_it_does_not_wait_for_one(running: Running, method: str, path: str) -> None:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=4) as connection:
+        began = time.monotonic()
+        connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        head = connection.recv(65536)
+        assert time.monotonic() - began < 0.4
+        assert head.startswith(b"HTTP/1.1 200")
+        assert head.endswith(b"\r\n\r\n")
+
+
+class Recorded:
+    """A transport that only remembers."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.sent.append(data)
+
+    def close(self) -> None:
+        self.sent.append(b"closed")
+
+    def is_closing(self) -> bool:
+        return False
+
+
+def test_head_and_body_leave_in_one_piece() -> None:
+    wire: Any = Recorded()
+    joining = JoiningTransport(wire)
+    head, streamed = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"
+    joining.write(head)
+    assert wire.sent == []
+    joining.write(b"body")
+    joining.write(head)
+    joining.flush()
+    joining.flush()
+    joining.write(streamed)
+    joining.write(head)
+    joining.close()
+    assert wire.sent == [head + b"body", head, streamed, head, b"closed"]
 
 
 def test_a_head_in_one_piece_over_the_limit_is_refused(running: Running) -> None:

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.bidder_api.world import World
+from affinity.settings import Settings as AffinitySettings
+from bidder_api.database import Database
+from tests.bidder_api.world import World, world_over
 
 SHOE = {"title": "Shoe", "price_micros": 5_000_000, "product_type": "Shoes > Running", "brand": "Acme"}
 LOOKED_TWICE_THEN_SEARCHED = {
@@ -239,3 +241,30 @@ def test_a_query_of_10_kb_is_refused_whole(shop: World) -> None:
     assert (answer.status_code, answer.json()["code"]) == (400, "field_out_of_range")
     assert answer.json()["pointer"] == "/events/0/query"
     assert len(shop.serving.visitors) == 0
+
+
+def test_the_patterns_of_all_bids_name_only_so_many_product_targets(sqlite_database: Database) -> None:
+    def colour(value: str) -> dict[str, Any]:
+        return {"within": 60, "steps": [ONE_STEP | {"product_target": {"field": "colour", "equals": value}}]}
+
+    with world_over(sqlite_database, AffinitySettings(pattern_target_count_max=2)) as world:
+        shoe = SHOE | {"attributes": {"colour": "red"}, "advertiser_ids": ["acme"]}
+        world.call("PUT", "/v1/products/shoe", shoe, role="merchant")
+        campaign = world.call("POST", "/v1/campaigns", {"name": "All"}).json()
+        body = {"campaign_id": campaign["campaign_id"], "product_ids": ["shoe"], "bid_micros": 1_000}
+
+        def place(value: str) -> Any:
+            answer = world.call("POST", "/v1/bids", body | {"navigation_pattern": colour(value)})
+            world.publish()
+            return answer
+
+        red, blue = place("red"), place("blue")
+        assert (red.status_code, blue.status_code) == (201, 201)
+        full = place("green")
+        assert (full.status_code, full.json()["code"]) == (409, "pattern_targets_full")
+        assert full.json()["pointer"] == "/navigation_pattern"
+        assert place("red").status_code == 201, "what is named already takes no more room"
+        assert save(world, colour("green")).status_code == 201, "what no bid is written with takes none"
+        assert world.call("DELETE", blue.headers["location"]).status_code == 204
+        world.publish()
+        assert place("green").status_code == 201

@@ -7,6 +7,7 @@ import pytest
 from affinity.audience import Audience
 from affinity.navigation import Action
 from affinity.pattern import NavigationPattern, PatternStep
+from affinity.product_target import Target
 from bidder_api.demonstration.client import ApiClient
 from bidder_api.shop.mount import audience_words, pattern_words
 from tests.demo_process import DemoProcess
@@ -35,6 +36,15 @@ def test_patterns_can_be_said() -> None:
         without=[PatternStep(action=Action.PURCHASE, category_id="Pets > Cats")],
     )
     assert pattern_words(pattern) == "view_item Pets > Cats ≥ 2×, no purchase, this session"
+    summer = Target(field="season", one_of=["spring", "summer"])
+    pattern = NavigationPattern(
+        within=60,
+        steps=[PatternStep(action=Action.VIEW_ITEM, brand="Acme", product_target=summer)],
+        without=[PatternStep(action=Action.PURCHASE, product_target=Target(field="is_new", equals=True))],
+    )
+    assert pattern_words(pattern) == (
+        "view_item Acme where season is one of spring, summer ≥ 1×, no purchase where is_new is true, within 60 s"
+    )
 
 
 def page(demo: DemoProcess, path: str) -> str:

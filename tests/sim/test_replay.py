@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 import sim.replay
+from affinity.product_target import Target
 from auction.builder import SnapshotSource
 from auction.explanation import explain_to_retailer
 from auction.kernel import GROUP_FIRST_FREE, OutcomeArrays
@@ -18,7 +19,6 @@ from auction.receipt import Receipt, read_receipts, replay_receipt
 from auction.request import Page, RequestPlacement
 from auction.retailer_rule import Effect, Pin, Scope
 from auction.segment import HEAD, list_segments
-from auction.target import Target
 from ledger.terms import ChargeOn
 from sim.errors import ReplayRefused
 from sim.replay import Changes, ReplayResult, apply_changes, billed_micros, read_changes, replay, replay_receipts

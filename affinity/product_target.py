@@ -1,9 +1,13 @@
-"""Which products a target is about: trees over the catalogue's fields, answered for all products at once."""
+"""Which products a target is about: trees over the catalogue's fields, answered for all products at once.
+
+Rules, bids and the steps of navigation patterns name products by the same trees.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
@@ -14,6 +18,9 @@ from affinity.signals import NO_SIGNALS, Signals
 VirtualColumns = dict[str, list[Attribute | None]]  # by name, the value of each product
 NO_VIRTUAL_COLUMNS: VirtualColumns = {}
 Mask = NDArray[np.bool_]
+_encode = msgspec.json.Encoder(order="deterministic").encode
+NO_VALUE = -1
+_Value = tuple[bool, Attribute]  # True == 1 in Python, but a flag is not a number to a merchant
 
 
 class Target(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, rename={"not_": "not"}):
@@ -41,6 +48,41 @@ class Target(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
         return own.union(*[part.fields for part in parts])
 
 
+def target_key(target: Target) -> bytes:
+    """Return what two targets share that are written alike."""
+    return _encode(target)
+
+
+def target_words(target: Target) -> str:
+    """Return a target as one would say it of a product.
+
+    >>> target_words(Target(all=[Target(field="season", equals="summer"), Target(field="price_micros", at_most=5)]))
+    'season is summer and price_micros is at most 5'
+    """
+    if target.all is not None:
+        return " and ".join(_part_words(part) for part in target.all)
+    if target.any is not None:
+        return " or ".join(_part_words(part) for part in target.any)
+    if target.not_ is not None:
+        return f"not ({target_words(target.not_)})"
+    said = [] if target.equals is None else [f"is {_value_words(target.equals)}"]
+    if target.one_of is not None:
+        said.append(f"is one of {', '.join(map(_value_words, target.one_of))}")
+    bounds = (("at least", target.at_least), ("at most", target.at_most))
+    said += [f"is {word} {_value_words(bound)}" for word, bound in bounds if bound is not None]
+    return f"{target.field} {' and '.join(said)}"
+
+
+def _part_words(part: Target) -> str:
+    return f"({target_words(part)})" if part.all is not None or part.any is not None else target_words(part)
+
+
+def _value_words(value: Attribute) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 class CatalogueColumns:
     """Products as columns a rule's target is compared with, each made when first asked for.
 
@@ -64,6 +106,7 @@ class CatalogueColumns:
         self._read_at_day = np.datetime64(read_at_ms, "ms").astype("datetime64[D]")
         self._values: dict[str, list[Attribute | None]] = dict(virtual)
         self._numbers: dict[str, NDArray[np.float64]] = {}
+        self._numbered: dict[str, tuple[NDArray[np.int32], dict[_Value, int]]] = {}
 
     def values(self, field: str) -> list[Attribute | None]:
         """Return the field's value of every product; None where it has none."""
@@ -76,6 +119,17 @@ class CatalogueColumns:
         if field not in self._numbers:
             self._numbers[field] = self._ages() if field == "age_days" else _as_numbers(self.values(field))
         return self._numbers[field]
+
+    def numbered(self, field: str) -> tuple[NDArray[np.int32], dict[_Value, int]]:
+        """Return the number of every product's value, NO_VALUE where it has none; and the distinct values' numbers."""
+        if field not in self._numbered:
+            number_of: dict[_Value, int] = {}
+            numbers = [
+                NO_VALUE if value is None else number_of.setdefault((isinstance(value, bool), value), len(number_of))
+                for value in self.values(field)
+            ]
+            self._numbered[field] = np.array(numbers, np.int32), number_of
+        return self._numbered[field]
 
     def flags(self, field: str) -> Mask:
         """Return where the field is true."""
@@ -135,17 +189,21 @@ def _comparison(target: Target, columns: CatalogueColumns) -> Mask:
 
 
 def _is_one_of(field: str, wanted: Sequence[Attribute], columns: CatalogueColumns) -> Mask:
-    values = columns.values(field)
+    numbers, number_of = columns.numbered(field)
     if field == "category_id":
         heads = [str(category) for category in wanted]
         below = tuple(head + CATEGORY_SEPARATOR for head in heads)
         exact = frozenset(heads)
-        found = [isinstance(value, str) and (value in exact or value.startswith(below)) for value in values]
+        found = [number for (_, name), number in number_of.items() if name in exact or str(name).startswith(below)]
     else:
-        # True == 1 in Python, but a flag is not a number to a merchant.
         accepted = {(isinstance(value, bool), value) for value in wanted}
-        found = [(isinstance(value, bool), value) in accepted for value in values]
-    return np.array(found, bool)
+        found = [number_of[value] for value in accepted if value in number_of]
+    if len(found) <= 1:
+        only: Mask = numbers == (found[0] if found else NO_VALUE - 1)
+        return only
+    is_found = np.zeros(len(number_of) + 1, bool)  # the last place is of what has no value
+    is_found[found] = True
+    return is_found[numbers]
 
 
 def _as_numbers(values: Sequence[Attribute | None]) -> NDArray[np.float64]:
