@@ -32,7 +32,7 @@ HERE = Path(__file__).parent
 FLOORS = {"shelf-1": 31_337, "shelf-2": 60_013, "shelf-3": 99_991}
 IMPRESSION_FLOOR = 7_919_000  # for a thousand
 BIDS = {"click": 120_011, "impression": 9_973_000}
-LIVE_WITHIN_S = 10.0
+LIVE_WITHIN_S = 20.0  # promised: 1; a busy machine is given more
 odd_micros = st.integers(1, 400_009)
 # What is picked of what the server said: nothing else is drawn, so that a run can be had again.
 seeds = st.integers(0, 2**32)
@@ -115,9 +115,10 @@ class Market(RuleBasedStateMachine):
             self.products[campaign] = product_id
         self.campaigns = sorted(self.products)
         ends = time.monotonic() + LIVE_WITHIN_S
-        while not all(self._fill(one, "shelf-1") for one in self.campaigns):
-            self.must_agree(time.monotonic() < ends, True)
-            time.sleep(0.05)
+        for campaign in self.campaigns:  # each until it is: what is shown and not yet charged closes the way to more
+            while not self._fill(campaign, "shelf-1"):
+                self.must_agree(time.monotonic() < ends, True)
+                time.sleep(0.05)
 
     def _fill(self, campaign: str, placement_id: str) -> bool:
         body = {
