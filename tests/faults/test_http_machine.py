@@ -63,7 +63,8 @@ class Shop:
 
     def pass_ms(self, some_ms: int) -> None:
         self.offset_ms += some_ms
-        self.clock_file.write_bytes(struct.pack("<q", self.offset_ms))
+        with self.clock_file.open("r+b") as file:  # never cut short: others have it in memory
+            file.write(struct.pack("<q", self.offset_ms))
 
     def audit(self, sql: str, *values: object) -> list[Any]:
         """Read the public views as an auditor would."""
