@@ -1,5 +1,6 @@
 """The `endcap` command. Nothing heavy is imported before a command runs, so that `--help` comes at once."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -888,6 +889,46 @@ def ledger_commission_post(from_text: str | None, data_dir: Path | None) -> None
         f"{done.charged_lines} lines charged, {done.charged_micros} micros; "
         f"{done.returned_lines} with goods that came back, {done.returned_micros} micros given back."
     )
+
+
+@ledger.command("inspect")
+@click.argument("period", metavar="MONTH")
+@click.option("--dry-run", "is_dry", is_flag=True, help="Only say what is found; undo nothing.")
+@DATA_DIR
+def ledger_inspect(period: str, is_dry: bool, data_dir: Path | None) -> None:
+    """Find the invalid traffic of a MONTH, 2026-11, that nobody could tell when it arrived, and undo its charges.
+
+    Looks at the days that are over, as often as it is asked, until the month is sealed; closing it looks by itself.
+    Needs ENDCAP_INVALID_TRAFFIC=on.
+    """
+    from bidder_api.tasks import inspect_ledger
+
+    settings = _settings(data_dir=data_dir)
+    if settings.ledger.invalid_traffic != "on":
+        raise click.UsageError("ENDCAP_INVALID_TRAFFIC must be on for traffic to be judged afterwards")
+    found = inspect_ledger(settings, _month(period), is_dry=is_dry)
+    for rule, (count, micros) in found.rules.items():
+        click.echo(f"{rule}: {count} events, {micros} micros {'charged' if is_dry else 'given back'}")
+    if not found.rules:
+        click.echo(f"Nothing was found in {period} that was not found before.")
+
+
+@ledger.command("close")
+@click.argument("period", metavar="MONTH")
+@click.option("--stage", type=click.Choice(["soft", "sealed"]), required=True)
+@DATA_DIR
+def ledger_close(period: str, stage: str, data_dir: Path | None) -> None:
+    """Close a MONTH, 2026-11, softly once it is over, or seal it 72 hours later; what was invalid is undone before."""
+    from bidder_api.tasks import close_ledger
+
+    closed = close_ledger(_settings(data_dir=data_dir), _month(period), stage)
+    click.echo(f"{closed.period} is {closed.stage}." + ("" if closed.digest is None else f" digest {closed.digest}"))
+
+
+def _month(text: str) -> str:
+    if re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", text) is None:
+        raise click.BadParameter(f"must be a month such as 2026-11, was {text!r}")
+    return text
 
 
 @ledger.command("sales")

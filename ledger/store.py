@@ -161,6 +161,20 @@ closings = Table(
     _whole("closed_at_ms"),
     PrimaryKeyConstraint("retailer_id", "period", "stage"),
 )
+findings = Table(  # events found invalid after they were recorded
+    "findings",
+    metadata,
+    _text("retailer_id"),
+    _whole("seq"),
+    _whole("event_seq"),
+    _text("rule"),
+    Column("version", Integer, nullable=False),
+    _whole("amount_micros"),  # charged for it and undone
+    _text("transaction_id", nullable=True),  # that undid it
+    _whole("found_at_ms"),
+    PrimaryKeyConstraint("retailer_id", "event_seq"),
+    sqlite_with_rowid=False,
+)
 documents = Table(
     "documents",
     metadata,
@@ -377,6 +391,40 @@ class Closing(Struct, frozen=True):
     stage: str
     digest: str | None
     closed_at_ms: int
+
+
+class FindingRow(Struct, frozen=True):
+    """A row of `findings`."""
+
+    seq: int
+    event_seq: int
+    rule: str
+    version: int
+    amount_micros: int
+    transaction_id: str | None
+    found_at_ms: int
+
+
+class ClickRow(Struct, frozen=True, gc=False):
+    """A click on a campaign's fill, as the traffic of a day is judged by it.
+
+    Attributes:
+        code: what became of it on arrival.
+        visitor: keyed hash, None where nobody consented or since they were erased.
+        is_viewed: whether a valid view of the same fill is recorded.
+    """
+
+    seq: int
+    auction_id: str
+    slot_position: int
+    placement_id: str
+    product_id: str
+    campaign_id: str
+    code: str | None
+    amount_micros: int
+    occurred_at_ms: int
+    visitor: bytes | None
+    is_viewed: bool
 
 
 class DocumentRow(Struct, frozen=True):
@@ -909,6 +957,143 @@ def document_leaves(connection: Connection, retailer_id: str) -> Iterator[bytes]
     """Yield the documents' rows as the chain has them."""
     for row in _read_columns(connection, documents, DocumentRow, retailer_id):
         yield msgspec.json.encode(tuple(row))
+
+
+# --- traffic judged afterwards
+
+
+def list_event_days(connection: Connection, retailer_id: str, period: str) -> list[tuple[str, int, int]]:
+    """Return the days of a month events count for, each with the first and the last sequence number of them."""
+    query = (
+        sa.select(events.c.day, sa.func.min(events.c.seq), sa.func.max(events.c.seq))
+        .where(events.c.retailer_id == retailer_id, events.c.day >= period + "-01", events.c.day <= period + "-31")
+        .group_by(events.c.day)
+        .order_by(events.c.day)
+    )
+    return [(row[0], row[1], row[2]) for row in connection.execute(query)]
+
+
+def read_clicks(
+    connection: Connection, retailer_id: str, day: str, first_seq: int, last_seq: int, not_viewed: Collection[str]
+) -> list[ClickRow]:
+    """Return the clicks on campaigns' fills that count for a day, in the order they were recorded.
+
+    Args:
+        not_viewed: codes of views that are none.
+    """
+    view = events.alias("view")
+    is_viewed = (
+        sa.select(view.c.seq)
+        .where(
+            view.c.retailer_id == retailer_id,
+            view.c.token_id == events.c.token_id,
+            view.c.type == "view",
+            sa.func.coalesce(view.c.code, "").not_in(not_viewed),
+        )
+        .exists()
+    )
+    columns = [events.c[name] for name in ClickRow.__struct_fields__ if name in events.c]
+    query = (
+        sa.select(*columns, touches.c.visitor, is_viewed)
+        .outerjoin(
+            touches,
+            (touches.c.retailer_id == events.c.retailer_id)
+            & (touches.c.token_id == events.c.token_id)
+            & (touches.c.type == events.c.type),
+        )
+        .where(
+            events.c.retailer_id == retailer_id,
+            events.c.seq >= first_seq,
+            events.c.seq <= last_seq,
+            events.c.day == day,
+            events.c.type == "click",
+            events.c.campaign_id.is_not(None),
+        )
+        .order_by(events.c.seq)
+    )
+    return [
+        ClickRow(*(*row[:-2], None if row[-2] is None else bytes(row[-2]), bool(row[-1])))
+        for row in _read_bit_by_bit(connection, query)
+    ]
+
+
+def count_shown(
+    connection: Connection,
+    retailer_id: str,
+    day: str,
+    first_seq: int,
+    last_seq: int,
+    hour_ms: int,
+    not_shown: Collection[str],
+) -> dict[tuple[str, str, int], int]:
+    """Count a day's impressions by placement, campaign and hour since 1970, without those of some codes."""
+    hour = sa.cast(sa.func.floor(events.c.occurred_at_ms / hour_ms), BigInteger)
+    query = (
+        sa.select(events.c.placement_id, events.c.campaign_id, hour, sa.func.count())
+        .where(
+            events.c.retailer_id == retailer_id,
+            events.c.seq >= first_seq,
+            events.c.seq <= last_seq,
+            events.c.day == day,
+            events.c.type == "impression",
+            events.c.campaign_id.is_not(None),
+            sa.func.coalesce(events.c.code, "").not_in(not_shown),
+        )
+        .group_by(events.c.placement_id, events.c.campaign_id, sa.text("3"))
+    )
+    return {(row[0], row[1], int(row[2])): int(row[3]) for row in connection.execute(query)}
+
+
+def read_found(connection: Connection, retailer_id: str, event_seqs: Collection[int]) -> set[int]:
+    """Return which of the events were found invalid already."""
+    query = sa.select(findings.c.event_seq).where(
+        findings.c.retailer_id == retailer_id, findings.c.event_seq.in_(list(event_seqs))
+    )
+    return set(connection.execute(query).scalars())
+
+
+def read_charges(connection: Connection, retailer_id: str, event_seqs: Collection[int]) -> list[Any]:
+    """Return (seq, day, amount_micros, transaction_id, reversed by) of events."""
+    query = (
+        sa.select(
+            events.c.seq,
+            events.c.day,
+            events.c.amount_micros,
+            events.c.transaction_id,
+            reversals.c.transaction_id.label("reversed_by"),
+        )
+        .outerjoin(
+            reversals,
+            (reversals.c.retailer_id == events.c.retailer_id) & (reversals.c.reverses == events.c.transaction_id),
+        )
+        .where(events.c.retailer_id == retailer_id, events.c.seq.in_(list(event_seqs)))
+        .order_by(events.c.seq)
+    )
+    return list(connection.execute(query))
+
+
+def insert_findings(connection: Connection, retailer_id: str, rows: Sequence[FindingRow]) -> None:
+    """Keep findings; the key lets an event be found once."""
+    if rows:
+        connection.execute(
+            findings.insert(), [{"retailer_id": retailer_id, **msgspec.structs.asdict(row)} for row in rows]
+        )
+
+
+def finding_leaves(connection: Connection, retailer_id: str) -> Iterator[bytes]:
+    """Yield the findings' rows as the chain has them."""
+    for row in _read_columns(connection, findings, FindingRow, retailer_id):
+        yield msgspec.json.encode(tuple(row))
+
+
+def list_findings(connection: Connection, retailer_id: str) -> list[FindingRow]:
+    """Return everything that was found, in the order it was."""
+    return [FindingRow(*row) for row in _read_columns(connection, findings, FindingRow, retailer_id)]
+
+
+def _is_of_event(retailer_id: str) -> Any:
+    """Return what joins an event with what was found of it."""
+    return (findings.c.retailer_id == retailer_id) & (findings.c.event_seq == events.c.seq)
 
 
 def set_billing_profile(connection: Connection, retailer_id: str, advertiser_id: str, body: str, now_ms: int) -> None:
@@ -1489,28 +1674,45 @@ def list_reversals(connection: Connection, retailer_id: str) -> list[tuple[str, 
 def read_events_between(
     connection: Connection, retailer_id: str, from_ms: int, to_ms: int
 ) -> Iterator[tuple[Any, ...]]:
-    """Yield (campaign_id, type, status, amount_micros, occurred_at_ms, event_id) of what happened in [from, to)."""
-    query = sa.select(
-        events.c.campaign_id,
-        events.c.type,
-        events.c.status,
-        events.c.amount_micros,
-        events.c.occurred_at_ms,
-        events.c.event_id,
-    ).where(
-        events.c.retailer_id == retailer_id,
-        events.c.occurred_at_ms >= from_ms,
-        events.c.occurred_at_ms < to_ms,
+    """Yield what happened in [from, to), as it was recorded.
+
+    Each as (campaign_id, type, status, code, amount_micros, occurred_at_ms, event_id, the rule that found it invalid
+    afterwards, what was undone for that).
+    """
+    query = (
+        sa.select(
+            events.c.campaign_id,
+            events.c.type,
+            events.c.status,
+            events.c.code,
+            events.c.amount_micros,
+            events.c.occurred_at_ms,
+            events.c.event_id,
+            findings.c.rule,
+            sa.func.coalesce(findings.c.amount_micros, 0),
+        )
+        .outerjoin(findings, _is_of_event(retailer_id))
+        .where(
+            events.c.retailer_id == retailer_id,
+            events.c.occurred_at_ms >= from_ms,
+            events.c.occurred_at_ms < to_ms,
+        )
     )
     yield from (tuple(row) for row in _read_bit_by_bit(connection, query))
 
 
 def read_charged_between(
     connection: Connection, retailer_id: str, from_ms: int, to_ms: int
-) -> list[tuple[str, str, int]]:
-    """Return (campaign_id, advertiser_id, micros) charged for events that happened in [from, to)."""
+) -> list[tuple[str, str, int, int]]:
+    """Return (campaign_id, advertiser_id, charged, of that undone as invalid) of what happened in [from, to)."""
     query = (
-        sa.select(events.c.campaign_id, events.c.advertiser_id, sa.func.sum(events.c.amount_micros))
+        sa.select(
+            events.c.campaign_id,
+            events.c.advertiser_id,
+            sa.func.sum(events.c.amount_micros),
+            sa.func.sum(sa.func.coalesce(findings.c.amount_micros, 0)),
+        )
+        .outerjoin(findings, _is_of_event(retailer_id))
         .where(
             events.c.retailer_id == retailer_id,
             events.c.occurred_at_ms >= from_ms,
@@ -1519,7 +1721,25 @@ def read_charged_between(
         )
         .group_by(events.c.campaign_id, events.c.advertiser_id)
     )
-    return [(row[0], row[1], int(row[2])) for row in connection.execute(query)]
+    return [(row[0], row[1], int(row[2]), int(row[3])) for row in connection.execute(query)]
+
+
+def sum_invalid_days(
+    connection: Connection, retailer_id: str, advertiser_id: str, from_day: str, to_day: str
+) -> dict[tuple[str, str], int]:
+    """Return, by campaign and day, what an advertiser was charged and was undone as invalid; both days included."""
+    query = (
+        sa.select(events.c.campaign_id, events.c.day, sa.func.sum(findings.c.amount_micros))
+        .join(findings, _is_of_event(retailer_id))
+        .where(
+            events.c.retailer_id == retailer_id,
+            events.c.advertiser_id == advertiser_id,
+            events.c.day >= from_day,
+            events.c.day <= to_day,
+        )
+        .group_by(events.c.campaign_id, events.c.day)
+    )
+    return {(row[0], row[1]): int(row[2]) for row in connection.execute(query)}
 
 
 def sum_events(
@@ -1530,8 +1750,11 @@ def sum_events(
     to_ms: int,
     by: str,
     advertiser_id: str | None,
-) -> list[tuple[str, Any, str, str | None, int, int, int]]:
-    """Return (name, time, type, code, count, charged, given back) of campaigns' events of [from, to).
+) -> list[tuple[str, Any, str, str | None, int, int, int, int]]:
+    """Return (name, time, type, code, count, charged, undone, given back) of campaigns' events of [from, to).
+
+    The code is that of the rule which found an event invalid afterwards, where one did, and `undone` what was charged
+    for it and reversed.
 
     Args:
         column: what they are told apart by: `campaign_id`, `product_id` or `placement_id`.
@@ -1540,17 +1763,20 @@ def sum_events(
     name = events.c[column]
     hours = sa.cast(sa.func.floor(events.c.occurred_at_ms / 3_600_000), BigInteger)
     time = {"day": events.c.day, "hour": hours}.get(by, sa.null())
-    parts = [name, events.c.type, events.c.code, *([] if by == "total" else [time])]
+    code = sa.func.coalesce(findings.c.rule, events.c.code)
+    parts = [name, events.c.type, code, *([] if by == "total" else [time])]
     query = (
         sa.select(
             name,
             time,
             events.c.type,
-            events.c.code,
+            code,
             sa.func.count(),
             sa.func.sum(events.c.amount_micros),
+            sa.func.sum(sa.func.coalesce(findings.c.amount_micros, 0)),
             sa.func.sum(events.c.given_back_micros),
         )
+        .outerjoin(findings, _is_of_event(retailer_id))
         .where(
             events.c.retailer_id == retailer_id,
             events.c.occurred_at_ms >= from_ms,
@@ -1562,7 +1788,8 @@ def sum_events(
     if advertiser_id is not None:
         query = query.where(events.c.advertiser_id == advertiser_id)
     return [
-        (row[0], row[1], row[2], row[3], int(row[4]), int(row[5]), int(row[6])) for row in connection.execute(query)
+        (row[0], row[1], row[2], row[3], int(row[4]), int(row[5]), int(row[6]), int(row[7]))
+        for row in connection.execute(query)
     ]
 
 
@@ -1593,8 +1820,13 @@ def read_lines_of_buyers(connection: Connection, retailer_id: str, from_ms: int,
     return list(connection.execute(query).all())
 
 
-def read_touches(connection: Connection, retailer_id: str, from_ms: int, to_ms: int) -> list[Any]:
-    """Return the touches of [from, to) on campaigns' fills: whose, of which kind and when, and what was touched."""
+def read_touches(
+    connection: Connection, retailer_id: str, from_ms: int, to_ms: int, invalid_codes: Collection[str]
+) -> list[Any]:
+    """Return the touches of [from, to) on campaigns' fills: whose, of which kind and when, and what was touched.
+
+    Without those that are invalid: nobody was led to buy by what no shopper saw.
+    """
     query = (
         sa.select(
             touches.c.visitor,
@@ -1613,11 +1845,14 @@ def read_touches(connection: Connection, retailer_id: str, from_ms: int, to_ms: 
             & (events.c.token_id == touches.c.token_id)
             & (events.c.type == touches.c.type),
         )
+        .outerjoin(findings, _is_of_event(retailer_id))
         .where(
             touches.c.retailer_id == retailer_id,
             touches.c.occurred_at_ms >= from_ms,
             touches.c.occurred_at_ms < to_ms,
             events.c.campaign_id.is_not(None),
+            findings.c.rule.is_(None),
+            sa.func.coalesce(events.c.code, "").not_in(invalid_codes),
         )
     )
     return list(connection.execute(query).all())

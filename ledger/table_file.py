@@ -15,7 +15,7 @@ from decimal import Decimal
 from itertools import islice
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import Any, BinaryIO, Literal, TextIO, get_args
+from typing import Any, BinaryIO, Literal, TextIO, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
@@ -61,7 +61,7 @@ class Table(Struct, frozen=True):
 
 
 def columns_of(kind: type[Struct]) -> list[Column]:
-    """Return the columns of a struct of flat values, by its fields."""
+    """Return the columns of a struct of flat values and tables, by its fields."""
     return [Column(one.name, _kind_of(one.name, one.type)) for one in fields(kind)]
 
 
@@ -160,6 +160,8 @@ def asked_format(accept: str) -> Format | None:
 
 
 def _kind_of(name: str, annotation: Any) -> Kind:
+    if get_origin(annotation) is dict:
+        return "text"
     some = {one for one in (annotation, *get_args(annotation)) if one is not type(None)}
     if int in some:
         return "micros" if name.endswith(MICROS) else "whole"
@@ -245,10 +247,10 @@ def _text(value: Any) -> str:
 
 
 def _harmless(value: Any) -> Any:
-    """Return text a spreadsheet will not run as a formula."""
+    """Return text a spreadsheet will not run as a formula; a table within a row as JSON."""
     if isinstance(value, str) and value.startswith(FORMULA_MARKS):
         return "'" + value
-    return value
+    return _text(value) if isinstance(value, dict) else value
 
 
 def _module(name: str, kind: str) -> ModuleType:

@@ -74,6 +74,7 @@ def test_help_imports_nothing_heavy() -> None:
         ["affinity", "train"], ["affinity", "evaluate"], ["affinity", "rank"], ["affinity", "report"],
         ["auction", "solve"], ["auction", "report"], ["merchandising", "report"], ["merchandising", "compute"],
         ["ledger", "verify"], ["ledger", "export"], ["ledger", "checkpoint"],
+        ["ledger", "inspect"], ["ledger", "close"],
         ["ledger", "sales"], ["ledger", "commission"], ["ledger", "commission", "agree"],
         ["ledger", "commission", "end"], ["ledger", "commission", "list"], ["ledger", "commission", "post"],
         ["ledger", "receipt"], ["ledger", "verify-receipt"], ["sim", "run"], ["sim", "replay"],
@@ -346,6 +347,17 @@ def test_the_real_command_answers_page_by_page_as_its_function_does() -> None:
     command = [sys.executable, "-m", "bidder_api", "auction", "solve"]
     done = subprocess.run(command, input=lines, capture_output=True, check=True)
     assert done.stdout == b"".join(encode(solve_page(json.loads(encode(page)))) + b"\n" for page in pages)
+
+
+def test_months_are_closed_and_their_traffic_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "must be on" in run("ledger", "inspect", "2026-01", status=2).output
+    assert "period_open" in run("ledger", "close", "2126-01", "--stage", "soft", status=1).output
+    assert run("ledger", "close", "2026-01", "--stage", "soft").output == "2026-01 is soft.\n"
+    assert "2026-01 is sealed. digest " in run("ledger", "close", "2026-01", "--stage", "sealed").output
+    monkeypatch.setenv("ENDCAP_INVALID_TRAFFIC", "on")
+    assert "Nothing was found" in run("ledger", "inspect", "2026-02").output
+    assert "period_sealed" in run("ledger", "inspect", "2026-01", status=1).output
+    assert "must be a month" in run("ledger", "inspect", "2026-13", status=2).output
 
 
 def test_the_books_are_verified_exported_and_signed(tmp_path: Path) -> None:

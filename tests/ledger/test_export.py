@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from msgspec import Struct
 
 from ledger.audit import VIEWS, read_view
 from ledger.command import Reverse
 from ledger.errors import FormatMissing, LedgerBroken
 from ledger.export import FEC_COLUMNS, export_csv, export_fec, export_hledger, export_parquet, export_xlsx
 from ledger.reports import trial_balance
-from ledger.table_file import Column, Table, asked_format, write_parquet, write_rows, write_xlsx
+from ledger.table_file import Column, Table, asked_format, columns_of, write_parquet, write_rows, write_xlsx
 from tests.ledger.world import RETAILER, World
 
 AWKWARD = "adv; a|b  ünï=(x)"
@@ -291,6 +292,33 @@ def test_memory_does_not_grow_with_the_rows(kind: str, tmp_path: Path, monkeypat
 
     peak(100)  # what is loaded once
     assert peak(16_000) < 1.5 * peak(2_000) + 200_000
+
+
+class Counted(Struct):
+    name: str
+    counts: dict[str, int]
+    total: int | None
+
+
+def test_a_table_within_a_row_is_json_in_every_format(tmp_path: Path) -> None:
+    import duckdb
+    import openpyxl
+
+    columns = columns_of(Counted)
+    assert [column.kind for column in columns] == ["text", "text", "whole"]
+    rows = [("a", {"flood": 3}, 3), ("b", {}, None)]
+    texts = {}
+    for kind in ("csv", "parquet", "xlsx"):
+        (tmp_path / kind).write_bytes(write_rows(kind, Table("n", columns, rows), "EUR"))
+    with (tmp_path / "csv").open(newline="") as file:
+        texts["csv"] = [row["counts"] for row in csv.DictReader(file)]
+    texts["parquet"] = [
+        counts for (counts,) in duckdb.sql(f"select counts from read_parquet('{tmp_path / 'parquet'}')").fetchall()
+    ]
+    sheet = openpyxl.load_workbook(tmp_path / "xlsx").active
+    assert sheet is not None
+    texts["xlsx"] = [row[1] for row in sheet.iter_rows(min_row=2, values_only=True)]
+    assert texts == dict.fromkeys(texts, ['{"flood":3}', "{}"])
 
 
 @pytest.mark.parametrize(
