@@ -1,7 +1,7 @@
 """What each event is charged: the price its token promises, never beyond what is left of any budget.
 
 Decides only. Given the events of one commit, what was recorded before, and what is left, it says what becomes of each;
-`writer.py` writes it down, and `store.py` checks every limit once more in the statements themselves.
+`writer.py` writes it down, and `store` checks every limit once more in the statements themselves.
 """
 
 from collections.abc import Iterable, Sequence

@@ -26,7 +26,7 @@ goes to the wallet | `returns:<advertiser>:<period>`, `vat`, `expense:rounding` 
 | invalid traffic found before the month is sealed is reversed; after it, a credit note is issued | | |
 
 A charge that comes to nothing (no budget left, robots, price 0) is an event without a transaction. Budgets of campaigns
-are limits, not money, and have no account: see `campaign_spend` in `store.py`.
+are limits, not money, and have no account: see `campaign_spend` in `store`.
 """
 
 from enum import StrEnum
