@@ -152,7 +152,7 @@ def test_a_start_without_the_server_serves_and_catches_up(sqlite_database: Datab
 
 def test_without_the_library_the_start_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "valkey.asyncio", None)
-    with pytest.raises(VisitorStoreRefused, match=r"pip install 'endcap\[valkey\]'"):
+    with pytest.raises(VisitorStoreRefused, match=r"pip install 'endcap\[cluster\]'"):
         open_client("valkey://localhost:6379/0")
 
 
