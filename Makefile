@@ -13,7 +13,7 @@ demo: $(VENV)/.run ## start the demo shop, its middle office's API and a server 
 	@$(BIN)/endcap demo --port $(PORT)
 
 test: $(VENV)/.dev ## run every check and test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 bench: $(VENV)/.dev ## measure the figures of the README's table, as ratios side by side in one run
 	@$(BIN)/python -m tests.bench
