@@ -402,7 +402,15 @@ class SlotServer:
         ends_ns = arrived_ns + request.tmax_ms * NS_PER_MS - self.settings.deadline_reserve_us * 1_000
         deadline = Deadline(arrived_ms, ends_ns, self.clock_ns)
         visitor_id, navigation = (None, ()) if is_unread else (request.visitor_id, request.navigation)
-        visitor = self.visitors.view(visitor_id, request.consent, served.targets, market.model, arrived_ms, navigation)
+        visitor = self.visitors.view(
+            visitor_id,
+            request.consent,
+            served.targets,
+            market.model,
+            arrived_ms,
+            navigation,
+            recalls=market.recalls,
+        )
         auction_id = new_id("auc", arrived_ms, self._entropy())
         is_known = visitor.has_consent and visitor_id is not None
         if request.consent is not None and not visitor.has_consent and visitor_id is not None:
