@@ -290,6 +290,11 @@ class BoundModel:
         rows = sorted(row for one in product_ids if (row := self._row.get(one)) is not None)
         return np.array(rows, np.int32) if rows else NO_ROWS
 
+    def rows_in_order(self, product_ids: Iterable[str]) -> Rows:
+        """Return the rows of those products that are there, in the order they are named."""
+        rows = [row for one in product_ids if (row := self._row.get(one)) is not None]
+        return frozen(np.array(rows, np.int32)) if rows else NO_ROWS
+
 
 class Ranker:
     """Room to rank in, kept between calls; one call at a time.

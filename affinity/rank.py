@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import msgspec
 import numpy as np
@@ -15,10 +15,10 @@ from affinity.matching import Happening
 from affinity.model import AffinityModel, Ranker, activate_model, active_model, is_worse, read_metrics
 from affinity.navigation import Action, EventId, Moment, QueryText, VisitorId
 from affinity.navigation_log import LogLine, NavigationLog
+from affinity.record import VisitorRecord
 from affinity.segment_taste import TasteCounts
 from affinity.sessions import read_sessions
 from affinity.train import SESSION_COUNT_MAX, TOP_COUNT, Evaluation, Progress, evaluate_model, train_model
-from affinity.visitors import VisitorStore
 
 LIMIT_MAX = 1_000
 
@@ -53,6 +53,16 @@ class Ranking(Struct, frozen=True):
     scores: list[float]
 
 
+class Known(Protocol):
+    """What knows visitors: a process's own, or a reader of shared ones."""
+
+    def pseudonym(self, visitor_id: str) -> bytes:
+        """Return what a visitor is kept under."""
+
+    def record(self, pseudonym: bytes) -> VisitorRecord | None:
+        """Return what is known of a visitor; None where nothing is."""
+
+
 class CatalogueRanker:
     """Ranks the whole catalogue for one visitor after another.
 
@@ -68,7 +78,7 @@ class CatalogueRanker:
         model: AffinityModel,
         products: Sequence[Product],
         now_ms: int,
-        visitors: Callable[[], VisitorStore] | None = None,
+        visitors: Callable[[], Known] | None = None,
     ) -> None:
         self._model = model
         self._kind_of = {product.product_id: (product.product_type, product.brand) for product in products}
@@ -86,7 +96,7 @@ class CatalogueRanker:
                 self._of_kind.setdefault((category_id, brand), []).append(product_id)
                 self._of_kind.setdefault((category_id, None), []).append(product_id)
         self._open_visitors = visitors
-        self._visitors: VisitorStore | None = None
+        self._visitors: Known | None = None
 
     def rank(self, body: object) -> Ranking:
         """Return the ranking of one decoded line.

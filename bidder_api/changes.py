@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy.engine import Connection
 
-from bidder_api.store import ChangeRecord, insert_change, read_changes
+from bidder_api.store import ChangeRecord, insert_changes, read_changes
 from ledger.chain import extend, hash_leaf, lock_head, save_head
 
 CHAIN_KIND = "change"
@@ -55,8 +55,7 @@ def record_changes(
         )
         for seq, change in enumerate(changes, head.next_seq(CHAIN_KIND))
     ]
-    for record in records:
-        insert_change(connection, retailer_id, record)
+    insert_changes(connection, retailer_id, records)
     extend(connection, retailer_id, head, CHAIN_KIND, [hash_leaf(CHAIN_KIND, leaf(record)) for record in records])
     save_head(connection, retailer_id, head)
 

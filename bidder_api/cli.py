@@ -1,5 +1,6 @@
 """The `endcap` command. Nothing heavy is imported before a command runs, so that `--help` comes at once."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -85,8 +86,8 @@ def serve(host: str | None, port: int | None, workers: int, data_dir: Path | Non
     """
     if workers > 1:
         raise click.UsageError(
-            "more than one serving process needs PostgreSQL and a shared visitor store (Valkey), "
-            "which this version does not have: run one"
+            "one command is one serving process: run endcap serve once for each, with a data folder and a port of its "
+            "own, on PostgreSQL and with a shared visitor store (ENDCAP_VISITOR_STORE in Valkey or Redis)"
         )
     from bidder_api.processes import serve as run
 
@@ -256,6 +257,83 @@ def keys_revoke(key_id: str, data_dir: Path | None) -> None:
     click.echo(f"{key_id} is revoked.")
 
 
+# --- webhooks -----------------------------------------------------------------------------------------------------
+
+
+@endcap.group()
+def webhooks() -> None:
+    """Webhooks and what was delivered to them; works while the server runs."""
+
+
+@webhooks.command("list")
+@DATA_DIR
+def webhooks_list(data_dir: Path | None) -> None:
+    """List the webhooks there are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from bidder_api.deployment import opened
+    from bidder_api.webhooks.store import list_webhooks
+
+    with opened(_settings(data_dir=data_dir).server) as (database, deployment):
+        records = database.read(lambda connection: list_webhooks(connection, deployment.retailer_id))
+    table = Table("webhook_id", "whose", "url", "told of", "status", box=None)
+    for record in records:
+        told = ", ".join(record.event_types) or "everything"
+        table.add_row(record.webhook_id, record.advertiser_id or "the retailer", record.url, told, record.status)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@webhooks.command("deliveries")
+@click.argument("webhook_id")
+@click.option("--status", type=click.Choice(["pending", "delivered", "dead"]), help="Only those.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@DATA_DIR
+def webhooks_deliveries(webhook_id: str, status: str | None, limit: int, data_dir: Path | None) -> None:
+    """List a webhook's deliveries, the newest first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from bidder_api.deployment import opened
+    from bidder_api.resources import moment
+    from bidder_api.webhooks.store import list_deliveries
+
+    with opened(_settings(data_dir=data_dir).server) as (database, deployment):
+        records = database.read(
+            lambda connection: list_deliveries(connection, deployment.retailer_id, webhook_id, status, limit=limit)
+        )
+    table = Table("delivery_id", "type", "status", "attempts", "next", "answer", "error", box=None)
+    for one in records:
+        again = f"{moment(one.next_attempt_at_ms):%Y-%m-%d %H:%M:%S}" if one.status == "pending" else ""
+        answer = "" if one.last_status is None else str(one.last_status)
+        table.add_row(
+            one.delivery_id, one.type, one.status, str(one.attempt_count), again, answer, one.last_error or ""
+        )
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@webhooks.command("redeliver")
+@click.argument("delivery_id")
+@DATA_DIR
+def webhooks_redeliver(delivery_id: str, data_dir: Path | None) -> None:
+    """Deliver a notice once more, under its id, whatever became of it."""
+    from bidder_api.deployment import opened
+    from bidder_api.webhooks.deliverer import make_again
+    from bidder_api.webhooks.store import get_delivery, keep_attempt
+
+    def work(connection: Any) -> bool:
+        delivery = get_delivery(connection, deployment.retailer_id, delivery_id)
+        return delivery is not None and keep_attempt(
+            connection, deployment.retailer_id, delivery, make_again(delivery, _now_ms())
+        )
+
+    with opened(_settings(data_dir=data_dir).server) as (database, deployment):
+        is_known = database.transact(work)
+    if not is_known:
+        raise click.ClickException(f"there is no delivery {delivery_id!r}; `endcap webhooks deliveries` shows them")
+    click.echo(f"{delivery_id} is delivered again.")
+
+
 # --- imports -------------------------------------------------------------------------------------------------------
 
 FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -325,7 +403,7 @@ def profiles_compute(data_dir: Path | None) -> None:
     """  # noqa: D301  # click's own mark: keep these lines as they are
     from bidder_api.tasks import compute_profiles
 
-    done = compute_profiles(_settings(data_dir=data_dir), _progress)
+    done = compute_profiles(_settings_of_log(data_dir), _progress)
     for name, count in sorted(done.segments.items()):
         click.echo(f"{name}: {count}")
     click.echo(f"{done.customer_count} customers computed, {done.entry_count} entries into segments recorded.")
@@ -370,7 +448,7 @@ def affinity_train(force: bool, data_dir: Path | None) -> None:
     from bidder_api.affinity_report import print_training
     from bidder_api.tasks import train_affinity
 
-    print_training(train_affinity(_settings(data_dir=data_dir), _progress, is_forced=force), sys.stdout)
+    print_training(train_affinity(_settings_of_log(data_dir), _progress, is_forced=force), sys.stdout)
 
 
 @affinity.command("evaluate")
@@ -385,7 +463,7 @@ def affinity_evaluate(top_count: int, kind: str, data_dir: Path | None) -> None:
     from bidder_api.affinity_report import print_evaluation
     from bidder_api.tasks import evaluate_affinity
 
-    print_evaluation(evaluate_affinity(_settings(data_dir=data_dir), top_count, _progress), kind, sys.stdout)
+    print_evaluation(evaluate_affinity(_settings_of_log(data_dir), top_count, _progress), kind, sys.stdout)
 
 
 @affinity.command("report")
@@ -406,7 +484,11 @@ def affinity_report(kind: str, data_dir: Path | None) -> None:
 @affinity.command("rank")
 @DATA_DIR
 def affinity_rank(data_dir: Path | None) -> None:
-    """Rank the catalogue: JSONL of {"navigation": […], "limit": 20} in, of product_ids and scores out."""
+    """Rank the catalogue: JSONL of {"navigation": […], "limit": 20} in, of product_ids and scores out.
+
+    A line's visitor_id stands for what is known of the visitor: in the shared visitor store where ENDCAP_VISITOR_STORE
+    names one, else in the data folder's navigation log.
+    """
     from bidder_api.tasks import rank_affinity
 
     _each_line(sys.stdin.buffer, sys.stdout, rank_affinity(_settings(data_dir=data_dir)))
@@ -612,25 +694,51 @@ def ledger_verify(checkpoint: Path | None, data_dir: Path | None) -> None:
 
 
 @ledger.command("export")
-@click.option("--format", "kind", type=click.Choice(["csv", "hledger", "fec"]), default="csv", show_default=True)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["csv", "parquet", "xlsx", "hledger", "fec"]),
+    default="csv",
+    show_default=True,
+)
+@click.option(
+    "--view",
+    "views",
+    multiple=True,
+    type=click.Choice(
+        ["audit_entry", "audit_event", "audit_balance", "audit_budget", "audit_commission", "audit_chain"]
+    ),
+    help="What of the books, as csv, parquet or xlsx; xlsx takes several [default: audit_entry].",
+)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="File [default: standard output].")
 @DATA_DIR
-def ledger_export(kind: str, output: Path | None, data_dir: Path | None) -> None:
-    """Write the journal out, for other programs.
+def ledger_export(kind: str, views: tuple[str, ...], output: Path | None, data_dir: Path | None) -> None:
+    """Write the journal, or a view of the books, for other programs.
 
     \b
-    csv      the view audit_entry, amounts in whole micros
+    csv      a view, amounts in whole micros
+    parquet  the same: amounts as int64 micros, moments as timestamps in UTC
+    xlsx     one sheet per view; beside each amount in micros the same in the currency
     hledger  a journal that `hledger check` proves
     fec      the French tax office's fichier des écritures comptables (name it <SIREN>FEC<YYYYMMDD>.txt)
+
+    A file stands under its name once it is whole. parquet and xlsx need the extra: pip install 'endcap[export]'.
     """  # noqa: D301  # click's own mark: keep these lines as they are
     from bidder_api.tasks import export_ledger
+    from bidder_api.whole_file import whole_file
 
-    settings = _settings(data_dir=data_dir)
+    if views and kind in ("hledger", "fec"):
+        raise click.UsageError(f"--view is for csv, parquet and xlsx; {kind} is the whole journal")
+    if len(views) > 1 and kind != "xlsx":
+        raise click.UsageError(f"{kind} holds one view, were {len(views)}: xlsx takes several")
+    if output is None and kind in ("parquet", "xlsx") and sys.stdout.isatty():
+        raise click.UsageError(f"{kind} is not for a terminal: give --output, or send standard output to a file")
+    settings, some = _settings(data_dir=data_dir), views or ("audit_entry",)
     if output is None:
-        export_ledger(settings, kind, sys.stdout)
+        export_ledger(settings, kind, some, sys.stdout.buffer, _progress)
         return
-    with output.open("w", encoding="utf-8", newline="") as file:
-        export_ledger(settings, kind, file)
+    with whole_file(output) as file:
+        export_ledger(settings, kind, some, file, _progress)
 
 
 @ledger.command("checkpoint")
@@ -644,7 +752,9 @@ def ledger_checkpoint(output: Path | None, data_dir: Path | None) -> None:
 
 
 @ledger.command("receipt")
-@click.argument("event_id")
+@click.argument("event_id", required=False)
+@click.option("--order", "order_id", metavar="ORDER_ID", help="Of the commission on a line of this order instead.")
+@click.option("--line", type=click.IntRange(1), default=1, show_default=True, help="The order's line.")
 @click.option(
     "--checkpoint",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -652,11 +762,27 @@ def ledger_checkpoint(output: Path | None, data_dir: Path | None) -> None:
 )
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="File [default: standard output].")
 @DATA_DIR
-def ledger_receipt(event_id: str, checkpoint: Path | None, output: Path | None, data_dir: Path | None) -> None:
-    """Write the receipt of one charge: the event, what was posted, and the proof that both are in the books."""
-    from bidder_api.tasks import make_charge_receipt
+def ledger_receipt(
+    event_id: str | None,
+    order_id: str | None,
+    line: int,
+    checkpoint: Path | None,
+    output: Path | None,
+    data_dir: Path | None,
+) -> None:
+    """Write the receipt of one charge: the event, what was posted, and the proof that both are in the books.
 
-    _write(make_charge_receipt(_settings(data_dir=data_dir), event_id, checkpoint), output)
+    With --order, of the commission on one line of an order: the agreement, what was posted and what went back.
+    """
+    from bidder_api.tasks import make_charge_receipt, make_commission_receipt
+
+    settings = _settings(data_dir=data_dir)
+    if event_id is not None and order_id is None:
+        _write(make_charge_receipt(settings, event_id, checkpoint), output)
+    elif order_id is not None and event_id is None:
+        _write(make_commission_receipt(settings, order_id, line, checkpoint), output)
+    else:
+        raise click.UsageError("give an EVENT_ID, or --order for commission")
 
 
 @ledger.command("verify-receipt")
@@ -669,11 +795,140 @@ def ledger_receipt(event_id: str, checkpoint: Path | None, output: Path | None, 
 )
 @click.option("--public-key", help="The retailer's, hexadecimal; without it the checkpoint's own is believed.")
 def ledger_verify_receipt(receipt: Path, checkpoint: Path, public_key: str | None) -> None:
-    """Check the receipt of a charge and say what it proves. Needs neither the server nor its data."""
-    from bidder_api.tasks import check_charge_receipt
+    """Check the receipt of a charge or of commission and say what it proves. Needs neither the server nor its data."""
+    from bidder_api.tasks import check_receipt
 
-    for line in check_charge_receipt(receipt, checkpoint, public_key):
+    for line in check_receipt(receipt, checkpoint, public_key):
         click.echo(line)
+
+
+@ledger.group("commission")
+def ledger_commission() -> None:
+    """Commission on attributed sales: agreements, and posting what is due. Works while the server runs."""
+
+
+@ledger_commission.command("agree")
+@click.argument("advertiser_id")
+@click.option("--rate-bps", type=click.IntRange(1, 10_000), required=True, help="Basis points of the sale; 1 % is 100.")
+@click.option("--from", "from_text", metavar="TIME", required=True, help="For orders made from then on.")
+@click.option("--to", "to_text", metavar="TIME", help="Before then; a day: until its end [default: until ended].")
+@click.option("--min-micros", type=click.IntRange(1), help="The least for one line of an order.")
+@click.option("--max-micros", type=click.IntRange(1), help="The most for one line of an order.")
+@DATA_DIR
+def ledger_commission_agree(
+    advertiser_id: str,
+    rate_bps: int,
+    from_text: str,
+    to_text: str | None,
+    min_micros: int | None,
+    max_micros: int | None,
+    data_dir: Path | None,
+) -> None:
+    """Agree with an advertiser on a commission on the sales attributed to its campaigns.
+
+    One agreement holds at a time. A TIME is a day in ENDCAP_TIME_ZONE, or a moment with its offset.
+    """
+    import msgspec
+
+    from bidder_api.tasks import agree_commission
+    from ledger.command import CommissionDraft
+
+    settings = _settings(data_dir=data_dir)
+    raw: dict[str, Any] = {
+        "advertiser_id": advertiser_id,
+        "rate_bps": rate_bps,
+        "starts_at": _at("--from", from_text, settings, is_end=False),
+        "ends_at": None if to_text is None else _at("--to", to_text, settings, is_end=True),
+        "min_micros": min_micros,
+        "max_micros": max_micros,
+    }
+    try:
+        draft = msgspec.convert(raw, CommissionDraft)
+    except msgspec.ValidationError as refusal:
+        raise click.UsageError(str(refusal)) from refusal
+    _print_json_line(agree_commission(settings, draft))
+
+
+@ledger_commission.command("end")
+@click.argument("commission_agreement_id")
+@click.option("--at", "at_text", metavar="TIME", required=True, help="Orders made before then; a day: until its end.")
+@DATA_DIR
+def ledger_commission_end(commission_agreement_id: str, at_text: str, data_dir: Path | None) -> None:
+    """Say when an agreement ends."""
+    from bidder_api.tasks import end_commission
+
+    settings = _settings(data_dir=data_dir)
+    ends_at = _at("--at", at_text, settings, is_end=True)
+    _print_json_line(end_commission(settings, commission_agreement_id, ends_at))
+
+
+@ledger_commission.command("list")
+@DATA_DIR
+def ledger_commission_list(data_dir: Path | None) -> None:
+    """List the agreements, a line of JSON for each."""
+    from bidder_api.tasks import list_commission_agreements
+
+    for agreement in list_commission_agreements(_settings(data_dir=data_dir)):
+        _print_json_line(agreement)
+
+
+@ledger_commission.command("post")
+@click.option("--from", "from_text", metavar="TIME", help="Orders made from then on [default: of the last 120 days].")
+@DATA_DIR
+def ledger_commission_post(from_text: str | None, data_dir: Path | None) -> None:
+    """Post the commission that is due, and give back what went back with goods; the server does so hourly by itself.
+
+    A line of an order is due 14 days after the order, when its buyer can no longer withdraw. Again, nothing is posted.
+    """
+    from bidder_api.tasks import post_commissions
+
+    settings = _settings(data_dir=data_dir)
+    since_ms = None if from_text is None else _moment("--from", from_text, settings, is_end=False)
+    done = post_commissions(settings, since_ms, _progress)
+    click.echo(
+        f"{done.charged_lines} lines charged, {done.charged_micros} micros; "
+        f"{done.returned_lines} with goods that came back, {done.returned_micros} micros given back."
+    )
+
+
+@ledger.command("inspect")
+@click.argument("period", metavar="MONTH")
+@click.option("--dry-run", "is_dry", is_flag=True, help="Only say what is found; undo nothing.")
+@DATA_DIR
+def ledger_inspect(period: str, is_dry: bool, data_dir: Path | None) -> None:
+    """Find the invalid traffic of a MONTH, 2026-11, that nobody could tell when it arrived, and undo its charges.
+
+    Looks at the days that are over, as often as it is asked, until the month is sealed; closing it looks by itself.
+    Needs ENDCAP_INVALID_TRAFFIC=on.
+    """
+    from bidder_api.tasks import inspect_ledger
+
+    settings = _settings(data_dir=data_dir)
+    if settings.ledger.invalid_traffic != "on":
+        raise click.UsageError("ENDCAP_INVALID_TRAFFIC must be on for traffic to be judged afterwards")
+    found = inspect_ledger(settings, _month(period), is_dry=is_dry)
+    for rule, (count, micros) in found.rules.items():
+        click.echo(f"{rule}: {count} events, {micros} micros {'charged' if is_dry else 'given back'}")
+    if not found.rules:
+        click.echo(f"Nothing was found in {period} that was not found before.")
+
+
+@ledger.command("close")
+@click.argument("period", metavar="MONTH")
+@click.option("--stage", type=click.Choice(["soft", "sealed"]), required=True)
+@DATA_DIR
+def ledger_close(period: str, stage: str, data_dir: Path | None) -> None:
+    """Close a MONTH, 2026-11, softly once it is over, or seal it 72 hours later; what was invalid is undone before."""
+    from bidder_api.tasks import close_ledger
+
+    closed = close_ledger(_settings(data_dir=data_dir), _month(period), stage)
+    click.echo(f"{closed.period} is {closed.stage}." + ("" if closed.digest is None else f" digest {closed.digest}"))
+
+
+def _month(text: str) -> str:
+    if re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", text) is None:
+        raise click.BadParameter(f"must be a month such as 2026-11, was {text!r}")
+    return text
 
 
 @ledger.command("sales")
@@ -710,6 +965,12 @@ def ledger_sales(from_text: str, to_text: str, model: str, kind: str, data_dir: 
     from_ms = _moment("--from", from_text, settings, is_end=False)
     to_ms = _moment("--to", to_text, settings, is_end=True)
     print_sales(report_sales(settings, from_ms, to_ms, model), kind, sys.stdout)
+
+
+def _print_json_line(answer: Any) -> None:
+    import msgspec
+
+    click.echo(msgspec.json.encode(answer).decode())
 
 
 def _write(text: str, output: Path | None) -> None:
@@ -824,6 +1085,18 @@ def _settings(**overrides: Any) -> "AllSettings":
         raise click.ClickException("the settings are refused:\n  " + "\n  ".join(refusal.complaints)) from refusal
 
 
+def _settings_of_log(data_dir: Path | None) -> "AllSettings":
+    """Return the settings of a command that reads the navigation log, and say where that is not all there is."""
+    settings = _settings(data_dir=data_dir)
+    if settings.server.shares_visitors:
+        click.echo(
+            f"Reading the navigation log in {settings.server.data_dir}; what other serving processes logged is not in "
+            "it. To read all of it, name a folder with a copy of every process's navigation folder.",
+            err=True,
+        )
+    return settings
+
+
 def _now_ms() -> int:
     import time
 
@@ -845,6 +1118,13 @@ def _moment(option: str, text: str, settings: "AllSettings", *, is_end: bool) ->
     except (ValueError, OverflowError):
         rule = "a day such as 2026-11-23, or a moment with its offset such as 2026-11-23T10:00:00+01:00"
         raise click.UsageError(f"{option} must be {rule}, was {text!r}") from None
+
+
+def _at(option: str, text: str, settings: "AllSettings", *, is_end: bool) -> Any:
+    """Return the same as a moment in UTC."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(_moment(option, text, settings, is_end=is_end) / 1000, UTC)
 
 
 def _shown_url(settings: "AllSettings") -> str:

@@ -25,7 +25,7 @@ class Operation(Struct, frozen=True, kw_only=True):
         is_cross_origin: browsers may call it from other origins.
         takes_idempotency_key: `Idempotency-Key` makes sending it again safe.
         needs_if_match: `If-Match` must carry the ETag of what is changed.
-        answer_type: media type of the answer.
+        answer_type: media type of the answer; `table_types` are others that `Accept` may ask for.
     """
 
     method: str
@@ -45,6 +45,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     takes_idempotency_key: bool = False
     needs_if_match: bool = False
     answer_type: str = "application/json"
+    table_types: tuple[str, ...] = ()
 
     @property
     def segments(self) -> tuple[str, ...]:

@@ -11,7 +11,19 @@ from auction.report import AuctionReport, Line
 from ledger.sales import SalesLine, SalesReport
 
 NO_REGRET = "Regret is of winners; a loser has none."
-SALES_COLUMNS = ("orders", "units", "charged", "sales", "same product", "halo", "new to brand", "provisional", "ROAS")
+SALES_COLUMNS = (
+    "orders",
+    "units",
+    "charged",
+    "commission",
+    "invalid",
+    "sales",
+    "same product",
+    "halo",
+    "new to brand",
+    "provisional",
+    "ROAS",
+)
 
 
 def print_report(report: AuctionReport, kind: str, out: TextIO) -> None:
@@ -50,6 +62,8 @@ def print_sales(report: SalesReport, kind: str, out: TextIO) -> None:
     for line in report.items:
         amounts = (
             line.charged_micros,
+            line.commission_micros,
+            line.invalid_micros,
             line.sales_micros,
             line.same_sku_sales_micros,
             line.halo_sales_micros,

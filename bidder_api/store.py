@@ -191,9 +191,11 @@ def read_key_version(connection: Connection, retailer_id: str) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def insert_change(connection: Connection, retailer_id: str, change: ChangeRecord) -> None:
-    """Write one line of the change log; its number is its leaf's in the hash chain."""
-    connection.execute(change_log.insert().values(retailer_id=retailer_id, **msgspec.structs.asdict(change)))
+def insert_changes(connection: Connection, retailer_id: str, changes: Sequence[ChangeRecord]) -> None:
+    """Write lines of the change log; each one's number is its leaf's in the hash chain."""
+    connection.execute(
+        change_log.insert(), [{"retailer_id": retailer_id, **msgspec.structs.asdict(change)} for change in changes]
+    )
 
 
 def list_changes(connection: Connection, retailer_id: str, after: int, limit: int) -> list[ChangeRecord]:

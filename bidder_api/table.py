@@ -20,6 +20,7 @@ from auction.retailer_rule import RuleDraft
 from auction.virtual_attribute import VirtualAttribute, VirtualAttributeDraft
 from bidder_api import (
     audiences,
+    bid_batch,
     bids,
     bookings,
     campaigns,
@@ -36,12 +37,19 @@ from bidder_api import (
 from bidder_api.access import Role
 from bidder_api.operations import ANYBODY, KIB, Operation
 from bidder_api.resources import PageQuery
+from bidder_api.webhooks import endpoint as webhooks
 from ledger import performance, reports, sales
 from ledger.closing import PeriodReport
 from ledger.command import (
     AdvertiserFunds,
     ClosedPeriod,
     CloseDraft,
+    CommissionAgreement,
+    CommissionAgreementList,
+    CommissionDraft,
+    CommissionEnd,
+    CommissionPage,
+    CommissionsPosted,
     CreditLineDraft,
     CreditNoteDraft,
     DocumentPage,
@@ -64,6 +72,7 @@ from ledger.command import (
 )
 from ledger.document import BillingProfile
 from ledger.event import EventBatch, EventResults
+from ledger.table_file import MEDIA_TYPES
 
 SITE = frozenset({Role.SITE, Role.RETAILER})
 SERVING = frozenset({Role.RETAILER})
@@ -75,6 +84,7 @@ MERCHANT_READS = frozenset({Role.MERCHANT, Role.RETAILER})
 FINANCE = frozenset({Role.FINANCE})
 FINANCE_READS = frozenset({Role.FINANCE, Role.AUDITOR})
 OWN_BOOKS = FINANCE_READS | {Role.ADVERTISER}  # an advertiser's key sees its own only
+TOLD = BIDDING | {Role.RETAILER, Role.FINANCE}
 AUDIT = frozenset({Role.AUDITOR})
 ADMIN = frozenset({Role.ADMIN})
 
@@ -309,6 +319,30 @@ LEDGER_OPERATIONS: list[Operation] = [
         summary="Read a credit note", answer=Issued,
     ),
     Operation(
+        method="POST", path="/v1/ledger/commission-agreements", name="create_commission_agreement", tag="ledger",
+        roles=FINANCE, summary="Agree with an advertiser on commission on attributed sales", body=CommissionDraft,
+        answer=CommissionAgreement, status=201, also_status=200,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/commission-agreements", name="list_commission_agreements", tag="ledger",
+        roles=OWN_BOOKS, summary="List agreements on commission", answer=CommissionAgreementList,
+        query=reports.LedgerQuery,
+    ),
+    Operation(
+        method="POST", path="/v1/ledger/commission-agreements/{commission_agreement_id}/end",
+        name="end_commission_agreement", tag="ledger", roles=FINANCE, summary="Say when an agreement ends",
+        body=CommissionEnd, answer=CommissionAgreement,
+    ),
+    Operation(
+        method="POST", path="/v1/ledger/commissions", name="post_commissions", tag="ledger", roles=FINANCE,
+        summary="Post the commission that is due; the server does so hourly by itself", answer=CommissionsPosted,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/commissions", name="list_commissions", tag="ledger", roles=OWN_BOOKS,
+        summary="List the commission posted, and what went back of it", answer=CommissionPage,
+        query=reports.FundsQuery,
+    ),
+    Operation(
         method="GET", path="/v1/reconciliation", name="get_reconciliation", tag="ledger", roles=FINANCE_READS,
         summary="Read counts, sums and digests to hold against a log of one's own", answer=reports.Reconciliation,
         query=reports.ReconciliationQuery,
@@ -316,7 +350,7 @@ LEDGER_OPERATIONS: list[Operation] = [
     Operation(
         method="GET", path="/v1/reports/{report}", name="get_report", tag="reports", roles=OWN_BOOKS,
         summary="Read what campaigns, products or placements brought", answer=performance.PerformanceReport,
-        query=performance.PerformanceQuery,
+        query=performance.PerformanceQuery, table_types=tuple(MEDIA_TYPES.values()),
     ),
     Operation(
         method="GET", path="/v1/sales", name="get_sales", tag="ledger", roles=OWN_BOOKS,
@@ -331,6 +365,11 @@ MANAGEMENT: list[Operation] = [
         campaigns.CampaignPage, campaigns.CampaignQuery,
     ),
     *_resource("bid", "/v1/bids", "bids", BIDDING, BidDraft, bids.BidPatch, Bid, bids.BidPage, bids.BidQuery),
+    Operation(
+        method="POST", path="/v1/bids:batch", name="change_bids", tag="bids", roles=BIDDING,
+        summary="Make, change and archive many bids", body=bid_batch.BidBatch, answer=bid_batch.BidBatchResults,
+        takes_idempotency_key=True, body_size_max=4096 * KIB,
+    ),
     *_resource(
         "audience", "/v1/audiences", "audiences", BIDDING, audiences.AudienceDraft, audiences.AudiencePatch,
         audiences.CountedAudience, audiences.AudiencePage, PageQuery,
@@ -425,6 +464,57 @@ MANAGEMENT: list[Operation] = [
     Operation(
         method="DELETE", path="/v1/keys/{key_id}", name="revoke_key", summary="Revoke a key", tag="keys",
         roles=ADMIN, status=204,
+    ),
+    Operation(
+        method="POST", path="/v1/webhooks", name="create_webhook", tag="webhooks", roles=TOLD,
+        summary="Make a webhook; its secret is answered once", body=webhooks.WebhookDraft,
+        answer=webhooks.SignedWebhook, status=201, takes_idempotency_key=True,
+    ),
+    Operation(
+        method="GET", path="/v1/webhooks", name="list_webhooks", tag="webhooks", roles=TOLD, summary="List webhooks",
+        answer=webhooks.WebhookPage, query=PageQuery,
+    ),
+    Operation(
+        method="GET", path="/v1/webhooks/{webhook_id}", name="get_webhook", tag="webhooks", roles=TOLD,
+        summary="Read a webhook", answer=webhooks.Webhook,
+    ),
+    Operation(
+        method="PATCH", path="/v1/webhooks/{webhook_id}", name="update_webhook", tag="webhooks", roles=TOLD,
+        summary="Change some of a webhook, or pause it", body=webhooks.WebhookPatch, answer=webhooks.Webhook,
+        needs_if_match=True,
+    ),
+    Operation(
+        method="DELETE", path="/v1/webhooks/{webhook_id}", name="delete_webhook", tag="webhooks", roles=TOLD,
+        summary="Delete a webhook with its deliveries", status=204,
+    ),
+    Operation(
+        method="POST", path="/v1/webhooks/{webhook_id}/rotate", name="rotate_webhook", tag="webhooks", roles=TOLD,
+        summary="Give a webhook a new secret, answered once; the one before signs for a day more",
+        answer=webhooks.SignedWebhook, takes_idempotency_key=True,
+    ),
+    Operation(
+        method="POST", path="/v1/webhooks/{webhook_id}/test", name="test_webhook", tag="webhooks", roles=TOLD,
+        summary="Let a test be delivered", answer=webhooks.Delivery, status=202, takes_idempotency_key=True,
+    ),
+    Operation(
+        method="GET", path="/v1/webhooks/{webhook_id}/deliveries", name="list_deliveries", tag="webhooks", roles=TOLD,
+        summary="List a webhook's deliveries, the newest first", answer=webhooks.DeliveryPage,
+        query=webhooks.DeliveryQuery,
+    ),
+    Operation(
+        method="POST", path="/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver", name="redeliver",
+        tag="webhooks", roles=TOLD, summary="Deliver a notice once more, under its id", answer=webhooks.Delivery,
+        status=202, takes_idempotency_key=True,
+    ),
+    Operation(
+        method="PUT", path="/v1/ledger/low-funds/{advertiser_id}", name="put_low_funds", tag="ledger",
+        roles=BIDDING | FINANCE, summary="Set below what an advertiser's funds are low", body=webhooks.LowFundsDraft,
+        answer=webhooks.LowFunds,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/low-funds/{advertiser_id}", name="get_low_funds", tag="ledger",
+        roles=BIDDING | FINANCE_READS, summary="Read below what an advertiser's funds are low",
+        answer=webhooks.LowFunds,
     ),
     Operation(
         method="GET", path="/v1/changes", name="list_changes", summary="Who changed what, before and after",

@@ -1,12 +1,13 @@
 """What the `endcap` command's tasks do once their settings are read: imports, models, and the books' own tools."""
 
+import io
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 from msgspec import Struct
@@ -17,7 +18,7 @@ from affinity.pseudonym import Pseudonymizer
 from bidder_api.access import derive_secret
 from bidder_api.database import Database
 from bidder_api.deployment import opened
-from bidder_api.settings import AllSettings, master_secret
+from bidder_api.settings import AllSettings, beacon_keys, for_deployment, master_secret
 
 if TYPE_CHECKING:
     from affinity.rank import Trained
@@ -281,6 +282,9 @@ def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:
     from affinity.model import active_model, load_model
     from affinity.rank import CatalogueRanker
     from affinity.sessions import TRAIL_LENGTH_MAX
+    from affinity.shared_store import NO_PROCESS, SharedStore, open_client
+    from affinity.shared_visitors import SharedReader
+    from affinity.store import read_links
     from affinity.visitors import VisitorStore
     from bidder_api.serving import ProductBook
 
@@ -288,13 +292,21 @@ def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:
     if path is None:
         raise TrainingRefused("there is no model yet: run endcap affinity train")
     products = _read_products(settings)
+    with opened(settings.server) as (database, deployment):
+        links = database.read(lambda connection: read_links(connection, deployment.retailer_id))
 
-    def visitors() -> VisitorStore:
+    def visitors() -> VisitorStore | SharedReader:
         book = ProductBook()
         book.apply(products, 0)
+        pseudonymizer = pseudonymizer_of(master_secret(settings.server))
+        if settings.server.shares_visitors:
+            copies = VisitorStore(settings.affinity, pseudonymizer, None, book.facts)
+            copies.set_links(links)
+            client = open_client(settings.server.visitor_store)
+            return SharedReader(copies, SharedStore(client, pseudonymizer, settings.affinity, NO_PROCESS))
         store = VisitorStore(
             msgspec.structs.replace(settings.affinity, visitor_event_count_max=TRAIL_LENGTH_MAX),
-            pseudonymizer_of(master_secret(settings.server)),
+            pseudonymizer,
             _navigation_log(settings),
             book.facts,
         )
@@ -354,18 +366,106 @@ def verify_ledger(settings: AllSettings, checkpoint: Path | None, show_progress:
     return Findings(True, [f"The books are as they were written: {counts}.", *unread])
 
 
-def export_ledger(settings: AllSettings, kind: str, out: TextIO) -> None:
-    """Write the journal as CSV, in hledger's format, or as the French tax office's file."""
-    from ledger.export import export_csv, export_fec, export_hledger
+class Inspection(Struct, frozen=True):
+    """What a look at a month's traffic found that was not found before: events, and micros charged, by rule."""
+
+    rules: dict[str, tuple[int, int]]
+
+
+def inspect_ledger(settings: AllSettings, period: str, *, is_dry: bool) -> Inspection:
+    """Find a month's invalid traffic and undo what was charged for it, unless it is to be told only.
+
+    Raises:
+        LedgerRefused: the month is sealed.
+    """
+    from ledger import store
+    from ledger.command import ReverseInvalid
+    from ledger.errors import ConflictRefused
+    from ledger.inspection import find_new
+
+    with _writer_of(settings) as (writer, database, retailer_id, ledger_settings):
+
+        def look(connection: Connection) -> tuple[Any, dict[str, tuple[int, int]]]:
+            if period <= store.last_sealed(connection, retailer_id):
+                raise ConflictRefused("period_sealed", f"{period} is sealed: give back by credit notes")
+            portions = find_new(connection, retailer_id, period, ledger_settings, _now_ms())
+            rules: dict[str, tuple[int, int]] = {}
+            for some in portions:
+                rule_of = {one.event_seq: one.rule for one in some}
+                for row in store.read_charges(connection, retailer_id, rule_of):
+                    count, micros = rules.get(rule_of[row.seq], (0, 0))
+                    rules[rule_of[row.seq]] = count + 1, micros + row.amount_micros
+            return portions, rules
+
+        portions, rules = database.read(look)
+        for some in () if is_dry else portions:
+            writer.command(ReverseInvalid(some))
+    return Inspection(dict(sorted(rules.items())))
+
+
+def close_ledger(settings: AllSettings, period: str, stage: str) -> Any:
+    """Close a month softly or seal it, and undo what was invalid traffic in it in between; see `ClosedPeriod`."""
+    from ledger.command import ClosePeriod, ReverseInvalid
+    from ledger.inspection import find_before_seal
+
+    with _writer_of(settings) as (writer, database, retailer_id, ledger_settings):
+
+        def undo_invalid() -> None:
+            for some in database.read(
+                lambda connection: find_before_seal(connection, retailer_id, period, ledger_settings, _now_ms())
+            ):
+                writer.command(ReverseInvalid(some))
+
+        if stage == "sealed":
+            undo_invalid()
+        closed, _ = writer.command(ClosePeriod(period, stage))  # type: ignore[arg-type]
+        if stage == "soft":
+            undo_invalid()
+    return closed
+
+
+@contextmanager
+def _writer_of(settings: AllSettings) -> Iterator[tuple[Any, Database, str, Any]]:
+    """Open the books to write in them, beside a server or without one: the chain's head lets in one at a time."""
+    from ledger.beacon import BeaconKeys
+    from ledger.writer import LedgerWriter
 
     with opened(settings.server) as (database, deployment):
-        retailer_id, time_zone = deployment.retailer_id, deployment.time_zone
+        of_ledger = for_deployment(settings, deployment.currency, deployment.time_zone).ledger
+        keys = BeaconKeys.parse(beacon_keys(settings.server))
+        writer = LedgerWriter(database.transact, database.read, deployment.retailer_id, keys, of_ledger, _now_ms)
+        yield writer, database, deployment.retailer_id, of_ledger
+
+
+def export_ledger(
+    settings: AllSettings, kind: str, views: Sequence[str], out: BinaryIO, show_progress: ShowProgress
+) -> None:
+    """Write the journal, or views of the books, in one of the formats of `endcap ledger export`.
+
+    Args:
+        views: of the books; only XLSX takes several, hledger and FEC none.
+        out: bytes go there as they are made.
+    """
+    from ledger import export
+
+    text = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
+
+    def write(connection: Connection) -> int:
         if kind == "csv":
-            database.read(lambda connection: export_csv(connection, out))
-        elif kind == "fec":
-            database.read(lambda connection: export_fec(connection, retailer_id, time_zone, out))
-        else:
-            database.read(lambda connection: export_hledger(connection, retailer_id, out))
+            return export.export_csv(connection, deployment.retailer_id, text, views[0], progress)
+        if kind == "parquet":
+            return export.export_parquet(
+                connection, deployment.retailer_id, out, deployment.currency, views[0], progress
+            )
+        if kind == "xlsx":
+            return export.export_xlsx(connection, deployment.retailer_id, out, views, progress)
+        if kind == "fec":
+            return export.export_fec(connection, deployment.retailer_id, deployment.time_zone, text, progress)
+        return export.export_hledger(connection, deployment.retailer_id, text, progress)
+
+    with opened(settings.server) as (database, deployment), show_progress("Exporting") as progress:
+        database.read(write)
+    text.detach()
 
 
 def make_checkpoint(settings: AllSettings) -> str:
@@ -407,6 +507,118 @@ def make_charge_receipt(settings: AllSettings, event_id: str, checkpoint: Path |
             lambda connection: charge_receipt.make_charge_receipt(connection, deployment.retailer_id, event_id, kept)
         )
     return msgspec.json.encode(made).decode()
+
+
+def make_commission_receipt(settings: AllSettings, order_id: str, line: int, checkpoint: Path | None) -> str:
+    """Return the receipt of the commission on a line of an order as JSON, up to a checkpoint or else one of now."""
+    from ledger import commission_receipt
+    from ledger.checkpoint import read_checkpoint
+
+    text = make_checkpoint(settings).encode() if checkpoint is None else checkpoint.read_bytes()
+    kept = read_checkpoint(text, None)
+    with opened(settings.server) as (database, deployment):
+        made = database.read(
+            lambda connection: commission_receipt.make_commission_receipt(
+                connection, deployment.retailer_id, order_id, line, kept
+            )
+        )
+    return msgspec.json.encode(made).decode()
+
+
+def agree_commission(settings: AllSettings, draft: Any) -> Any:
+    """Agree on commission (a `CommissionDraft`); return the agreement as it is kept."""
+    from ledger.command import AgreeCommission
+    from ledger.commissioning import agree
+
+    command = AgreeCommission(**msgspec.structs.asdict(draft))
+    with opened(settings.server) as (database, deployment):
+        done = database.transact(lambda connection: agree(connection, deployment.retailer_id, command, _now_ms()))
+    return done.agreement
+
+
+def end_commission(settings: AllSettings, agreement_id: str, ends_at: datetime) -> Any:
+    """Say when an agreement on commission ends; return it."""
+    from ledger.command import EndCommission
+    from ledger.commissioning import end
+
+    command = EndCommission(agreement_id, ends_at)
+    with opened(settings.server) as (database, deployment):
+        done = database.transact(lambda connection: end(connection, deployment.retailer_id, command, _now_ms()))
+    return done.agreement
+
+
+def list_commission_agreements(settings: AllSettings) -> list[Any]:
+    """Return every agreement on commission."""
+    from ledger.commissioning import list_agreements
+
+    with opened(settings.server) as (database, deployment):
+        found: list[Any] = database.read(lambda connection: list_agreements(connection, deployment.retailer_id, None))
+    return found
+
+
+def post_commissions(settings: AllSettings, since_ms: int | None, show_progress: ShowProgress) -> Any:
+    """Post the commission that is due (see `CommissionsPosted`), also beside a running server."""
+    from bidder_api.sales_facts import sales_facts_of
+    from ledger.calendar import Calendar
+    from ledger.command import CommissionsPosted
+    from ledger.commissioning import LOOK_BACK_MS, ORDERS_PER_POST_MAX, find_due, post_due
+    from ledger.sales import model_named
+
+    now_ms, model = _now_ms(), model_named(settings.ledger.commission_model)
+    done = CommissionsPosted(0, 0, 0, 0)
+    with opened(settings.server) as (database, deployment), show_progress("Posting commission") as progress:
+        retailer_id, calendar = deployment.retailer_id, Calendar(deployment.time_zone)
+        since = now_ms - LOOK_BACK_MS if since_ms is None else since_ms
+        due = database.read(
+            lambda connection: find_due(connection, retailer_id, model, sales_facts_of(retailer_id), now_ms, since)
+        )
+        for first in range(0, len(due), ORDERS_PER_POST_MAX):
+            some = due[first : first + ORDERS_PER_POST_MAX]
+
+            def post(connection: Connection, some: list[Any] = some) -> CommissionsPosted:
+                posted, _ = post_due(connection, retailer_id, some, model.name, deployment.currency, calendar, now_ms)
+                return posted
+
+            done = done.plus(database.transact(post))
+            progress(first + len(some), len(due))
+    return done
+
+
+def check_receipt(receipt: Path, checkpoint: Path, public_key_hex: str | None) -> list[str]:
+    """Return in sentences what a receipt, of a charge or of commission, proves; needs no database."""
+    try:
+        is_commission = "steps" in msgspec.json.decode(receipt.read_bytes(), type=dict[str, msgspec.Raw])
+    except msgspec.MsgspecError:
+        is_commission = False
+    check = check_commission_receipt if is_commission else check_charge_receipt
+    return check(receipt, checkpoint, public_key_hex)
+
+
+def check_commission_receipt(receipt: Path, checkpoint: Path, public_key_hex: str | None) -> list[str]:
+    """Return in sentences what a receipt of commission proves."""
+    from ledger import commission_receipt
+    from ledger.checkpoint import read_checkpoint
+
+    kept = read_checkpoint(checkpoint.read_bytes(), public_key_hex)
+    proven = commission_receipt.check_commission_receipt(receipt.read_bytes(), kept)
+    terms, first = proven.agreement, proven.steps[0]
+    ordered_at, signed_at = (datetime.fromtimestamp(one / 1000, UTC) for one in (first.occurred_at_ms, kept.made_at_ms))
+    bounds = [
+        f", {word} {_amount(one)}" for word, one in (("least", terms.min_micros), ("most", terms.max_micros)) if one
+    ]
+    return [
+        f"Order {first.order_id} of {ordered_at:%Y-%m-%d %H:%M:%S} UTC, line {first.line}: {first.quantity} pieces, "
+        f"{_amount(first.sales_micros)} in all, credited to campaign {first.campaign_id} by the model {first.model} "
+        f"({first.basis}).",
+        f"Agreement {terms.agreement_id} with {terms.advertiser_id}: {terms.rate_bps} basis points{''.join(bounds)}.",
+        *(
+            f"  {step.period}  {'-' if step.amount_micros < 0 else '+'}{_amount(abs(step.amount_micros))}  "
+            f"{'commission' if step.step == 0 else f'went back, {step.quantity} pieces kept'}"
+            for step in proven.steps
+        ),
+        f"These are in the {kept.batch} batches that were signed at {signed_at:%Y-%m-%d %H:%M:%S} UTC by the key "
+        f"{kept.public_key_hex}.",
+    ]
 
 
 def check_charge_receipt(receipt: Path, checkpoint: Path, public_key_hex: str | None) -> list[str]:

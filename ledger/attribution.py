@@ -21,6 +21,7 @@ NEW_TO_BRAND_MS = 365 * DAY_MS
 
 Days = Annotated[int, Meta(ge=0, le=90)]
 Basis = Literal["same_sku", "halo"]
+ModelName = Literal["default", "iab-europe-30d", "criteo-like", "amazon-like", "same-sku-7d"]
 
 
 class AttributionModel(Struct, frozen=True, kw_only=True):
@@ -147,14 +148,14 @@ def attribute(
     credits: list[Credit] = []
     for line in ordered:
         key = (line.order_id, line.product_id)
-        is_provisional = line.part == 0 and now_ms - line.occurred_at_ms < WITHDRAWAL_MS
+        may_withdraw = line.part == 0 and is_provisional(line.occurred_at_ms, now_ms)
         if line.part:
             if key in bought_in:
                 original, left = bought_in[key]
                 quantity = max(line.quantity, -left)
                 bought_in[key] = original, left + quantity
                 credits.append(
-                    Credit(line, original.touch, original.basis, quantity, original.is_new_to_brand, is_provisional)
+                    Credit(line, original.touch, original.basis, quantity, original.is_new_to_brand, may_withdraw)
                 )
             continue
         if line.quantity <= 0:
@@ -162,10 +163,15 @@ def attribute(
         is_new = bought.is_new_to_brand(line)
         found = _find_touch(model, known, line, shelf)
         if found is not None:
-            credit = Credit(line, *found, line.quantity, is_new, is_provisional)
+            credit = Credit(line, *found, line.quantity, is_new, may_withdraw)
             bought_in[key] = credit, line.quantity + (bought_in[key][1] if key in bought_in else 0)
             credits.append(credit)
     return credits
+
+
+def is_provisional(ordered_at_ms: int, now_ms: int) -> bool:
+    """Say whether the buyer of an order made then may still withdraw from it."""
+    return now_ms - ordered_at_ms < WITHDRAWAL_MS
 
 
 def _find_touch(

@@ -5,7 +5,7 @@ hash to the root that a signed checkpoint carries. Whoever has the checkpoint an
 that this charge is in the books, at this place, and that the retailer stood by these books when it signed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -78,32 +78,42 @@ def make_charge_receipt(
     event = store.find_event(connection, retailer_id, event_id)
     if event is None:
         raise NotFound("unknown_event", f"there is no event {event_id!r}")
-    hashes = [bytes.fromhex(one) for one in store.read_batch_hashes(connection, retailer_id, checkpoint.batch)]
-    if len(hashes) != checkpoint.batch or chain.merkle_root(hashes).hex() != checkpoint.batches_root_hex:
-        raise ConflictRefused("checkpoint_differs", "the checkpoint must be of these books, these have other batches")
-    prove = _Prover(connection, retailer_id, hashes)
+    prove = Prover(connection, retailer_id, checkpoint)
     columns = dict(zip(store.EVENT_COLUMNS, event, strict=True))
     transaction_id = columns["transaction_id"]
     entries = [] if transaction_id is None else store.read_transaction_entries(connection, retailer_id, transaction_id)
     return ChargeReceipt(prove.row(EVENT_KIND, columns["seq"]), [prove.row(ENTRY_KIND, entry.seq) for entry in entries])
 
 
-class _Prover:
-    """Finds the ways of rows to one checkpoint."""
+class Prover:
+    """Finds the ways of rows to one checkpoint.
 
-    def __init__(self, connection: Connection, retailer_id: str, batch_hashes: Sequence[bytes]) -> None:
+    Raises:
+        ConflictRefused: `checkpoint_differs`, it is not of these books.
+    """
+
+    def __init__(self, connection: Connection, retailer_id: str, checkpoint: Checkpoint) -> None:
+        hashes = [bytes.fromhex(one) for one in store.read_batch_hashes(connection, retailer_id, checkpoint.batch)]
+        if len(hashes) != checkpoint.batch or chain.merkle_root(hashes).hex() != checkpoint.batches_root_hex:
+            raise ConflictRefused(
+                "checkpoint_differs", "the checkpoint must be of these books, these have other batches"
+            )
         self._connection, self._retailer_id = connection, retailer_id
-        self._batch_hashes = batch_hashes
+        self._batch_hashes = hashes
 
     def row(self, kind: str, seq: int) -> ProvenRow:
+        """Return a row and its way.
+
+        Raises:
+            ConflictRefused: `checkpoint_too_old`, the row came after it.
+        """
         found = store.read_batch_of(self._connection, self._retailer_id, kind, seq)
         batch = None if found is None else Batch(*found)
         if batch is None or batch.batch > len(self._batch_hashes):
             raise ConflictRefused(
                 "checkpoint_too_old", f"the checkpoint ends at batch {len(self._batch_hashes)}, the charge came later"
             )
-        read = store.read_events_after if kind == EVENT_KIND else store.read_entries_after
-        rows = [row[:-1] for row in read(self._connection, self._retailer_id, batch.first_seq - 1, batch.leaf_count)]
+        rows = _READERS[kind](self._connection, self._retailer_id, batch.first_seq - 1, batch.leaf_count)
         place = seq - batch.first_seq
         return ProvenRow(
             list(rows[place]),
@@ -111,6 +121,14 @@ class _Prover:
             chain.merkle_path(chain.hash_rows(kind, rows), place),
             chain.merkle_path(self._batch_hashes, batch.batch - 1),
         )
+
+
+_READERS: dict[str, Callable[[Connection, str, int, int], list[tuple[Any, ...]]]] = {
+    EVENT_KIND: lambda *of: [row[:-1] for row in store.read_events_after(*of)],
+    ENTRY_KIND: lambda *of: [row[:-1] for row in store.read_entries_after(*of)],
+    "commission": store.read_commissions_after,
+    "commission-agreement": store.read_agreements_after,
+}
 
 
 def check_charge_receipt(text: bytes, checkpoint: Checkpoint) -> Charged:
@@ -123,9 +141,9 @@ def check_charge_receipt(text: bytes, checkpoint: Checkpoint) -> Charged:
         receipt = msgspec.json.decode(text, type=ChargeReceipt)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as refusal:
         raise RequestRefused("receipt_invalid", f"the receipt cannot be read: {refusal}") from None
-    event = _checked(receipt.event, EVENT_KIND, store.EVENT_COLUMNS, checkpoint)
-    entries = [_checked(one, ENTRY_KIND, store.ENTRY_COLUMNS, checkpoint) for one in receipt.entries]
-    _check_posted(event, entries)
+    event = check_row(receipt.event, EVENT_KIND, store.EVENT_COLUMNS, checkpoint)
+    entries = [check_row(one, ENTRY_KIND, store.ENTRY_COLUMNS, checkpoint) for one in receipt.entries]
+    check_posted(event["transaction_id"], event["amount_micros"], entries)
     return Charged(
         **{name: event[name] for name in Charged.__struct_fields__ if name in event and name != "seq"},
         occurred_at=datetime.fromtimestamp(event["occurred_at_ms"] / 1000, UTC),
@@ -135,20 +153,27 @@ def check_charge_receipt(text: bytes, checkpoint: Checkpoint) -> Charged:
     )
 
 
-def _check_posted(event: dict[str, Any], entries: Sequence[dict[str, Any]]) -> None:
-    """Check that the entries are those of the event's transaction, all of them, and come to what was charged."""
-    transaction_id = event["transaction_id"]
+def check_posted(transaction_id: str | None, amount_micros: int, entries: Sequence[dict[str, Any]]) -> None:
+    """Check that entries are those of a transaction, all of them, and come to what was charged.
+
+    Raises:
+        RequestRefused: `receipt_invalid`.
+    """
     if any(entry["transaction_id"] != transaction_id for entry in entries):
-        raise RequestRefused("receipt_invalid", f"every entry must be of the event's transaction {transaction_id}")
+        raise RequestRefused("receipt_invalid", f"every entry must be of transaction {transaction_id}")
     if [entry["line"] for entry in entries] != list(range(1, len(entries) + 1)):
         raise RequestRefused("receipt_invalid", "the entries must be the lines of the transaction from the first on")
     debit = sum(entry["amount_micros"] for entry in entries if entry["amount_micros"] > 0)
-    if sum(entry["amount_micros"] for entry in entries) or debit != event["amount_micros"]:
-        raise RequestRefused("receipt_invalid", f"the entries must balance and come to {event['amount_micros']} micros")
+    if sum(entry["amount_micros"] for entry in entries) or debit != amount_micros:
+        raise RequestRefused("receipt_invalid", f"the entries must balance and come to {amount_micros} micros")
 
 
-def _checked(one: ProvenRow, kind: str, columns: Sequence[str], checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the columns of a row that is where the receipt says, in books the checkpoint is of."""
+def check_row(one: ProvenRow, kind: str, columns: Sequence[str], checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the columns of a row that is where the receipt says, in books the checkpoint is of.
+
+    Raises:
+        RequestRefused: `receipt_invalid`.
+    """
     if len(one.row) != len(columns):
         raise RequestRefused("receipt_invalid", f"an {kind} has {len(columns)} columns, this one {len(one.row)}")
     row = dict(zip(columns, one.row, strict=True))

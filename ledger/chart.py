@@ -9,6 +9,13 @@ Posting patterns, debit on the left:
 | a charge: promotional credit first, then prepaid money, then the credit line | `promo:<advertiser>`, \
 `wallet:<advertiser>`, `unbilled:<advertiser>:<period>` | `revenue:media` |
 | a booking, whole, in the month it starts in | `unbilled:<advertiser>:<period>` | `revenue:media` |
+| commission on a line of an attributed order, in the month the buyer's time to withdraw ends in | \
+`unbilled:<advertiser>:<period>` | `revenue:commission` |
+| goods came back after that: their part of it, in the open month | `revenue:commission` | \
+`returns:<advertiser>:<period>` |
+| the credit note on a month's `returns`, with VAT and what rounding adds: what is still owed is forgiven, the rest \
+goes to the wallet | `returns:<advertiser>:<period>`, `vat`, `expense:rounding` | `receivable:<advertiser>`, \
+`wallet:<advertiser>`, `expense:rounding` |
 | reversal of any of them, and of a payment | the credits of the original | its debits |
 | an invoice for a month: what is due, VAT on all of it, what rounding to payable amounts adds | \
 `receivable:<advertiser>`, `expense:rounding` | `unbilled:<advertiser>:<period>`, `vat`, `expense:rounding` |
@@ -16,10 +23,10 @@ Posting patterns, debit on the left:
 | a credit note on an invoice: what is still owed is forgiven, what was paid goes to the wallet | \
 `revenue:credit-notes`, `vat` | `receivable:<advertiser>`, `wallet:<advertiser>` |
 | a write-off of what will not be paid | `expense:bad-debt` | `receivable:<advertiser>` |
-| invalid traffic found before the month is invoiced is reversed; after it, a credit note is issued | | |
+| invalid traffic found before the month is sealed is reversed; after it, a credit note is issued | | |
 
 A charge that comes to nothing (no budget left, robots, price 0) is an event without a transaction. Budgets of campaigns
-are limits, not money, and have no account: see `campaign_spend` in `store.py`.
+are limits, not money, and have no account: see `campaign_spend` in `store`.
 """
 
 from enum import StrEnum
@@ -29,6 +36,7 @@ AccountName = NewType("AccountName", str)
 
 CASH = AccountName("cash")
 REVENUE = AccountName("revenue:media")
+COMMISSION = AccountName("revenue:commission")
 PROMOTION = AccountName("expense:promotion")
 CREDIT_NOTES = AccountName("revenue:credit-notes")  # contra: grows by debit
 VAT = AccountName("vat")
@@ -52,6 +60,7 @@ _KIND_BY_FAMILY = {
     "vat": AccountKind.LIABILITY,
     "wallet": AccountKind.LIABILITY,
     "promo": AccountKind.LIABILITY,
+    "returns": AccountKind.LIABILITY,
     "revenue": AccountKind.INCOME,
     "expense": AccountKind.EXPENSE,
 }
@@ -70,6 +79,11 @@ def promo(advertiser_id: str) -> AccountName:
 def unbilled(advertiser_id: str, period: str) -> AccountName:
     """Name the account of what an advertiser owes for a month and no invoice asks for yet."""
     return AccountName(f"unbilled:{advertiser_id}:{period}")
+
+
+def returns(advertiser_id: str, period: str) -> AccountName:
+    """Name the account of commission that went back with goods in a month and that no credit note gives back yet."""
+    return AccountName(f"returns:{advertiser_id}:{period}")
 
 
 def receivable(advertiser_id: str) -> AccountName:
@@ -91,6 +105,6 @@ def account_advertiser(account: str) -> str | None:
     family, _, rest = account.partition(":")
     if family in ("wallet", "promo", "receivable"):
         return rest
-    if family == "unbilled":
+    if family in ("unbilled", "returns"):
         return rest.rpartition(":")[0]
     return None

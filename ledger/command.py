@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from ledger.commission import RATE_BPS_MAX, DueOrder
 from ledger.document import BillingProfile, Document
 from ledger.event import Moment
 from ledger.money import AmountMicros, PositiveMicros
@@ -102,6 +103,23 @@ class OrderResults(Struct, frozen=True):
     results: list[OrderResult]
 
 
+class CommissionDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of `POST /v1/ledger/commission-agreements`; the same terms again are the same agreement."""
+
+    advertiser_id: Identifier
+    rate_bps: Annotated[int, Meta(ge=1, le=RATE_BPS_MAX)]
+    min_micros: PositiveMicros | None = None
+    max_micros: PositiveMicros | None = None
+    starts_at: Moment
+    ends_at: Moment | None = None
+
+
+class CommissionEnd(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of `POST /v1/ledger/commission-agreements/{commission_agreement_id}/end`."""
+
+    ends_at: Moment
+
+
 class AddFunds(Struct, frozen=True, tag="add-funds"):
     """Book money received beforehand, given, paid for invoices, or given up."""
 
@@ -123,6 +141,20 @@ class Reverse(Struct, frozen=True, tag="reverse"):
 
     transaction_id: str
     reason: str
+
+
+class Finding(Struct, frozen=True, array_like=True):
+    """An event that no shopper sent, by which rule in which version."""
+
+    event_seq: int
+    rule: str
+    version: int
+
+
+class ReverseInvalid(Struct, frozen=True, tag="reverse-invalid"):
+    """Keep that events were found invalid, and undo what was charged for them."""
+
+    findings: list[Finding]
 
 
 class SetBilling(Struct, frozen=True, tag="set-billing"):
@@ -168,7 +200,45 @@ class RecordOrders(Struct, frozen=True, tag="record-orders"):
     orders: list[OrderRecord]
 
 
-Command = AddFunds | SetCreditLine | Reverse | RecordOrders | SetBilling | ClosePeriod | IssueInvoice | IssueCreditNote
+class AgreeCommission(Struct, frozen=True, tag="agree-commission"):
+    """Agree on commission with an advertiser."""
+
+    advertiser_id: str
+    rate_bps: int
+    min_micros: int | None
+    max_micros: int | None
+    starts_at: Moment
+    ends_at: Moment | None
+
+
+class EndCommission(Struct, frozen=True, tag="end-commission"):
+    """Say when an agreement on commission ends."""
+
+    agreement_id: str
+    ends_at: Moment
+
+
+class PostCommissions(Struct, frozen=True, tag="post-commissions"):
+    """Post the commission on lines of orders, where it is due; `model` is how they were credited."""
+
+    orders: list[DueOrder]
+    model: str
+
+
+Command = (
+    AddFunds
+    | SetCreditLine
+    | Reverse
+    | ReverseInvalid
+    | RecordOrders
+    | SetBilling
+    | ClosePeriod
+    | IssueInvoice
+    | IssueCreditNote
+    | AgreeCommission
+    | EndCommission
+    | PostCommissions
+)
 
 
 class TopUp(Struct, frozen=True):
@@ -341,10 +411,115 @@ class Reversed(Struct, frozen=True, tag="reversed"):
     reversal: Reversal
 
 
+class InvalidReversed(Struct, frozen=True, tag="invalid-reversed"):
+    """Answer to ReverseInvalid: how many events it was new of, and what was given back for them."""
+
+    event_count: int
+    amount_micros: int
+
+
 class OrdersRecorded(Struct, frozen=True, tag="orders-recorded"):
     """Answer to RecordOrders: what became of each."""
 
     results: list[OrderResult]
 
 
-CommandAnswer = FundsAdded | CreditLineSet | Reversed | OrdersRecorded | BillingProfileSet | ClosedPeriod | Issued
+class CommissionAgreement(Struct, frozen=True, kw_only=True):
+    """Commission agreed with an advertiser, on sales attributed to its campaigns.
+
+    Attributes:
+        rate_bps: basis points (1 % is 100) of what was kept of a line.
+        min_micros, max_micros: the least and the most for one line; null: no bound.
+        starts_at, ends_at: of orders made from then until before then; null: until further notice.
+    """
+
+    commission_agreement_id: str
+    advertiser_id: str
+    rate_bps: int
+    min_micros: int | None
+    max_micros: int | None
+    starts_at: Moment
+    ends_at: Moment | None
+    recorded_at: Moment
+
+
+class CommissionAgreementList(Struct, frozen=True):
+    """Every agreement on commission, in the order they were made."""
+
+    items: list[CommissionAgreement]
+
+
+class Commission(Struct, frozen=True, kw_only=True):
+    """What was posted for a line of an order.
+
+    Attributes:
+        line: of the order, from 1.
+        step: 0 the commission, then what went back of it with goods.
+        basis: whether the very product was clicked (`same_sku`) or another of the advertiser's (`halo`).
+        quantity, sales_micros: units kept then, and what they cost.
+        amount_micros: negative where it went back.
+        period: the month it is booked in.
+        ordered_or_returned_at: when the order was made, or the goods came back.
+    """
+
+    order_id: str
+    line: int
+    step: int
+    commission_agreement_id: str
+    advertiser_id: str
+    campaign_id: str
+    basis: str
+    model: str
+    quantity: int
+    sales_micros: int
+    amount_micros: int
+    period: str
+    ordered_or_returned_at: Moment
+    recorded_at: Moment
+    transaction_id: str
+
+
+class CommissionPage(Struct, frozen=True):
+    """A page of commissions, in the order they were posted."""
+
+    items: list[Commission]
+    next_page_token: str | None = None
+
+
+class CommissionAgreed(Struct, frozen=True, tag="commission-agreed"):
+    """Answer to AgreeCommission and EndCommission. `is_new` is False where the same was agreed before."""
+
+    agreement: CommissionAgreement
+    is_new: bool
+
+
+class CommissionsPosted(Struct, frozen=True, tag="commissions-posted"):
+    """What a run posted: lines charged and what they come to, lines partly or wholly returned and what went back."""
+
+    charged_lines: int
+    charged_micros: int
+    returned_lines: int
+    returned_micros: int
+
+    def plus(self, other: "CommissionsPosted") -> "CommissionsPosted":
+        """Return both together."""
+        return CommissionsPosted(
+            self.charged_lines + other.charged_lines,
+            self.charged_micros + other.charged_micros,
+            self.returned_lines + other.returned_lines,
+            self.returned_micros + other.returned_micros,
+        )
+
+
+CommandAnswer = (
+    FundsAdded
+    | CreditLineSet
+    | Reversed
+    | InvalidReversed
+    | OrdersRecorded
+    | BillingProfileSet
+    | ClosedPeriod
+    | Issued
+    | CommissionAgreed
+    | CommissionsPosted
+)

@@ -297,6 +297,68 @@ def make_credit_note(number: str, issued: date, invoice: Document, reason: str, 
     )
 
 
+def make_return_note(
+    number: str,
+    issued: date,
+    period: str,
+    currency: str,
+    seller: Party,
+    buyer: BillingProfile,
+    returned: Sequence[Consumed],
+    invoices: Sequence[str],
+    net: int,
+    vat: int,
+) -> Document:
+    """Return a credit note on what went back of commission in a month, charged by invoices of it and of months before.
+
+    Args:
+        invoices: their numbers; the one there is becomes BT-25, which holds but one, several are named in the note.
+        net, vat: given back, in micros that can be paid.
+    """
+    text = partial(amount_text, currency=currency)
+    category, percent = buyer.vat_category, buyer.vat_percent
+    starts, ends = month_ends(period)
+    shares = share_out([one.micros for one in returned], net, currency)
+    lines = [
+        InvoiceLine(
+            line_id=str(place),
+            name=one.name,
+            quantity=one.count,
+            net_amount=text(micros),
+            vat_category=category,
+            vat_percent=percent,
+        )
+        for place, (one, micros) in enumerate(zip(returned, shares, strict=True), 1)
+    ]
+    note = "Commission on goods returned" + (f", charged by {', '.join(invoices)}" if invoices else "")
+    return Document(
+        number=number,
+        issue_date=issued.isoformat(),
+        type_code=CREDIT_NOTE,
+        currency=currency,
+        due_date=None,
+        note=note,
+        preceding_number=invoices[0] if len(invoices) == 1 else None,
+        period_starts=starts.isoformat(),
+        period_ends=ends.isoformat(),
+        payment_terms=None,
+        seller=seller,
+        buyer=buyer.party,
+        lines=lines,
+        allowances=[],
+        vat=[_breakdown(net, vat, category, percent, currency)],
+        totals=Totals(
+            sum_of_lines=text(net),
+            allowances=text(0),
+            without_vat=text(net),
+            vat=text(vat),
+            with_vat=text(net + vat),
+            paid=text(0),
+            due=text(net + vat),
+        ),
+    )
+
+
 def month_ends(period: str) -> tuple[date, date]:
     """Return the first and the last day of a month given as YYYY-MM."""
     year, month = int(period[:4]), int(period[5:])

@@ -21,18 +21,25 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from ledger import closing, invoicing, performance, reports, sales, store
+from ledger import closing, commissioning, invoicing, performance, reports, sales, store
 from ledger.beacon import BeaconKeys
 from ledger.command import (
     AddFunds,
+    AgreeCommission,
     BillingProfileSet,
     CloseDraft,
     ClosePeriod,
+    CommissionAgreed,
+    CommissionAgreementList,
+    CommissionDraft,
+    CommissionEnd,
+    CommissionPage,
     CreditLineDraft,
     CreditLineSet,
     CreditNoteDraft,
     DocumentKind,
     DocumentPage,
+    EndCommission,
     FundingKind,
     FundsAdded,
     InvoiceDraft,
@@ -52,6 +59,7 @@ from ledger.command import (
     ReversalDraft,
     Reverse,
     Reversed,
+    ReverseInvalid,
     SetBilling,
     SetCreditLine,
     TopUp,
@@ -60,14 +68,17 @@ from ledger.command import (
     WriteOff,
     WriteOffPage,
 )
+from ledger.commission_run import run_commissions
 from ledger.document import BillingProfile
 from ledger.errors import BodyTooLarge, LedgerUnavailable, NotAllowed, NotFound, RequestRefused
 from ledger.event import Client, EventBatch, EventResult, EventResults, EventType, ReportedEvent
-from ledger.export import rows_as_csv
 from ledger.funding import to_funds, to_moment
+from ledger.inspection import find_before_seal
 from ledger.metrics import LedgerMetrics
 from ledger.pipe import Intake
 from ledger.settings import Settings
+from ledger.table_file import MEDIA_TYPES, Table, asked_format, columns_of, write_rows
+from ledger.traffic import INVALID_CODES
 
 T = TypeVar("T")
 
@@ -140,6 +151,11 @@ def routes(books: Books) -> list[Route]:
         ("POST", "/v1/ledger/credit-notes", surface.post_credit_note),
         ("GET", "/v1/ledger/credit-notes", surface.list_credit_notes),
         ("GET", "/v1/ledger/credit-notes/{number}", surface.read_credit_note),
+        ("POST", "/v1/ledger/commission-agreements", surface.post_commission_agreement),
+        ("GET", "/v1/ledger/commission-agreements", surface.list_commission_agreements),
+        ("POST", "/v1/ledger/commission-agreements/{commission_agreement_id}/end", surface.end_commission_agreement),
+        ("POST", "/v1/ledger/commissions", surface.post_commissions),
+        ("GET", "/v1/ledger/commissions", surface.list_commissions),
         ("GET", "/v1/reconciliation", surface.read_reconciliation),
         ("GET", "/v1/sales", surface.read_sales),
         ("GET", "/v1/reports/{report}", surface.read_report),
@@ -163,6 +179,8 @@ class _Surface:
             most = self._books.settings.events_per_request_max
             raise RequestRefused("too_many_events", f"events must be at most {most}, were {len(events)}", "/events")
         results = await self._record(events, with_amounts=is_retailer)
+        if not is_retailer:
+            results = [_without_reason(result) for result in results]
         return _json(EventResults(results), {"access-control-allow-origin": "*"})
 
     async def follow_click(self, request: Request) -> Response:
@@ -281,9 +299,19 @@ class _Surface:
         return _json(found)
 
     async def close_period(self, request: Request) -> Response:
-        """Close a month softly, or seal it."""
-        period = _period(request)
-        return _json(await self._books.intake.command(ClosePeriod(period, _body(request, CloseDraft).stage)))
+        """Close a month softly, or seal it; what was invalid traffic in it is undone in between."""
+        period, stage = _period(request), _body(request, CloseDraft).stage
+        if stage == "sealed":
+            await self._undo_invalid(period)
+        closed = await self._books.intake.command(ClosePeriod(period, stage))
+        if stage == "soft":
+            await self._undo_invalid(period)
+        return _json(closed)
+
+    async def _undo_invalid(self, period: str) -> None:
+        books = self._books
+        for findings in await self._read(lambda c, r: find_before_seal(c, r, period, books.settings, books.now_ms())):
+            await books.intake.command(ReverseInvalid(findings))
 
     async def list_periods(self, request: Request) -> Response:
         """List the months that are closed."""
@@ -336,6 +364,49 @@ class _Surface:
         shown = [invoicing.to_issued(row) for row in found[: query.page_size]]
         token = _page_token(shown[-1].number) if len(found) > query.page_size else None
         return _json(DocumentPage(shown, token))
+
+    # --- commission on attributed sales
+
+    async def post_commission_agreement(self, request: Request) -> Response:
+        """Agree on commission; 200 where the same was agreed before, 201 where it is new."""
+        draft = _body(request, CommissionDraft)
+        return await self._agree(AgreeCommission(**msgspec.structs.asdict(draft)), status=201)
+
+    async def end_commission_agreement(self, request: Request) -> Response:
+        """Say when an agreement ends."""
+        agreement_id = request.path_params["commission_agreement_id"]
+        return await self._agree(EndCommission(agreement_id, _body(request, CommissionEnd).ends_at), status=200)
+
+    async def _agree(self, command: AgreeCommission | EndCommission, status: int) -> Response:
+        done = await self._books.intake.command(command)
+        assert isinstance(done, CommissionAgreed)
+        return _json(done.agreement, status=status if done.is_new else 200)
+
+    async def list_commission_agreements(self, request: Request) -> Response:
+        """List agreements on commission."""
+        whose = _whose(request, _query(request, reports.LedgerQuery).advertiser_id)
+        found = await self._read(lambda c, r: commissioning.list_agreements(c, r, whose))
+        return _json(CommissionAgreementList(found))
+
+    async def post_commissions(self, request: Request) -> Response:
+        """Post the commission that is due; again, there is nothing left to post."""
+        books = self._books
+        now_ms = books.now_ms()
+        return _json(
+            await run_commissions(
+                books.intake, books.read, books.retailer_id, books.settings.commission_model, books.sales_facts,
+                now_ms, now_ms - commissioning.LOOK_BACK_MS,
+            )
+        )  # fmt: skip
+
+    async def list_commissions(self, request: Request) -> Response:
+        """List the commission posted, in its order."""
+        query = _query(request, reports.FundsQuery)
+        whose, after = _whose(request, query.advertiser_id), _after(query.page_token, int, 0)
+        found = await self._read(lambda c, r: store.list_commissions(c, r, whose, after, query.page_size + 1))
+        shown = found[: query.page_size]
+        token = _page_token(shown[-1].seq) if len(found) > query.page_size else None
+        return _json(CommissionPage([commissioning.to_commission(row) for row in shown], token))
 
     # --- reading
 
@@ -446,7 +517,7 @@ class _Surface:
         )  # fmt: skip
 
     async def read_report(self, request: Request) -> Response:
-        """Return what campaigns, products or placements brought, as JSON or, where CSV is asked for, as that."""
+        """Return what campaigns, products or placements brought, as JSON or as the table that is asked for."""
         query, books = _query(request, performance.PerformanceQuery), self._books
         advertiser_id, model = _whose(request, query.advertiser_id), sales.model_named(query.model)
         report, settings = request.path_params["report"], books.settings
@@ -457,10 +528,13 @@ class _Surface:
                 books.sales_facts, books.now_ms(), advertiser_id,
             )
         )  # fmt: skip
-        if "text/csv" not in request.headers.get("accept", ""):
+        kind = asked_format(request.headers.get("accept", ""))
+        if kind is None:
             return _json(found)
-        text = rows_as_csv(performance.PerformanceLine, found.items)
-        return Response(text, 200, {"cache-control": "no-store"}, "text/csv; charset=utf-8")
+        rows = [msgspec.structs.astuple(line) for line in found.items]
+        table = Table(report, columns_of(performance.PerformanceLine), rows)
+        written = await asyncio.to_thread(write_rows, kind, table, settings.currency)
+        return Response(written, 200, {"cache-control": "no-store"}, MEDIA_TYPES[kind])
 
     async def _read(self, work: Callable[[Connection, str], T]) -> T:
         retailer_id = self._books.retailer_id
@@ -493,6 +567,13 @@ def _on_behalf(batch: EventBatch, request: Request, is_retailer: bool) -> list[R
             )
     client = Client(user_agent=_user_agent(request))
     return [msgspec.structs.replace(event, client=client) for event in batch.events]
+
+
+def _without_reason(result: EventResult) -> EventResult:
+    """Return a result as a browser may see it: a robot is not told what it was known by."""
+    if result.code not in INVALID_CODES:
+        return result
+    return EventResult(result.event_id, result.result, None, result.amount_micros)
 
 
 async def _read_body(request: Request, bytes_max: int) -> bytes:

@@ -6,6 +6,7 @@
     ├── BeaconRefused                 forged, expired, from_the_future                     404 on a redirect
     ├── RequestRefused                the body, a field, or a filter breaks a rule         400, 413
     ├── NotAllowed                    this caller may not say that                          403
+    ├── FormatMissing                 format_not_installed                                  406
     ├── NotFound                      unknown_transaction, unknown_product, …               404
     ├── ConflictRefused               already_reversed, reference_in_use, …                 409
     └── LedgerUnavailable             storage_full, storage_gone, writer_gone               503, retryable
@@ -56,6 +57,12 @@ class NotAllowed(LedgerRefused):
     """Something this caller may not say or see."""
 
     status = 403
+
+
+class FormatMissing(LedgerRefused):
+    """A format that needs a library which is not installed."""
+
+    status = 406
 
 
 class NotFound(LedgerRefused):

@@ -1,53 +1,77 @@
-"""The books for other programs: CSV of the audit views, a journal hledger checks, and the French tax office's file.
+"""The books for other programs: the audit views as tables, a journal hledger checks, and the French tax office's file.
 
 The last is the *fichier des écritures comptables*: article A47 A-1 of the Livre des procédures fiscales, 18 columns,
 and accounts of the Plan comptable général.
 """
 
-import csv
-import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 from zoneinfo import ZoneInfo
 
-from msgspec import Struct
-from msgspec.structs import astuple
 from sqlalchemy.engine import Connection
 
 from ledger import store
-from ledger.audit import VIEWS, read_view
+from ledger.audit import VIEWS, count_rows, read_rows
 from ledger.chart import AccountKind, account_advertiser, account_kind
+from ledger.table_file import Column, Kind, Table, write_csv, write_parquet, write_xlsx
 
 MICROS = 1_000_000
 READ_COUNT = 4000
+TOLD_EVERY = 10_000  # rows between two words on how far it is
+OnRow = Callable[[int, int | None], None] | None  # told how many rows are written, and of how many
 _KIND_CODES = {AccountKind.ASSET: "A", AccountKind.LIABILITY: "L", AccountKind.INCOME: "R", AccountKind.EXPENSE: "X"}
+_WHOLE = frozenset(["seq", "line", "step", "quantity", "count", "batch", "first_seq", "last_seq"])
 _UNSAFE = re.compile(r"[^\w:.@+-]", re.ASCII)
 
 
-def export_csv(connection: Connection, out: TextIO, view: str = "audit_entry") -> int:
+def export_csv(
+    connection: Connection, retailer_id: str, out: TextIO, view: str = "audit_entry", on_row: OnRow = None
+) -> int:
     """Write a view with a line of column names; return the number of rows. Amounts stay whole micros."""
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(VIEWS[view])
-    count = 0
-    for row in read_view(connection, view):
-        writer.writerow([_harmless(value) for value in row])
-        count += 1
-    return count
+    return write_csv(out, _table(connection, retailer_id, view, on_row))
 
 
-def rows_as_csv(kind: type[Struct], rows: Sequence[Struct]) -> str:
-    """Return structs of flat values with a line of their fields' names."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(kind.__struct_fields__)
-    writer.writerows([_harmless(value) for value in astuple(row)] for row in rows)
-    return out.getvalue()
+def export_parquet(
+    connection: Connection,
+    retailer_id: str,
+    out: BinaryIO,
+    currency: str,
+    view: str = "audit_entry",
+    on_row: OnRow = None,
+) -> int:
+    """Write a view as Parquet; return the number of rows. Amounts are int64 micros, moments timestamps in UTC.
+
+    Raises:
+        FormatMissing: pyarrow is not installed.
+    """
+    return write_parquet(out, _table(connection, retailer_id, view, on_row), currency)
 
 
-def export_hledger(connection: Connection, retailer_id: str, out: TextIO) -> int:
+def export_xlsx(
+    connection: Connection,
+    retailer_id: str,
+    out: BinaryIO,
+    views: Sequence[str] = ("audit_entry",),
+    on_row: OnRow = None,
+) -> int:
+    """Write a workbook with a sheet per view, all of one moment; return the number of rows.
+
+    Raises:
+        FormatMissing: XlsxWriter is not installed.
+    """
+    store.hold_view(connection)
+    return write_xlsx(out, [_table(connection, retailer_id, view, on_row) for view in views])
+
+
+def view_columns(view: str) -> list[Column]:
+    """Return a view's columns and what is in each."""
+    return [Column(name, _view_kind(name)) for name in VIEWS[view]]
+
+
+def export_hledger(connection: Connection, retailer_id: str, out: TextIO, on_row: OnRow = None) -> int:
     """Write the journal in hledger's format; return the number of transactions.
 
     Every amount is written out, so that `hledger check` proves the balance instead of filling it in. Characters that
@@ -60,7 +84,9 @@ def export_hledger(connection: Connection, retailer_id: str, out: TextIO) -> int
     for account in sorted({row.account for row in balances}):
         out.write(f"account {_account(account)}  ; type:{_KIND_CODES[account_kind(account)]}\n")
     count = 0
-    for transaction_id, some in groupby(_entries(connection, retailer_id), key=lambda row: row["transaction_id"]):
+    for transaction_id, some in groupby(
+        _entries(connection, retailer_id, on_row), key=lambda row: row["transaction_id"]
+    ):
         rows = list(some)
         first = rows[0]
         day = datetime.fromtimestamp(first["occurred_at_ms"] // 1000, UTC).strftime("%Y-%m-%d")
@@ -83,8 +109,10 @@ _FEC_ACCOUNTS = {  # by account or its family: number and name in the Plan compt
     "unbilled": ("418100", "Clients - Factures à établir"),
     "wallet": ("419100", "Clients - Avances et acomptes reçus"),
     "promo": ("419800", "Clients - Avoirs à établir"),
+    "returns": ("419810", "Clients - Avoirs à établir, commissions"),
     "vat": ("445710", "TVA collectée"),
     "revenue:media": ("706000", "Prestations de services"),
+    "revenue:commission": ("708200", "Commissions et courtages"),
     "revenue:credit-notes": ("709600", "Rabais, remises et ristournes accordés"),
     "expense:promotion": ("623000", "Publicité, publications, relations publiques"),
     "expense:bad-debt": ("654000", "Pertes sur créances irrécouvrables"),
@@ -94,7 +122,7 @@ _FEC_JOURNALS = {"cash": ("BQ", "Banque"), "revenue": ("VE", "Ventes"), "receiva
 _OTHER_JOURNAL = ("OD", "Opérations diverses")
 
 
-def export_fec(connection: Connection, retailer_id: str, time_zone: str, out: TextIO) -> int:
+def export_fec(connection: Connection, retailer_id: str, time_zone: str, out: TextIO, on_row: OnRow = None) -> int:
     """Write the journal as the French tax office reads it; return the number of transactions.
 
     Transactions are numbered from 1 without gaps, in the order of the books. Columns are parted by tabs, amounts have
@@ -105,7 +133,9 @@ def export_fec(connection: Connection, retailer_id: str, time_zone: str, out: Te
     zone = ZoneInfo(time_zone)
     out.write("\t".join(FEC_COLUMNS) + "\n")
     count = 0
-    for transaction_id, some in groupby(_entries(connection, retailer_id), key=lambda row: row["transaction_id"]):
+    for transaction_id, some in groupby(
+        _entries(connection, retailer_id, on_row), key=lambda row: row["transaction_id"]
+    ):
         rows = list(some)
         first = rows[0]
         count += 1
@@ -141,10 +171,12 @@ def _plain(text: str) -> str:
     return re.sub(r"[\t\r\n|]+", " ", text).strip()
 
 
-def _entries(connection: Connection, retailer_id: str) -> Iterator[dict[str, Any]]:
-    seq = 0
+def _entries(connection: Connection, retailer_id: str, on_row: OnRow) -> Iterator[dict[str, Any]]:
+    seq, total = 0, 0 if on_row is None else count_rows(connection, "audit_entry")
     while rows := store.read_entries_after(connection, retailer_id, seq, READ_COUNT):
         seq = rows[-1][0]
+        if on_row is not None:
+            on_row(seq, total)
         yield from (dict(zip(store.ENTRY_COLUMNS, row, strict=False)) for row in rows)
 
 
@@ -161,8 +193,18 @@ def _amount(micros: int) -> str:
     return f"{'-' if micros < 0 else ''}{whole}.{part:06d}"
 
 
-def _harmless(value: Any) -> Any:
-    """Return text a spreadsheet will not run as a formula."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t"):
-        return "'" + value
-    return value
+def _table(connection: Connection, retailer_id: str, view: str, on_row: OnRow) -> Table:
+    def rows() -> Iterator[Sequence[Any]]:
+        total = 0 if on_row is None else count_rows(connection, view)
+        for number, row in enumerate(read_rows(connection, retailer_id, view), 1):
+            yield row
+            if on_row is not None and number % TOLD_EVERY == 0:
+                on_row(number, total)
+
+    return Table(view, view_columns(view), rows())
+
+
+def _view_kind(name: str) -> Kind:
+    if name.endswith("_micros"):
+        return "micros"
+    return "moment" if name.endswith("_at") else "whole" if name in _WHOLE else "text"

@@ -10,6 +10,7 @@ from ledger.calendar import Calendar
 from ledger.chart import (
     BAD_DEBT,
     CASH,
+    COMMISSION,
     PROMOTION,
     REVENUE,
     AccountName,
@@ -111,7 +112,8 @@ def reverse(
     Raises:
         NotFound: `unknown_transaction`.
         ConflictRefused: `is_a_reversal`, `already_reversed`, `funds_spent` (a top-up that was spent since), or
-            `invoiced` (a document, or a charge an invoice asks for: give it back by a credit note).
+            `invoiced` (a document, or a charge an invoice asks for: give it back by a credit note), or
+            `partly_returned` (commission of which a part went back with goods).
     """
     head = chain.lock_head(connection, retailer_id)
     original = read_transaction(connection, retailer_id, command.transaction_id)
@@ -124,7 +126,7 @@ def reverse(
         raise ConflictRefused("already_reversed", f"{command.transaction_id} was reversed by {by}", "/transaction_id")
     _check_documents(connection, retailer_id, original, command.transaction_id)
     transaction = mirror(original, command.transaction_id, command.reason, calendar.period(now_ms), now_ms)
-    taken = _taken(transaction)
+    taken = taken_by(transaction)
     asked = _asked_again(transaction)
     try:
         store.take_funds(connection, retailer_id, [(who, parts[0], parts[1], parts[2]) for who, parts in taken.items()])
@@ -138,6 +140,17 @@ def reverse(
     chain.save_head(connection, retailer_id, head)
     store.insert_reversal(connection, retailer_id, command.transaction_id, transaction_id, command.reason, now_ms)
     return Reversal(transaction_id, command.transaction_id, command.reason, to_moment(now_ms)), [*taken, *asked]
+
+
+def taken_by(transaction: Transaction) -> dict[str, list[int]]:
+    """Return what a transaction takes out of each advertiser's promo, wallet and credit; negative gives back."""
+    taken: dict[str, list[int]] = {}
+    for leg in transaction.postings:
+        advertiser_id, family = account_advertiser(leg.account), leg.account.partition(":")[0]
+        if advertiser_id is not None and family in _PARTS:
+            parts = taken.setdefault(advertiser_id, [0, 0, 0])
+            parts[_PARTS[family]] += leg.side * leg.amount_micros
+    return taken
 
 
 def to_funds(row: tuple[str, int, int, int, int]) -> AdvertiserFunds:
@@ -156,27 +169,26 @@ def _check_documents(connection: Connection, retailer_id: str, original: Transac
     """Refuse what stands on an invoice.
 
     Raises:
-        ConflictRefused: `invoiced`.
+        ConflictRefused: `invoiced`, `partly_returned`.
     """
+    if any(leg.account == COMMISSION for leg in original.postings) and store.has_returned(
+        connection, retailer_id, transaction_id
+    ):
+        raise ConflictRefused("partly_returned", f"part of {transaction_id} went back with goods", "/transaction_id")
     by = transaction_id if original.reason in DOCUMENT_REASONS else None
-    if by is None and any(leg.account == REVENUE for leg in original.postings):
+    if by is None and any(leg.account in (REVENUE, COMMISSION) for leg in original.postings):
         (advertiser_id,) = {who for leg in original.postings if (who := account_advertiser(leg.account)) is not None}
-        by = store.find_invoice(connection, retailer_id, advertiser_id, original.period)
+        find = store.find_return_note if _is_return(original) else store.find_invoice
+        by = find(connection, retailer_id, advertiser_id, original.period)
     if by is not None:
         raise ConflictRefused(
             "invoiced", f"{transaction_id} stands on {by}: give it back by a credit note", "/transaction_id"
         )
 
 
-def _taken(transaction: Transaction) -> dict[str, list[int]]:
-    """Return what a transaction takes out of each advertiser's promo, wallet and credit; negative gives back."""
-    taken: dict[str, list[int]] = {}
-    for leg in transaction.postings:
-        advertiser_id, family = account_advertiser(leg.account), leg.account.partition(":")[0]
-        if advertiser_id is not None and family in _PARTS:
-            parts = taken.setdefault(advertiser_id, [0, 0, 0])
-            parts[_PARTS[family]] += leg.side * leg.amount_micros
-    return taken
+def _is_return(transaction: Transaction) -> bool:
+    """Say whether it is commission that went back with goods."""
+    return any(leg.account == COMMISSION and leg.side is Side.DEBIT for leg in transaction.postings)
 
 
 def _asked_again(transaction: Transaction) -> dict[str, int]:

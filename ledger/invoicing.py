@@ -1,7 +1,8 @@
 """Invoices and credit notes: issued in one transaction with their numbers, their postings and their place in the chain.
 
 An invoice is for a sealed month: everything that was charged in it and not reversed. What was paid from the wallet is
-shown and not asked for again; VAT is asked for on all of it. After it only a credit note gives anything back.
+shown and not asked for again; VAT is asked for on all of it. After it only a credit note gives anything back; the one
+on what went back of commission in the month comes with it.
 """
 
 from datetime import date, datetime
@@ -12,9 +13,9 @@ from sqlalchemy.engine import Connection
 
 from ledger import chain, store
 from ledger.agreement import REASON as AGREED
-from ledger.chart import CREDIT_NOTES, ROUNDING, VAT, AccountName, promo, receivable, unbilled, wallet
+from ledger.chart import CREDIT_NOTES, ROUNDING, VAT, AccountName, promo, receivable, returns, unbilled, wallet
 from ledger.command import DocumentKind, IssueCreditNote, Issued, IssueInvoice, SetBilling
-from ledger.currency import minor_micros
+from ledger.currency import minor_micros, round_to_minor
 from ledger.document import (
     BillingProfile,
     Consumed,
@@ -22,12 +23,14 @@ from ledger.document import (
     figures_of,
     make_credit_note,
     make_invoice,
+    make_return_note,
     vat_of,
 )
 from ledger.errors import ConflictRefused, NotFound, RequestRefused
 from ledger.funding import to_moment
 from ledger.journal import Posting, Side, Transaction, post
 from ledger.money import Micros
+from ledger.notice import InvoiceIssued, tell
 
 CHAIN_KIND = "document"
 SELLER = ""  # in place of an advertiser
@@ -57,12 +60,17 @@ def issue_invoice(
 ) -> Issued:
     """Invoice an advertiser's month; again, it is the same invoice.
 
+    What went back of commission in the month is given back with it by a credit note, which is the answer where the
+    month has nothing else.
+
     Raises:
         ConflictRefused: `period_not_sealed`, `billing_profile_missing`, `nothing_to_invoice`.
     """
     head = chain.lock_head(connection, retailer_id)
     advertiser_id, period = command.advertiser_id, command.period
-    number = store.find_invoice(connection, retailer_id, advertiser_id, period)
+    number = store.find_invoice(connection, retailer_id, advertiser_id, period) or store.find_return_note(
+        connection, retailer_id, advertiser_id, period
+    )
     if number is not None:
         return read_document(connection, retailer_id, number)
     if period not in dict(store.list_sealed(connection, retailer_id)):
@@ -78,6 +86,23 @@ def issue_invoice(
         Consumed(f"Booking {reason.removeprefix(AGREED)}", 1, micros)
         for reason, micros in store.list_agreed(connection, retailer_id, owed_account, period)
     ]
+    months = store.sum_month_commissions(connection, retailer_id, advertiser_id, period)
+    consumed += [
+        Consumed(f"Commission on sales, agreement {agreement_id}", count, micros)
+        for agreement_id, is_return, count, micros in months
+        if not is_return
+    ]
+    returned = [
+        Consumed(f"Commission on goods returned, agreement {agreement_id}", count, -micros)
+        for agreement_id, is_return, count, micros in months
+        if is_return
+    ]
+    if not consumed and returned:
+        note = _give_back_returned(
+            connection, retailer_id, head, returned, advertiser_id, period, seller, buyer, currency, time_zone, now_ms
+        )
+        if note is not None:
+            return note
     if not consumed:
         raise ConflictRefused("nothing_to_invoice", f"{advertiser_id} was charged nothing in {period}", "/period")
     accounts = [promo(advertiser_id), wallet(advertiser_id), owed_account]
@@ -96,10 +121,24 @@ def issue_invoice(
     document = make_invoice(number, _today(time_zone, now_ms), period, currency, seller.party, buyer, consumed, figures)
     store.ensure_funds(connection, retailer_id, advertiser_id)
     store.move_owed(connection, retailer_id, advertiser_id, figures.due_micros - figures.owed_micros)
-    return _issue(
+    invoice = _issue(
         connection, retailer_id, head, "invoice", advertiser_id, period, None,
         (figures.net_micros, figures.vat_micros, figures.due_micros), document, postings, currency, time_zone, now_ms,
     )  # fmt: skip
+    _give_back_returned(
+        connection, retailer_id, head, returned, advertiser_id, period, seller, buyer, currency, time_zone, now_ms
+    )
+    told = InvoiceIssued(
+        advertiser_id=advertiser_id,
+        currency=currency,
+        number=number,
+        period=period,
+        net_micros=figures.net_micros,
+        vat_micros=figures.vat_micros,
+        due_micros=figures.due_micros,
+    )
+    tell(connection, retailer_id, [("invoice.issued", told)], now_ms)
+    return invoice
 
 
 def issue_credit_note(
@@ -116,7 +155,7 @@ def issue_credit_note(
     invoice = read_document(connection, retailer_id, command.invoice_number)
     if invoice.kind != "invoice":
         raise NotFound("unknown_invoice", f"{command.invoice_number!r} is not an invoice", "/invoice_number")
-    given = store.sum_credited(connection, retailer_id, invoice.number)
+    given = _given_back(connection, retailer_id, invoice, currency)
     left_net, left_vat = invoice.net_micros - given[0], invoice.vat_micros - given[1]
     net = left_net if command.net_micros is None else command.net_micros
     unit = minor_micros(currency)
@@ -127,25 +166,77 @@ def issue_credit_note(
     percent = invoice.document.vat[0].percent
     vat = left_vat if net == left_net else min(left_vat, vat_of(net, percent, currency))
     advertiser_id = invoice.advertiser_id
-    open_micros = store.read_posted(connection, retailer_id, receivable(advertiser_id))
-    forgiven = min(max(open_micros, 0), net + vat)
     postings = _postings(
-        [
-            (CREDIT_NOTES, net),
-            (VAT, vat),
-            (receivable(advertiser_id), -forgiven),
-            (wallet(advertiser_id), forgiven - net - vat),
-        ]
+        [(CREDIT_NOTES, net), (VAT, vat), *_forgive(connection, retailer_id, advertiser_id, net + vat)]
     )
     today = _today(time_zone, now_ms)
     number = _next_number(connection, retailer_id, "credit-note", today)
     document = make_credit_note(number, today, invoice.document, command.reason, net, vat)
-    store.move_owed(connection, retailer_id, advertiser_id, -forgiven)
-    store.take_funds(connection, retailer_id, [(advertiser_id, 0, forgiven - net - vat, 0)])
     return _issue(
         connection, retailer_id, head, "credit-note", advertiser_id, invoice.period, invoice.number,
         (net, vat, net + vat), document, postings, currency, time_zone, now_ms,
     )  # fmt: skip
+
+
+def _give_back_returned(
+    connection: Connection,
+    retailer_id: str,
+    head: chain.Head,
+    returned: list[Consumed],
+    advertiser_id: str,
+    period: str,
+    seller: BillingProfile,
+    buyer: BillingProfile,
+    currency: str,
+    time_zone: str,
+    now_ms: int,
+) -> Issued | None:
+    """Give back what went back of commission in a month, with its VAT; None where that is less than can be paid."""
+    micros = sum(one.micros for one in returned)
+    net = round_to_minor(micros, currency)
+    if not net:
+        return None
+    vat = vat_of(net, buyer.vat_percent, currency)
+    postings = _postings(
+        [
+            (returns(advertiser_id, period), micros),
+            (VAT, vat),
+            (ROUNDING, net - micros),
+            *_forgive(connection, retailer_id, advertiser_id, net + vat),
+        ]
+    )
+    months = store.list_returned_from(connection, retailer_id, advertiser_id, period)
+    invoices = [store.find_invoice(connection, retailer_id, advertiser_id, one) for one in months]
+    today = _today(time_zone, now_ms)
+    number = _next_number(connection, retailer_id, "credit-note", today)
+    document = make_return_note(
+        number, today, period, currency, seller.party, buyer, returned, [one for one in invoices if one], net, vat
+    )
+    return _issue(
+        connection, retailer_id, head, "credit-note", advertiser_id, period, None, (net, vat, net + vat), document,
+        postings, currency, time_zone, now_ms,
+    )  # fmt: skip
+
+
+def _forgive(
+    connection: Connection, retailer_id: str, advertiser_id: str, micros: int
+) -> list[tuple[AccountName, int]]:
+    """Forgive what an advertiser still owes, put the rest into its wallet, and return the legs, debit +."""
+    open_micros = store.read_posted(connection, retailer_id, receivable(advertiser_id))
+    forgiven = min(max(open_micros, 0), micros)
+    store.ensure_funds(connection, retailer_id, advertiser_id)
+    store.move_owed(connection, retailer_id, advertiser_id, -forgiven)
+    store.take_funds(connection, retailer_id, [(advertiser_id, 0, forgiven - micros, 0)])
+    return [(receivable(advertiser_id), -forgiven), (wallet(advertiser_id), forgiven - micros)]
+
+
+def _given_back(connection: Connection, retailer_id: str, invoice: Issued, currency: str) -> tuple[int, int]:
+    """Return net and VAT given back of an invoice: by credit notes on it, and of its commission with goods returned."""
+    net, vat = store.sum_credited(connection, retailer_id, invoice.number)
+    returned = store.sum_returned_of(connection, retailer_id, invoice.advertiser_id, invoice.period)
+    returned_net = min(-(-returned // minor_micros(currency)) * minor_micros(currency), invoice.net_micros - net)
+    returned_vat = vat_of(returned_net, invoice.document.vat[0].percent, currency)
+    return net + returned_net, min(vat + returned_vat, invoice.vat_micros)
 
 
 def read_document(connection: Connection, retailer_id: str, number: str) -> Issued:

@@ -5,7 +5,9 @@ of a batch must give its root; figures kept beside the books (balances, funds, s
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -14,7 +16,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from ledger import chain, store
-from ledger.chart import REVENUE, account_advertiser
+from ledger.chart import COMMISSION, REVENUE, account_advertiser
 from ledger.checkpoint import Checkpoint
 from ledger.closing import period_digest
 
@@ -22,7 +24,13 @@ READ_COUNT = 4000  # rows fetched at once
 UNREADABLE = (ValueError, TypeError, OverflowError, AttributeError, msgspec.MsgspecError)  # what damaged values lead to
 LeafReader = Callable[[Connection, str], Iterator[bytes]]  # canonical bytes of one kind of leaf, in their order
 
-OWN_LEAVES: dict[str, LeafReader] = {"document": store.document_leaves, "closing": store.closing_leaves}
+OWN_LEAVES: dict[str, LeafReader] = {
+    "document": store.document_leaves,
+    "closing": store.closing_leaves,
+    "finding": store.finding_leaves,
+    "commission-agreement": store.agreement_leaves,
+    "commission": store.commission_leaves,
+}
 
 _SEQ, _TRANSACTION, _LINE, _ACCOUNT, _AMOUNT, _CURRENCY, _PERIOD, _REASON, _REVERSES = range(9)
 _EVENT = {name: position for position, name in enumerate(store.EVENT_COLUMNS)}
@@ -94,6 +102,8 @@ def verify(
     except (DBAPIError, connection.dialect.loaded_dbapi.Error, *UNREADABLE) as failure:
         what = str(getattr(failure, "orig", failure))
         bad = BadRow("database", f"after batch {walk.batch_count}", f"every row must be readable, one is not: {what}")
+    finally:
+        walk.close()
     return Verdict(bad, walk.batch_count, walk.event_count, walk.entry_count, sorted(walk.unread_kinds))
 
 
@@ -135,6 +145,7 @@ class _Walk:
         self._others = {kind: reader(connection, retailer_id) for kind, reader in readers.items()}
         self._last_seqs: dict[str, int] = {}
         self._charges: dict[str, int] = {}  # posted and not yet matched with its event
+        self._commissions: dict[str, int] = {}  # posted and not yet matched with its row
         self._balances: dict[tuple[str, str, str], list[int]] = {}
         self._spent: dict[tuple[str, str], int] = {}
         self._reversed: dict[str, str] = {}
@@ -144,6 +155,13 @@ class _Walk:
 
     def _rows(self, table: str, fetch: Callable[[Connection, str, int, int], list[tuple[Any, ...]]]) -> _Rows:
         return _Rows(table, lambda after: fetch(self._connection, self._retailer_id, after, READ_COUNT))
+
+    def close(self) -> None:
+        """Leave nothing open of what was not read to its end."""
+        for leaves in self._others.values():
+            if isinstance(leaves, Generator):
+                with suppress(DBAPIError, self._connection.dialect.loaded_dbapi.Error):
+                    leaves.close()
 
     def check_chain(self) -> None:
         """Check every batch in order, then that nothing lies beyond the last."""
@@ -194,15 +212,24 @@ class _Walk:
             self._add_events(rows)
         elif batch.kind in self._others:
             leaves = self._others[batch.kind]
-            hashes = [
-                chain.hash_leaf(batch.kind, leaf) for _, leaf in zip(range(batch.leaf_count), leaves, strict=False)
-            ]
+            some = list(islice(leaves, batch.leaf_count))
+            hashes = [chain.hash_leaf(batch.kind, leaf) for leaf in some]
             if len(hashes) < batch.leaf_count:
                 raise _Found(batch.kind, batch.first_seq + len(hashes), "the row is missing")
             if chain.merkle_root(hashes).hex() != batch.root_hex:
                 raise _Found(batch.kind, f"{batch.first_seq}..{batch.last_seq}", "one of these rows was touched")
+            if batch.kind == "commission":
+                self._match_commissions(some)
         else:
             self.unread_kinds.add(batch.kind)
+
+    def _match_commissions(self, leaves: list[bytes]) -> None:
+        for leaf in leaves:
+            row = store.CommissionRow(*msgspec.json.decode(leaf))
+            posted = self._commissions.pop(row.transaction_id, None)
+            if posted != row.amount_micros:
+                rule = f"what is posted for it must be {row.amount_micros} micros, is {posted}"
+                raise _Found("commissions", row.seq, rule)
 
     def _take(self, source: _Rows, batch: chain.Batch) -> list[tuple[Any, ...]]:
         """Return the batch's rows once they give its root, without their leaf checks."""
@@ -231,7 +258,7 @@ class _Walk:
         balances, at = self._balances, 0
         while at < len(rows):
             first = rows[at]
-            transaction_id, total, revenue = first[_TRANSACTION], 0, 0
+            transaction_id, total, revenue, commission = first[_TRANSACTION], 0, 0, 0
             if transaction_id != f"txn_{first[_SEQ]}":
                 raise _Found("entries", first[_SEQ], "a transaction must begin with the entry its id names")
             while at < len(rows) and rows[at][_TRANSACTION] == transaction_id:
@@ -240,6 +267,8 @@ class _Walk:
                 total += amount_micros
                 if account == REVENUE:
                     revenue -= amount_micros
+                elif account == COMMISSION:
+                    commission -= amount_micros
                 key = (account, row[_PERIOD], row[_CURRENCY])
                 sums = balances.get(key)
                 if sums is None:
@@ -250,6 +279,8 @@ class _Walk:
                 raise _Found("entries", first[_SEQ], f"{transaction_id} must add up to 0, adds up to {total}")
             if first[_REASON].startswith("charge:") and first[_REVERSES] is None:
                 self._charges[transaction_id] = revenue
+            if commission and first[_REVERSES] is None:
+                self._commissions[transaction_id] = commission
             if first[_REVERSES] is not None:
                 if first[_REVERSES] in self._reversed:
                     raise _Found("entries", first[_SEQ], f"{first[_REVERSES]} must be reversed at most once")
@@ -277,6 +308,9 @@ class _Walk:
             raise _Found("chain_heads", kept[0], f"the head must be batch {self.batch_count}, where the chain ends")
         if self._charges:
             raise _Found("events", next(iter(self._charges)), "every charge must have its event, this has none")
+        if self._commissions:
+            first = next(iter(self._commissions))
+            raise _Found("commissions", first, "every commission must have its row, this has none")
 
     def check_figures(self) -> None:
         """Check balances, funds, spend and reversals against what the rows add up to."""
@@ -305,7 +339,7 @@ class _Walk:
         funds: dict[tuple[str, str], int] = {}
         for (account, _, _), (debit, credit) in self._balances.items():
             who, family = account_advertiser(account), account.partition(":")[0]
-            if who is not None:
+            if who is not None and family != "returns":  # nothing to spend until a credit note gives it back
                 is_owed = family in ("unbilled", "receivable")
                 key = (who, "unbilled" if is_owed else family)
                 funds[key] = funds.get(key, 0) + (debit - credit if is_owed else credit - debit)

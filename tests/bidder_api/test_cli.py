@@ -26,7 +26,10 @@ from bidder_api.placements import fill_in
 from bidder_api.settings import master_secret, read_settings
 from bidder_api.store import list_changes, list_keys
 from bidder_api.tasks import pseudonymizer_of
+from ledger.audit import VIEWS
 from ledger.store import insert_order
+from tests.ledger.test_sales import COOKIE, clicked, sell
+from tests.ledger.world import World as LedgerWorld
 
 DAY = 86_400_000
 HEAVY = ("numpy", "numba", "sqlalchemy", "starlette", "msgspec", "rich.progress")
@@ -71,7 +74,10 @@ def test_help_imports_nothing_heavy() -> None:
         ["affinity", "train"], ["affinity", "evaluate"], ["affinity", "rank"], ["affinity", "report"],
         ["auction", "solve"], ["auction", "report"], ["merchandising", "report"], ["merchandising", "compute"],
         ["ledger", "verify"], ["ledger", "export"], ["ledger", "checkpoint"],
-        ["ledger", "sales"], ["ledger", "receipt"], ["ledger", "verify-receipt"], ["sim", "run"], ["sim", "replay"],
+        ["ledger", "inspect"], ["ledger", "close"],
+        ["ledger", "sales"], ["ledger", "commission"], ["ledger", "commission", "agree"],
+        ["ledger", "commission", "end"], ["ledger", "commission", "list"], ["ledger", "commission", "post"],
+        ["ledger", "receipt"], ["ledger", "verify-receipt"], ["sim", "run"], ["sim", "replay"],
         ["settings"],
     ],
 )  # fmt: skip
@@ -130,7 +136,7 @@ def test_settings_lists_each_with_its_sentence() -> None:
 
 
 def test_more_than_one_worker_is_refused_with_the_reason() -> None:
-    assert "PostgreSQL and a shared visitor store" in run("serve", "--workers", "2", status=2).output
+    assert "PostgreSQL and with a shared visitor store" in run("serve", "--workers", "2", status=2).output
 
 
 def test_weather_is_imported_line_by_line(tmp_path: Path) -> None:
@@ -343,6 +349,17 @@ def test_the_real_command_answers_page_by_page_as_its_function_does() -> None:
     assert done.stdout == b"".join(encode(solve_page(json.loads(encode(page)))) + b"\n" for page in pages)
 
 
+def test_months_are_closed_and_their_traffic_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "must be on" in run("ledger", "inspect", "2026-01", status=2).output
+    assert "period_open" in run("ledger", "close", "2126-01", "--stage", "soft", status=1).output
+    assert run("ledger", "close", "2026-01", "--stage", "soft").output == "2026-01 is soft.\n"
+    assert "2026-01 is sealed. digest " in run("ledger", "close", "2026-01", "--stage", "sealed").output
+    monkeypatch.setenv("ENDCAP_INVALID_TRAFFIC", "on")
+    assert "Nothing was found" in run("ledger", "inspect", "2026-02").output
+    assert "period_sealed" in run("ledger", "inspect", "2026-01", status=1).output
+    assert "must be a month" in run("ledger", "inspect", "2026-13", status=2).output
+
+
 def test_the_books_are_verified_exported_and_signed(tmp_path: Path) -> None:
     run("keys", "create", "--role", "admin")
     assert "The books are as they were written" in run("ledger", "verify").output
@@ -357,6 +374,79 @@ def test_the_books_are_verified_exported_and_signed(tmp_path: Path) -> None:
     database.transact(lambda connection: connection.exec_driver_sql("UPDATE change_log SET role = 'site'"))
     database.close()
     assert "touched: change" in run("ledger", "verify", status=1).output
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [("csv", b"seq,"), ("parquet", b"PAR1"), ("xlsx", b"PK"), ("hledger", b""), ("fec", b"JournalCode")],
+)
+def test_the_books_are_exported_in_every_format(
+    tmp_path: Path, kind: str, first: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("db", "upgrade")
+    path = tmp_path / f"books.{kind}"
+    run("ledger", "export", "--format", kind, "--output", str(path))
+    whole = path.read_bytes()
+    assert whole.startswith(first)
+    assert run("ledger", "export", "--format", kind).stdout_bytes.startswith(first)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    for name in ("write_csv", "write_parquet", "write_xlsx", "_entries"):
+        monkeypatch.setattr(f"ledger.export.{name}", fail)
+    assert "No space left" in run("ledger", "export", "--format", kind, "--output", str(path), status=1).output
+    assert path.read_bytes() == whole
+    assert [one.name for one in tmp_path.iterdir() if one.is_file()] == [path.name]
+
+
+def test_every_view_can_be_exported() -> None:
+    (views,) = (option.type for option in endcap.commands["ledger"].commands["export"].params if option.name == "views")
+    assert set(views.choices) == set(VIEWS)
+
+
+def test_what_cannot_be_exported_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = run("ledger", "export", "--format", "fec", "--view", "audit_event", status=2).output
+    assert "--view is for csv, parquet and xlsx" in said
+    said = run("ledger", "export", "--view", "audit_event", "--view", "audit_entry", status=2).output
+    assert "csv holds one view" in said
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    said = run("ledger", "export", "--format", "parquet", status=1).output
+    assert "pip install 'endcap[export]'" in said
+
+
+def test_commission_is_agreed_posted_and_proved(tmp_path: Path) -> None:
+    agree = ("ledger", "commission", "agree", "acme", "--rate-bps", "833", "--from", "2026-01-01")
+    agreed = json.loads(run(*agree).stdout)
+    assert (agreed["commission_agreement_id"], agreed["rate_bps"]) == ("cag_1", 833)
+    assert "agreement_overlaps" in run(*agree[:-1], "2026-02-01", status=1).output
+    with opened(read_settings().server) as (database, _):
+        now_ms = time.time_ns() // 1_000_000
+        world = LedgerWorld(database)
+        world.clock.at_ms = now_ms - 20 * DAY
+        world.fund("acme", 10**9)
+        clicked(world, advertiser_id="acme", product_id="p1")
+        sell(world, "o1", world.clock() + 1, ("p1", 3, 10_000_003), visitor=COOKIE)
+    assert run("ledger", "commission", "post").stdout == (
+        "1 lines charged, 2499001 micros; 0 with goods that came back, 0 micros given back.\n"
+    )
+    assert run("ledger", "commission", "post").stdout.startswith("0 lines charged")
+    checkpoint, receipt = tmp_path / "checkpoint.json", tmp_path / "receipt.json"
+    run("ledger", "checkpoint", "--output", str(checkpoint))
+    run("ledger", "receipt", "--order", "o1", "--checkpoint", str(checkpoint), "--output", str(receipt))
+    proven = run("ledger", "verify-receipt", str(receipt), "--checkpoint", str(checkpoint)).stdout
+    assert "line 1: 3 pieces, 30.000009 in all" in proven
+    assert "Agreement cag_1 with acme: 833 basis points." in proven
+    assert "+2.499001  commission" in proven
+    receipt.write_text(receipt.read_text().replace("2499001", "2499000"))
+    refused = run("ledger", "verify-receipt", str(receipt), "--checkpoint", str(checkpoint), status=1).output
+    assert "receipt_invalid" in refused
+    assert "give an EVENT_ID" in run("ledger", "receipt", status=2).output
+    assert json.loads(run("ledger", "commission", "end", "cag_1", "--at", "2099-01-01").stdout)["ends_at"] is not None
+    assert [json.loads(line)["advertiser_id"] for line in run("ledger", "commission", "list").stdout.splitlines()] == [
+        "acme"
+    ]
+    assert "The books are as they were written" in run("ledger", "verify").output
 
 
 class TestAuctionReport:

@@ -1,9 +1,14 @@
 """What serving hears on the way to the ledger: clicks, orders and delays, each once; and what it keeps."""
 
+import io
+import json
+from decimal import Decimal
 from typing import Any
 
 import msgspec
+import pyarrow.parquet
 import pytest
+from openpyxl import load_workbook
 
 from affinity.clicks import ClickCounters, read_memory
 from affinity.settings import Settings as AffinitySettings
@@ -13,6 +18,7 @@ from bidder_api.hearing import HEARD_LETTERS, HEARD_OF, HEARD_PLACE
 from bidder_api.serving import PACING_FILE, keep_pacing, recall_clicks, recall_pacing
 from bidder_api.tasks import CLICKS_FILE
 from ledger.settings import Settings as LedgerSettings
+from ledger.table_file import MEDIA_TYPES
 from tests.bidder_api.test_serving import PLACEMENT, fill, shop
 from tests.bidder_api.world import World
 
@@ -221,7 +227,7 @@ def test_its_sales_are_told_to_whoever_may_know_them(shop: World) -> None:
     assert shop.call("GET", asked, role="site").status_code == 403
 
 
-def test_a_report_is_told_as_json_and_as_csv(shop: World) -> None:
+def test_a_report_is_told_as_json_and_as_a_table(shop: World) -> None:
     (shown,) = fill(shop)["placements"][0]["fills"]
     report(shop, shown["beacon_token"], "click", "e1")
     asked = "/v1/reports/campaigns?from=2026-11-18T00:00:00Z&to=2026-11-19T00:00:00Z&by=day"
@@ -233,5 +239,15 @@ def test_a_report_is_told_as_json_and_as_csv(shop: World) -> None:
     assert table.headers["content-type"].startswith("text/csv")
     head, row = table.text.splitlines()
     assert dict(zip(head.split(","), row.split(","), strict=True))["charged_micros"] == str(line["charged_micros"])
+    parquet = shop.call("GET", asked, headers={"Accept": "application/vnd.apache.parquet"})
+    assert parquet.headers["content-type"] == "application/vnd.apache.parquet"
+    (read,) = pyarrow.parquet.read_table(io.BytesIO(parquet.content)).to_pylist()
+    flat = line | {"invalid_by_reason": json.dumps(line["invalid_by_reason"])}
+    assert read == flat
+    workbook = shop.call("GET", asked, headers={"Accept": MEDIA_TYPES["xlsx"]})
+    heads, cells = load_workbook(io.BytesIO(workbook.content))["campaigns"].iter_rows(values_only=True)
+    shown = dict(zip(heads, cells, strict=True))
+    assert {name: shown[name] for name in flat} == flat
+    assert Decimal(str(shown["charged"])) * 10**6 == line["charged_micros"]
     assert shop.call("GET", asked.replace("campaigns", "weather")).json()["code"] == "unknown_report"
     assert shop.call("GET", asked, tenants=("brio",)).json()["items"] == []

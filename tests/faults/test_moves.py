@@ -18,6 +18,7 @@ from tests.faults.harness import IS_FULL
 from tests.ledger.world import World
 
 EVENT_COUNT = 1_000_000 if IS_FULL else 6_000
+FIRST_VIEWS = [name for name in VIEWS if name != "audit_commission"]  # what there is of it then is empty
 LAST_OF_THE_FIRST_BOOKS = "0003"  # the books' own tables; what is above can be taken off again
 GROUP = 250
 
@@ -27,7 +28,7 @@ def digest(database: Database) -> str:
     hashed = hashlib.sha256()
 
     def read(connection: object) -> None:
-        for name in VIEWS:
+        for name in FIRST_VIEWS:
             for row in read_view(connection, name):  # type: ignore[arg-type]
                 hashed.update(repr(row).encode())
 
