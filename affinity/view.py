@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from affinity.computed import CustomerScale
+from affinity.computed import DAY_MS, CustomerScale
 from affinity.pseudonym import NO_VISITOR
 from affinity.recall import cart_products, viewed_products
 from affinity.record import VisitorRecord
@@ -137,7 +137,7 @@ def view_visitor(
             audience_bits=audience_bits,
             pattern_bits=pattern_bits,
         )
-    ranked = model.rank_visitor(record.events, now_ms)
+    ranked = model.rank_visitor(record.events, now_ms, lambda: record.segments(scale, now_ms))
     view = VisitorView(
         pseudonym=pseudonym,
         person_pseudonym=record.pseudonym,
@@ -155,6 +155,8 @@ def view_visitor(
     record.view_targets, record.view_model, record.view_mask = targets.identity, model, targetable
     record.view = view
     record.view_until_ms = min(audience_until_ms, pattern_until_ms)
+    if not record.events:  # ranked for by segments, which change with time
+        record.view_until_ms = min(record.view_until_ms, now_ms + DAY_MS)
     ends_ms = session_ends_ms(record.events)
     if now_ms <= ends_ms:  # who comes back later is ranked for as one who begins anew
         record.view_until_ms = min(record.view_until_ms, ends_ms)
