@@ -1,4 +1,4 @@
-"""Keys and whom they speak for.
+"""Keys and users, and whom they speak for.
 
 A key is `ec_sk_<id>_<secret>_<checksum>` (`ec_pk_…` for the publishable keys of sites). Only a keyed hash of its secret
 is kept, so neither the database nor a log can give it back. The tenant of a call comes from its key and from nowhere
@@ -22,7 +22,7 @@ from starlette.concurrency import run_in_threadpool
 
 from bidder_api.database import Database
 from bidder_api.errors import Unauthenticated
-from bidder_api.store import KeyRecord, read_key_version, read_live_keys
+from bidder_api.store import KeyRecord, UserRecord, list_users, read_key_version, read_live_keys
 from ledger.terms import new_id
 
 REFRESH_INTERVAL_S = 0.25  # a revoked key stops working within this and one query
@@ -53,7 +53,7 @@ class Caller(Struct, frozen=True):
     Attributes:
         role: what the key may be used for.
         advertiser_id: the advertiser it speaks for; None for the retailer's own staff and for an agency of several.
-        key_id: `key_…`, for the change log.
+        key_id: `key_…`, or `usr_…` of a user signed in to the console, for the change log.
         advertiser_ids: every advertiser it speaks for; empty means the role is not bound to any.
         origin: for a site's key, the only web origin it may be used from.
     """
@@ -103,7 +103,7 @@ def hash_secret(hash_key: bytes, secret: str) -> bytes:
 
 
 class Keyring:
-    """Every live key, in memory; follows the database a few times a second.
+    """Every live key, and every user of the console, in memory; follows the database a few times a second.
 
     Args:
         database: where the keys are kept.
@@ -119,6 +119,7 @@ class Keyring:
         self._clock_ms = clock_ms
         self._version = -1
         self._records: dict[str, KeyRecord] = {}
+        self._users: dict[str, UserRecord] = {}
         self._known: dict[bytes, tuple[Caller, int]] = {}  # digest of the header: whom, and until when
         self._refreshing = threading.Lock()
 
@@ -145,38 +146,67 @@ class Keyring:
             if record is not None and hmac.compare_digest(record.secret_hash, hash_secret(self._hash_key, secret)):
                 expires_at_ms = record.expires_at_ms if record.expires_at_ms is not None else 1 << 62
                 if expires_at_ms > self._clock_ms():
-                    caller = caller_of(record)
+                    caller = caller_of_key(record)
                     if len(self._known) >= KNOWN_COUNT_MAX:
                         self._known.clear()
                     self._known[_fingerprint(authorization)] = (caller, expires_at_ms)
                     return caller
         raise Unauthenticated("key_invalid", "the key is not valid: unknown, mistyped, expired or revoked")
 
+    def caller_known_as(self, subject_id: str) -> Caller | None:
+        """Return whom a live key (`key_…`) or user (`usr_…`) speaks for, None where it is not, or no longer, there."""
+        user = self._users.get(subject_id)
+        if user is not None:
+            return caller_of(user.user_id, user.role, user.advertiser_ids)
+        key = self._records.get(subject_id)
+        if key is None or (key.expires_at_ms is not None and key.expires_at_ms <= self._clock_ms()):
+            return None
+        return caller_of_key(key)
+
+    def name_of(self, subject_id: str) -> str:
+        """Return what a key or user is called."""
+        found = self._users.get(subject_id) or self._records.get(subject_id)
+        return subject_id if found is None else found.name
+
+    def user_named(self, name: str) -> UserRecord | None:
+        """Return the user of a name who may sign in."""
+        return next((user for user in self._users.values() if user.name == name), None)
+
     async def refresh(self) -> None:
-        """Read the keys again if any changed."""
+        """Read keys and users again if any changed."""
         await run_in_threadpool(self.refresh_now)
 
     def refresh_now(self) -> None:
-        """Read the keys again if any changed; blocks."""
+        """Read keys and users again if any changed; blocks."""
 
-        def work(connection: Connection) -> tuple[int, Sequence[KeyRecord]] | None:
+        def work(connection: Connection) -> tuple[int, Sequence[KeyRecord], Sequence[UserRecord]] | None:
             version = read_key_version(connection, self._retailer_id)
             if version == self._version:
                 return None
-            return version, read_live_keys(connection, self._retailer_id)
+            return (
+                version,
+                read_live_keys(connection, self._retailer_id),
+                list_users(connection, self._retailer_id),
+            )
 
         with self._refreshing:
             fresh = self._database.read(work)
             if fresh is not None:
-                self._version, records = fresh
+                self._version, records, users = fresh
                 self._records = {record.key_id: record for record in records}
+                self._users = {user.user_id: user for user in users if user.disabled_at_ms is None}
                 self._known = {}
 
 
-def caller_of(record: KeyRecord) -> Caller:
+def caller_of_key(record: KeyRecord) -> Caller:
     """Return whom a key speaks for."""
-    only = record.advertiser_ids[0] if len(record.advertiser_ids) == 1 else None
-    return Caller(record.role, only, record.key_id, frozenset(record.advertiser_ids), record.origin)
+    return caller_of(record.key_id, record.role, record.advertiser_ids, record.origin)
+
+
+def caller_of(subject_id: str, role: str, advertiser_ids: Sequence[str], origin: str | None = None) -> Caller:
+    """Return whom a key or user of a role speaks for."""
+    only = advertiser_ids[0] if len(advertiser_ids) == 1 else None
+    return Caller(role, only, subject_id, frozenset(advertiser_ids), origin)
 
 
 def _fingerprint(authorization: bytes) -> bytes:

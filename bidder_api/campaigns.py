@@ -26,14 +26,20 @@ from bidder_api.store import read_deployment
 from ledger.calendar import Calendar
 from ledger.chain import lock_head
 from ledger.notice import change_limits
+from ledger.terms import Identifier
 
 CampaignPatch = patch_type(CampaignDraft, "CampaignPatch", leave_out=["advertiser_id"])
 CampaignPage = page_of("Campaign", Campaign)
 
 
 class CampaignQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Query of the list of campaigns; archived ones are listed only when asked for by status."""
+    """Query of the list of campaigns; archived ones are listed only when asked for by status.
 
+    Attributes:
+        advertiser_id: of this advertiser only.
+    """
+
+    advertiser_id: Identifier | None = None
     status: Literal["active", "paused", "archived"] | None = None
 
 
@@ -74,6 +80,7 @@ def list_own_campaigns(connection: Connection, call: Call) -> Answer:
             lambda tenant: list_campaigns(connection, call.retailer_id, tenant, after, limit, status=query.status),
             lambda campaign: campaign.campaign_id,
             limit,
+            query.advertiser_id,
         )
 
     return Answer(body=read_page(query, read, lambda campaign: campaign.campaign_id))

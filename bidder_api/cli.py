@@ -257,6 +257,101 @@ def keys_revoke(key_id: str, data_dir: Path | None) -> None:
     click.echo(f"{key_id} is revoked.")
 
 
+# --- users ---------------------------------------------------------------------------------------------------------
+
+
+@endcap.group()
+def users() -> None:
+    """Make, list and disable people who sign in to the console; works while the server runs."""
+
+
+@users.command("create")
+@click.argument("name")
+@click.option(
+    "--role",
+    required=True,
+    type=click.Choice(["retailer", "advertiser", "agency", "merchant", "crm", "finance", "auditor", "admin"]),
+    help="What the user may do.",
+)
+@click.option("--advertiser-id", multiple=True, help="Advertiser the user acts for (an agency's: several).")
+@click.password_option(help="At least 12 characters; asked for where it is not given.")
+@DATA_DIR
+def users_create(name: str, role: str, advertiser_id: tuple[str, ...], password: str, data_dir: Path | None) -> None:
+    """Make a user who signs in with NAME and a password."""
+    import msgspec
+
+    from bidder_api.access import Role
+    from bidder_api.changes import COMMAND_LINE, Actor, Change, record_changes
+    from bidder_api.deployment import opened
+    from bidder_api.users import UserDraft, make_user, show
+
+    now_ms = _now_ms()
+    try:
+        draft = msgspec.convert({"name": name, "role": role, "advertiser_ids": list(advertiser_id)}, UserDraft)
+    except msgspec.ValidationError as refusal:
+        raise click.UsageError(str(refusal)) from refusal
+
+    def work(connection: Any) -> str:
+        record = make_user(connection, deployment.retailer_id, draft, password, now_ms)
+        change = Change("create", "user", record.user_id, None, show(record))
+        record_changes(connection, deployment.retailer_id, Actor(COMMAND_LINE, Role.ADMIN), [change], now_ms)
+        return record.user_id
+
+    with opened(_settings(data_dir=data_dir).server) as (database, deployment):
+        user_id = database.transact(work)
+    click.echo(f"{name} ({role}) may sign in: {user_id}")
+
+
+@users.command("list")
+@DATA_DIR
+def users_list(data_dir: Path | None) -> None:
+    """List the users there are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from bidder_api.deployment import opened
+    from bidder_api.resources import moment
+    from bidder_api.store import list_users
+
+    with opened(_settings(data_dir=data_dir).server) as (database, deployment):
+        records = database.read(lambda connection: list_users(connection, deployment.retailer_id))
+    table = Table("name", "role", "acts for", "user_id", "made", "disabled", box=None)
+    for user in records:
+        times = [f"{moment(at):%Y-%m-%d %H:%M}" if at else "" for at in (user.created_at_ms, user.disabled_at_ms)]
+        table.add_row(user.name, user.role, ", ".join(user.advertiser_ids), user.user_id, *times)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@users.command("disable")
+@click.argument("name")
+@DATA_DIR
+def users_disable(name: str, data_dir: Path | None) -> None:
+    """Let a user in no more; within a second its sessions end."""
+    from bidder_api.access import Role
+    from bidder_api.changes import COMMAND_LINE, Actor, Change, record_changes
+    from bidder_api.deployment import opened
+    from bidder_api.store import disable_user, list_users
+    from bidder_api.users import show
+
+    now_ms = _now_ms()
+
+    def work(connection: Any) -> bool:
+        record = next((one for one in list_users(connection, deployment.retailer_id) if one.name == name), None)
+        if record is None:
+            return False
+        if record.disabled_at_ms is None:
+            disable_user(connection, deployment.retailer_id, record.user_id, now_ms)
+            change = Change("disable", "user", record.user_id, show(record), None)
+            record_changes(connection, deployment.retailer_id, Actor(COMMAND_LINE, Role.ADMIN), [change], now_ms)
+        return True
+
+    with opened(_settings(data_dir=data_dir).server) as (database, deployment):
+        is_known = database.transact(work)
+    if not is_known:
+        raise click.ClickException(f"there is no user {name!r}; `endcap users list` shows them")
+    click.echo(f"{name} is disabled.")
+
+
 # --- webhooks -----------------------------------------------------------------------------------------------------
 
 

@@ -178,6 +178,63 @@ class Guard:
         if authorization is not None:
             caller = self._keyring.known_caller(authorization) or await self._keyring.identify(authorization)
         _check_caller(operation, caller, origin)
+        response = await self._carry_out(door, caller, parameters, scope, receive, length, content_type)
+        if operation.is_cross_origin and origin is not None:
+            _open_to_origins(scope, response)
+        return response
+
+    async def ask(
+        self, caller: Caller, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> Response:
+        """Carry out an operation for somebody who is known otherwise than by a key in a header.
+
+        What the role may do, parameters, body and ETag are checked as in any call.
+
+        Args:
+            caller: whom it is for.
+            method: of the operation.
+            target: its path and query, as on the first line of a request.
+            body: JSON, where the operation takes one.
+            headers: such as `If-Match` and `Accept`.
+
+        Raises:
+            Exception: what the operation refuses with; `problems.py` knows what to say of it.
+        """
+        path, _, query = target.partition("?")
+        methods, parameters = self.doors.fixed(path), dict[str, bytes]()
+        if methods is None:
+            found = self.doors.find(path.encode())
+            assert found is not None
+            methods, parameters = found
+        door = methods[method]
+        scope: Scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
+            "operation": door.operation,
+        }
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": body}
+
+        _check_caller(door.operation, caller, None)
+        return await self._carry_out(door, caller, parameters, scope, receive, len(body), None)
+
+    async def _carry_out(
+        self,
+        door: Door,
+        caller: Caller | None,
+        parameters: Mapping[str, bytes],
+        scope: Scope,
+        receive: Receive,
+        length: int | None,
+        content_type: str | None,
+    ) -> Response:
+        """Return an operation's answer to whoever may have it."""
+        operation = door.operation
         scope["caller"] = caller
         if parameters:
             scope["path_params"] = {name: _identifier(name, value) for name, value in parameters.items()}
@@ -193,10 +250,7 @@ class Guard:
             raw = await read_body(receive, operation, self._body_deadline_s)
             scope["raw_body"] = raw
             scope["body"] = door.decoder.decode(raw)
-        response = await door.endpoint(Request(scope, receive))
-        if operation.is_cross_origin and origin is not None:
-            _open_to_origins(scope, response)
-        return response
+        return await door.endpoint(Request(scope, receive))
 
 
 async def read_body(receive: Receive, operation: Operation, deadline_s: float) -> bytes:

@@ -144,15 +144,21 @@ def sees(caller: Caller, advertiser_id: str) -> bool:
     return caller.role not in (Role.ADVERTISER, Role.AGENCY) or advertiser_id in caller.advertiser_ids
 
 
-def tenants(caller: Caller) -> Sequence[str | None]:
-    """Return the advertisers whose things the caller sees; None alone means everybody's."""
+def tenants(caller: Caller, named: str | None = None) -> Sequence[str | None]:
+    """Return the advertisers whose things the caller sees, of the named one only if any is; None is everybody's."""
+    if named is not None:
+        return [named] if sees(caller, named) else []
     if caller.role in (Role.ADVERTISER, Role.AGENCY):
         return sorted(caller.advertiser_ids)
     return [None]
 
 
 def read_of_tenants(
-    caller: Caller, read: Callable[[str | None], Sequence[T]], key: Callable[[T], str], limit: int
+    caller: Caller,
+    read: Callable[[str | None], Sequence[T]],
+    key: Callable[[T], str],
+    limit: int,
+    named: str | None = None,
 ) -> list[T]:
-    """Return the first `limit` things, by key, of all advertisers the caller sees."""
-    return sorted([item for tenant in tenants(caller) for item in read(tenant)], key=key)[:limit]
+    """Return the first `limit` things, by key, of all advertisers the caller sees, or of the named one."""
+    return sorted([item for tenant in tenants(caller, named) for item in read(tenant)], key=key)[:limit]

@@ -49,6 +49,7 @@ from auction.spend import PacingMemory
 from bidder_api.access import REFRESH_INTERVAL_S, Keyring, derive_secret
 from bidder_api.call import Desk
 from bidder_api.children import SnapshotNews
+from bidder_api.console import mount as console
 from bidder_api.database import Database
 from bidder_api.deployment import is_current
 from bidder_api.guard import Guard
@@ -790,7 +791,7 @@ def compose(
             keyring=keyring,
             metrics=metrics,
             readiness=serving.readiness,
-            pages=() if pages is None else pages(serving),
+            pages=[*console.pages(serving), *(() if pages is None else pages(serving))],
             lifespan=serving.run,
         )
     )

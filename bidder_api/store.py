@@ -1,4 +1,4 @@
-"""The tables of this package: the deployment, keys, the change log and idempotent answers.
+"""The tables of this package: the deployment, keys, users and their sessions, the change log, idempotent answers.
 
 Every function takes an open connection and the retailer's id; who calls decides what one transaction is.
 """
@@ -38,6 +38,29 @@ access_keys = sa.Table(
     sa.Column("created_at_ms", sa.BigInteger, nullable=False),
     sa.Column("expires_at_ms", sa.BigInteger),
     sa.Column("revoked_at_ms", sa.BigInteger),
+)
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("retailer_id", sa.Text, primary_key=True),
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("password_hash", sa.Text, nullable=False),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("advertiser_ids", sa.Text, nullable=False),
+    sa.Column("created_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("disabled_at_ms", sa.BigInteger),
+    sa.Index("uq_users_name", "retailer_id", "name", unique=True),
+)
+
+console_sessions = sa.Table(
+    "console_sessions",
+    metadata,
+    sa.Column("retailer_id", sa.Text, primary_key=True),
+    sa.Column("session_hash", sa.LargeBinary, primary_key=True),
+    sa.Column("subject_id", sa.Text, nullable=False),  # the key or the user it was opened with
+    sa.Column("expires_at_ms", sa.BigInteger, nullable=False),
 )
 
 change_log = sa.Table(
@@ -93,6 +116,18 @@ class KeyRecord(Struct, frozen=True, kw_only=True):
     created_at_ms: int
     expires_at_ms: int | None
     revoked_at_ms: int | None
+
+
+class UserRecord(Struct, frozen=True, kw_only=True):
+    """Somebody who signs in to the console by name and password, as it is kept: never the password."""
+
+    user_id: str
+    name: str
+    password_hash: str
+    role: str
+    advertiser_ids: list[str]
+    created_at_ms: int
+    disabled_at_ms: int | None
 
 
 class ChangeRecord(Struct, frozen=True, kw_only=True):
@@ -189,6 +224,71 @@ def read_key_version(connection: Connection, retailer_id: str) -> int:
     """Return the number that grows with every change of any key."""
     query = sa.select(deployment.c.key_version).where(deployment.c.retailer_id == retailer_id)
     return int(connection.execute(query).scalar_one())
+
+
+def insert_user(connection: Connection, retailer_id: str, record: UserRecord) -> None:
+    """Keep a new user, and let every process know."""
+    values = msgspec.structs.asdict(record)
+    values["advertiser_ids"] = _text(record.advertiser_ids)
+    connection.execute(users.insert().values(retailer_id=retailer_id, **values))
+    _bump_key_version(connection, retailer_id)
+
+
+def disable_user(connection: Connection, retailer_id: str, user_id: str, now_ms: int) -> None:
+    """Let a user in no more; disabling it again keeps the first time."""
+    connection.execute(
+        users.update()
+        .where(users.c.retailer_id == retailer_id, users.c.user_id == user_id, users.c.disabled_at_ms.is_(None))
+        .values(disabled_at_ms=now_ms)
+    )
+    _bump_key_version(connection, retailer_id)
+
+
+def list_users(connection: Connection, retailer_id: str) -> list[UserRecord]:
+    """Return every user by name, disabled ones too."""
+    columns = [users.c[name] for name in UserRecord.__struct_fields__]
+    query = sa.select(*columns).where(users.c.retailer_id == retailer_id).order_by(users.c.name)
+    found = []
+    for row in connection.execute(query):
+        advertiser_ids = msgspec.json.decode(row.advertiser_ids, type=list[str])
+        found.append(UserRecord(**{**row._mapping, "advertiser_ids": advertiser_ids}))
+    return found
+
+
+def insert_session(
+    connection: Connection, retailer_id: str, session_hash: bytes, subject_id: str, now_ms: int, expires_at_ms: int
+) -> None:
+    """Keep a new session of the console, and drop those that have expired."""
+    connection.execute(
+        console_sessions.delete().where(
+            console_sessions.c.retailer_id == retailer_id, console_sessions.c.expires_at_ms <= now_ms
+        )
+    )
+    connection.execute(
+        console_sessions.insert().values(
+            retailer_id=retailer_id, session_hash=session_hash, subject_id=subject_id, expires_at_ms=expires_at_ms
+        )
+    )
+
+
+def find_session(connection: Connection, retailer_id: str, session_hash: bytes, now_ms: int) -> str | None:
+    """Return the key or user a session was opened with, None where there is none that has not expired."""
+    query = sa.select(console_sessions.c.subject_id).where(
+        console_sessions.c.retailer_id == retailer_id,
+        console_sessions.c.session_hash == session_hash,
+        console_sessions.c.expires_at_ms > now_ms,
+    )
+    found: str | None = connection.execute(query).scalar_one_or_none()
+    return found
+
+
+def delete_session(connection: Connection, retailer_id: str, session_hash: bytes) -> None:
+    """Forget a session; one that is not there is no matter."""
+    connection.execute(
+        console_sessions.delete().where(
+            console_sessions.c.retailer_id == retailer_id, console_sessions.c.session_hash == session_hash
+        )
+    )
 
 
 def insert_changes(connection: Connection, retailer_id: str, changes: Sequence[ChangeRecord]) -> None:

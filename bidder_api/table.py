@@ -84,6 +84,7 @@ MERCHANT_READS = frozenset({Role.MERCHANT, Role.RETAILER})
 FINANCE = frozenset({Role.FINANCE})
 FINANCE_READS = frozenset({Role.FINANCE, Role.AUDITOR})
 OWN_BOOKS = FINANCE_READS | {Role.ADVERTISER}  # an advertiser's key sees its own only
+BRAND_BOOKS = OWN_BOOKS | {Role.AGENCY}  # an agency's key sees those of the advertiser it names
 TOLD = BIDDING | {Role.RETAILER, Role.FINANCE}
 AUDIT = frozenset({Role.AUDITOR})
 ADMIN = frozenset({Role.ADMIN})
@@ -241,8 +242,13 @@ LEDGER_OPERATIONS: list[Operation] = [
         summary="Set the most an advertiser may owe", body=CreditLineDraft, answer=AdvertiserFunds,
     ),
     Operation(
-        method="GET", path="/v1/ledger/credit-lines", name="list_credit_lines", tag="ledger", roles=OWN_BOOKS,
-        summary="List advertisers' funds", answer=reports.FundsPage, query=reports.FundsQuery,
+        method="GET", path="/v1/ledger/credit-lines", name="list_credit_lines", tag="ledger",
+        roles=BRAND_BOOKS, summary="List advertisers' funds", answer=reports.FundsPage, query=reports.FundsQuery,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/budgets", name="list_budgets", tag="ledger", roles=BRAND_BOOKS,
+        summary="List campaigns' budgets and what was spent of them", answer=reports.BudgetPage,
+        query=reports.FundsQuery,
     ),
     Operation(
         method="POST", path="/v1/ledger/reversals", name="create_reversal", tag="ledger", roles=FINANCE,
@@ -348,12 +354,12 @@ LEDGER_OPERATIONS: list[Operation] = [
         query=reports.ReconciliationQuery,
     ),
     Operation(
-        method="GET", path="/v1/reports/{report}", name="get_report", tag="reports", roles=OWN_BOOKS,
+        method="GET", path="/v1/reports/{report}", name="get_report", tag="reports", roles=BRAND_BOOKS,
         summary="Read what campaigns, products or placements brought", answer=performance.PerformanceReport,
         query=performance.PerformanceQuery, table_types=tuple(MEDIA_TYPES.values()),
     ),
     Operation(
-        method="GET", path="/v1/sales", name="get_sales", tag="ledger", roles=OWN_BOOKS,
+        method="GET", path="/v1/sales", name="get_sales", tag="ledger", roles=BRAND_BOOKS,
         summary="Read sales credited to campaigns, and what these were charged", answer=sales.SalesReport,
         query=sales.SalesQuery,
     ),

@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from ledger import closing, commissioning, invoicing, performance, reports, sales, store
 from ledger.beacon import BeaconKeys
+from ledger.calendar import Calendar
 from ledger.command import (
     AddFunds,
     AgreeCommission,
@@ -83,6 +84,7 @@ from ledger.traffic import INVALID_CODES
 T = TypeVar("T")
 
 SEES_AMOUNTS = frozenset({"retailer", "admin"})
+AGENCY = "agency"
 PREFETCH_PURPOSES = ("prefetch", "prerender", "preview")
 
 _decode_events = msgspec.json.Decoder(EventBatch).decode
@@ -133,6 +135,7 @@ def routes(books: Books) -> list[Route]:
         ("GET", "/v1/ledger/promotional-credits", surface.list_promotional_credits),
         ("POST", "/v1/ledger/credit-lines", surface.post_credit_line),
         ("GET", "/v1/ledger/credit-lines", surface.list_credit_lines),
+        ("GET", "/v1/ledger/budgets", surface.list_budgets),
         ("POST", "/v1/ledger/reversals", surface.post_reversal),
         ("POST", "/v1/ledger/payments", surface.post_payment),
         ("GET", "/v1/ledger/payments", surface.list_payments),
@@ -496,6 +499,16 @@ class _Surface:
         token = _page_token(shown[-1].advertiser_id) if len(found) > query.page_size else None
         return _json(reports.FundsPage(shown, token))
 
+    async def list_budgets(self, request: Request) -> Response:
+        """List campaigns' budgets, and what was spent of them today and in all."""
+        query, books = _query(request, reports.FundsQuery), self._books
+        whose, after = _whose(request, query.advertiser_id), _after(query.page_token, str, None)
+        day = Calendar(books.settings.time_zone).day(books.now_ms())
+        found = await self._read(lambda c, r: store.list_budgets(c, r, day, whose, after, query.page_size + 1))
+        shown = [reports.to_budget(day, row) for row in found[: query.page_size]]
+        token = _page_token(shown[-1].campaign_id) if len(found) > query.page_size else None
+        return _json(reports.BudgetPage(shown, token))
+
     async def read_reconciliation(self, request: Request) -> Response:
         """Return counts, sums and digests to hold against a log of one's own."""
         query = _query(request, reports.ReconciliationQuery)
@@ -611,9 +624,16 @@ def _web_link(link: str | None) -> str | None:
 
 
 def _whose(request: Request, advertiser_id: str | None) -> str | None:
-    """Return whose figures may be seen: an advertiser's key sees its own only."""
+    """Return whose figures may be seen, None for everybody's.
+
+    An advertiser's key sees its own only, an agency's those of the one advertiser it names.
+    """
     caller = request.scope.get("caller")
     own = None if caller is None else caller.advertiser_id
+    if own is None and caller is not None and caller.role == AGENCY:
+        if advertiser_id is None:
+            raise RequestRefused("advertiser_id_missing", "name one of the advertisers this key speaks for")
+        own = advertiser_id if advertiser_id in caller.advertiser_ids else ""
     if own is None:
         return advertiser_id
     if advertiser_id not in (None, own):

@@ -39,7 +39,7 @@ class LedgerQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 
 class FundsQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Query of the lists of top-ups, promotional credits and credit lines."""
+    """Query of the lists of top-ups, promotional credits, credit lines and budgets."""
 
     advertiser_id: Identifier | None = None
     page_size: PageSize = 50
@@ -212,10 +212,38 @@ class FundsPage(Struct, frozen=True):
     next_page_token: str | None = None
 
 
+class CampaignBudget(Struct, frozen=True):
+    """What a campaign may be charged on one of the retailer's days and in all (null: no limit of its own), and was.
+
+    Spent is what the limits are held against: charges, whether or not they were reversed since.
+    """
+
+    campaign_id: str
+    advertiser_id: str
+    day: str
+    daily_budget_micros: int | None
+    total_budget_micros: int | None
+    spent_day_micros: int
+    spent_total_micros: int
+
+
+class BudgetPage(Struct, frozen=True):
+    """A page of campaigns' budgets, today's day among them."""
+
+    items: list[CampaignBudget]
+    next_page_token: str | None = None
+
+
 class Reconciliation(Struct, frozen=True):
     """What was recorded, to be held against a log of one's own."""
 
     items: list[ReconciliationLine]
+
+
+def to_budget(day: str, row: tuple[str, str, int | None, int | None, int, int]) -> CampaignBudget:
+    """Return a campaign's budget as it travels."""
+    campaign_id, advertiser_id, daily_micros, total_micros, day_micros, life_micros = row
+    return CampaignBudget(campaign_id, advertiser_id, day, daily_micros, total_micros, day_micros, life_micros)
 
 
 def list_accounts(connection: Connection, retailer_id: str, advertiser_id: str | None) -> AccountList:

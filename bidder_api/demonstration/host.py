@@ -79,6 +79,7 @@ class Host:
         port, show = self._port, self._console.print
         show(f"\nReady with paid fills after [bold]{took_s:.1f} s[/].\n")
         show(f"Shop               http://127.0.0.1:{port}/")
+        show(f"Console            http://127.0.0.1:{port}/console   (sign in with a key from below)")
         show(f"API documentation  http://127.0.0.1:{port}/docs")
         show(f"Metrics            http://127.0.0.1:{port}/metrics")
         show(f"\nOne key per role, kept in {self._data_dir / KEYS_FILE}:\n")

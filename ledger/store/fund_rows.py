@@ -168,6 +168,40 @@ def list_all_spend(connection: Connection, retailer_id: str) -> list[tuple[str, 
     return list_spend(connection, retailer_id, "")
 
 
+def list_budgets(
+    connection: Connection, retailer_id: str, day: str, advertiser_id: str | None, after: str | None, limit: int
+) -> list[tuple[str, str, int | None, int | None, int, int]]:
+    """Return (campaign_id, advertiser_id, daily and total limit, spent on the day and in all), by campaign."""
+    of_day, of_life = campaign_spend.alias("of_day"), campaign_spend.alias("of_life")
+    limits = campaign_limits.c
+
+    def spent_on(spend_of: Any, on: str) -> Any:
+        return (
+            (spend_of.c.retailer_id == limits.retailer_id)
+            & (spend_of.c.campaign_id == limits.campaign_id)
+            & (spend_of.c.day == on)
+        )
+
+    query = (
+        sa.select(
+            limits.campaign_id,
+            limits.advertiser_id,
+            limits.daily_micros,
+            limits.total_micros,
+            sa.func.coalesce(of_day.c.spent_micros, 0),
+            sa.func.coalesce(of_life.c.spent_micros, 0),
+        )
+        .select_from(campaign_limits.outerjoin(of_day, spent_on(of_day, day)).outerjoin(of_life, spent_on(of_life, "")))
+        .where(limits.retailer_id == retailer_id)
+    )
+    if advertiser_id is not None:
+        query = query.where(limits.advertiser_id == advertiser_id)
+    if after is not None:
+        query = query.where(limits.campaign_id > after)
+    found = connection.execute(query.order_by(limits.campaign_id).limit(limit))
+    return [(row[0], row[1], row[2], row[3], int(row[4]), int(row[5])) for row in found]
+
+
 def set_campaign_limits(
     connection: Connection,
     retailer_id: str,

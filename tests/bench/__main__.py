@@ -1,15 +1,23 @@
 """Print every figure of the README's table: `make bench`. Each ratio is measured side by side in one run.
 
 The files can be run one by one too: `python -m tests.bench.bench_auction`, `…bench_fills`, `…bench_kernel`,
-`…bench_affinity`, `…bench_ledger`, `…bench_pacing`. Run by hand alone: `…bench_customers FILE…`, which measures on
-orders of your own, and `…bench_restart`, which takes long.
+`…bench_affinity`, `…bench_ledger`, `…bench_pacing`, `…bench_console`. Run by hand alone: `…bench_customers FILE…`,
+which measures on orders of your own, and `…bench_restart`, which takes long.
 """
 
 import os
 import platform
 import sys
 
-from tests.bench import bench_affinity, bench_auction, bench_fills, bench_kernel, bench_ledger, bench_pacing
+from tests.bench import (
+    bench_affinity,
+    bench_auction,
+    bench_console,
+    bench_fills,
+    bench_kernel,
+    bench_ledger,
+    bench_pacing,
+)
 
 PARTS = {
     "Deciding a page": bench_auction.main,
@@ -18,6 +26,7 @@ PARTS = {
     "Navigation and affinity": bench_affinity.main,
     "Billing events made durable": bench_ledger.main,
     "Budgets: a paced day, late clicks, target ROAS": bench_pacing.main,
+    "The console's campaigns' page": bench_console.main,
 }
 
 

@@ -24,7 +24,7 @@ from bidder_api.database import open_database
 from bidder_api.deployment import RETAILER_ID, opened
 from bidder_api.placements import fill_in
 from bidder_api.settings import master_secret, read_settings
-from bidder_api.store import list_changes, list_keys
+from bidder_api.store import list_changes, list_keys, list_users
 from bidder_api.tasks import pseudonymizer_of
 from ledger.audit import VIEWS
 from ledger.store import insert_order
@@ -68,7 +68,9 @@ def test_help_imports_nothing_heavy() -> None:
     "words",
     [
         [], ["serve"], ["demo"], ["db"], ["db", "upgrade"], ["db", "downgrade"], ["keys"], ["keys", "create"],
-        ["keys", "list"], ["keys", "revoke"], ["catalog", "import"], ["navigation", "import"], ["profiles", "import"],
+        ["keys", "list"], ["keys", "revoke"], ["users"],
+        ["users", "create"], ["users", "list"], ["users", "disable"],
+        ["catalog", "import"], ["navigation", "import"], ["profiles", "import"],
         ["profiles", "compute"],
         ["weather", "import"],
         ["affinity", "train"], ["affinity", "evaluate"], ["affinity", "rank"], ["affinity", "report"],
@@ -101,6 +103,31 @@ def test_a_key_is_the_last_word_and_is_in_the_change_log(tmp_path: Path) -> None
     assert key not in run("keys", "list").output
     run("keys", "revoke", parsed[0])
     assert "there is no key" in run("keys", "revoke", "key_x", status=1).output
+
+
+def test_users_are_made_listed_and_disabled_and_no_password_is_kept_or_shown(tmp_path: Path) -> None:
+    password = "correct horse battery"
+    words = ("users", "create", "ana", "--role", "agency", "--advertiser-id", "acme", "--advertiser-id", "brio")
+    assert password not in run(*words, input=f"{password}\n{password}\n").output
+    run("users", "create", "ana", "--role", "admin", "--password", password, status=1)
+    run("users", "create", "Ana!", "--role", "admin", "--password", password, status=2)
+    run("users", "create", "bob", "--role", "admin", "--password", "short", status=1)
+    listed = run("users", "list").output
+    assert "acme, brio" in listed
+    assert "bob" not in listed
+    run("users", "disable", "ana")
+    run("users", "disable", "ana")
+    assert "there is no user" in run("users", "disable", "bob", status=1).output
+    with opened(read_settings(data_dir=tmp_path / "data").server) as (database, deployment):
+        changes = database.read(lambda c: list_changes(c, deployment.retailer_id, 0, 9))
+        (user,) = database.read(lambda c: list_users(c, deployment.retailer_id))
+    assert [(change.action, change.kind, change.role) for change in changes] == [
+        ("create", "user", "admin"), ("disable", "user", "admin"),
+    ]  # fmt: skip
+    assert "hash" not in str(changes)
+    assert user.disabled_at_ms is not None
+    assert user.password_hash.startswith("scrypt$")
+    run("ledger", "verify")
 
 
 @pytest.mark.parametrize(

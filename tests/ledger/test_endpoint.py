@@ -39,6 +39,7 @@ QUERIES: dict[str, Any] = {
     "/v1/ledger/top-ups": reports.FundsQuery,
     "/v1/ledger/promotional-credits": reports.FundsQuery,
     "/v1/ledger/credit-lines": reports.FundsQuery,
+    "/v1/ledger/budgets": reports.FundsQuery,
     "/v1/reconciliation": reports.ReconciliationQuery,
 }
 LINKS = {
@@ -362,3 +363,29 @@ def test_many_requests_at_once_are_all_answered(site: Site) -> None:
 
     assert asyncio.run(send_all()) == [200] * 40
     assert site.world.one("SELECT COUNT(*) FROM events") == 40
+
+
+def test_budgets_say_what_was_spent_of_them_today_and_in_all(site: Site) -> None:
+    world = site.world
+    world.fund("adv-1", 10**9)
+    world.limit("cmp-1", "adv-1", 500_000, 900_000)
+    world.limit("cmp-2", "adv-2", None, None)
+    world.limit("cmp-3", "adv-1", None, 7)
+    world.click(world.fill(200_001))
+    world.clock.pass_ms(24 * 3_600_000)
+    world.click(world.fill(123_457))
+    status, page = site.get("/v1/ledger/budgets", page_size=2)
+    assert status == 200
+    one, two = page["items"]
+    assert one == {
+        "campaign_id": "cmp-1", "advertiser_id": "adv-1", "day": "2026-11-25", "daily_budget_micros": 500_000,
+        "total_budget_micros": 900_000, "spent_day_micros": 123_457, "spent_total_micros": 323_458,
+    }  # fmt: skip
+    assert (two["campaign_id"], two["daily_budget_micros"], two["spent_total_micros"]) == ("cmp-2", None, 0)
+    spent = world.rows("SELECT spent_micros FROM audit_budget WHERE campaign_id = 'cmp-1' AND scope = 'total'")
+    assert spent == [(one["spent_total_micros"],)]
+    _, rest = site.get("/v1/ledger/budgets", page_size=2, page_token=page["next_page_token"])
+    assert [budget["campaign_id"] for budget in rest["items"]] == ["cmp-3"]
+    _, own = site.get("/v1/ledger/budgets", role="advertiser/adv-1")
+    assert [budget["campaign_id"] for budget in own["items"]] == ["cmp-1", "cmp-3"]
+    assert site.get("/v1/ledger/budgets", role="advertiser/adv-1", advertiser_id="adv-2")[0] == 404
