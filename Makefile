@@ -13,7 +13,7 @@ demo: $(VENV)/.run ## start the demo shop, its middle office's API and a server 
 	@$(BIN)/endcap demo --port $(PORT)
 
 test: $(VENV)/.dev ## run every check and test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 bench: $(VENV)/.dev ## measure the figures of the README's table, as ratios side by side in one run
 	@$(BIN)/python -m tests.bench
@@ -32,8 +32,8 @@ format: $(VENV)/.dev ## format the code and mend what can be mended by itself
 	$(BIN)/ruff check --fix
 
 lock: $(VENV)/.dev ## resolve the pinned dependencies anew (needs uv)
-	uv pip compile pyproject.toml --group build --extra postgres --extra exports $(LOCK_OPTIONS) -o requirements.lock
-	uv pip compile pyproject.toml --group build --group dev --extra postgres --extra exports $(LOCK_OPTIONS) -o requirements-dev.lock
+	uv pip compile pyproject.toml --group build --extra postgres --extra cluster --extra export $(LOCK_OPTIONS) -o requirements.lock
+	uv pip compile pyproject.toml --group build --group dev --extra postgres --extra cluster --extra export $(LOCK_OPTIONS) -o requirements-dev.lock
 
 LOCK_OPTIONS := --universal --generate-hashes --python-version 3.11 --upgrade -q \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links

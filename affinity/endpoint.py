@@ -1,6 +1,6 @@
 """HTTP of navigation, profiles, links between devices, what is held of a visitor, and erasure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import TypeVar
@@ -28,11 +28,22 @@ from affinity.computed import (
 from affinity.erasure import Elsewhere, Eraser, Transact
 from affinity.errors import BodyTooLarge, LinkUnknown, ProfileUnknown, VisitorUnknown
 from affinity.ga4 import read_batch
-from affinity.held import HeldEvent, HeldLink, HeldOrder, HeldState, HeldTouch, describe_line, describe_state
+from affinity.held import (
+    HeldEvent,
+    HeldLink,
+    HeldOrder,
+    HeldState,
+    HeldTouch,
+    describe_events,
+    describe_line,
+    describe_state,
+)
 from affinity.metrics import AffinityMetrics
-from affinity.navigation import VisitorId
+from affinity.navigation import NavigationBatch, VisitorId
+from affinity.navigation_log import LogLine
 from affinity.profile import ProfileDraft, SegmentId
 from affinity.record import VisitorRecord
+from affinity.shared_visitors import SharedVisitors
 from affinity.special import special_categories
 from affinity.visitors import Recorded, VisitorStore
 
@@ -123,6 +134,7 @@ def routes(
     elsewhere: Elsewhere | None = None,
     eraser: Eraser | None = None,
     currency: str | None = None,
+    shared: SharedVisitors | None = None,
 ) -> list[Route]:
     """Return the routes of this package.
 
@@ -135,10 +147,11 @@ def routes(
         elsewhere: what other packages keep under pseudonyms; None for nothing.
         eraser: whoever erases, where somebody else uses it too.
         currency: of the deployment; prices of GA4's events in another are not known.
+        shared: where other processes share the visitors; None where they do not.
     """
     elsewhere = elsewhere or Elsewhere()
-    eraser = eraser or Eraser(visitors, transact, retailer_id, elsewhere)
-    return _Surface(visitors, transact, retailer_id, clock_ms, metrics, elsewhere, eraser, currency).routes()
+    eraser = eraser or Eraser(visitors, transact, retailer_id, elsewhere, shared)
+    return _Surface(visitors, transact, retailer_id, clock_ms, metrics, elsewhere, eraser, currency, shared).routes()
 
 
 class _Surface:
@@ -152,8 +165,10 @@ class _Surface:
         elsewhere: Elsewhere,
         eraser: Eraser,
         currency: str | None,
+        shared: SharedVisitors | None,
     ) -> None:
         self._currency = currency
+        self._shared = shared
         self._visitors = visitors
         self._transact = transact
         self._retailer_id = retailer_id
@@ -179,7 +194,11 @@ class _Surface:
         caller = request.scope.get("caller")
         is_trusted = caller is None or caller.role != PUBLISHABLE
         read = read_batch(raw, self._currency)
+        if self._shared is not None:
+            await self._prepare(self._shared, read.batch)
         done = self._visitors.post(read.batch, self._clock_ms(), is_trusted=is_trusted, places=read.places)
+        if self._shared is not None:
+            await self._shared.send_soon()
         recorded = msgspec.structs.replace(done, ignored=read.ignored_count)
         self._metrics.count_events(recorded)
         return _json(recorded, 202)
@@ -189,6 +208,7 @@ class _Surface:
         draft: ProfileDraft = request.scope["body"]
         special_categories(self._visitors.settings.special_category_terms).check_profile(draft)
         pseudonym = self._visitors.pseudonym(request.path_params["visitor_id"])
+        await self._read(pseudonym)
         person, now_ms = self._visitors.person(pseudonym), self._clock_ms()
         was_known = self._visitors.is_known(person)
         await self._finish_withdrawal_of(person)
@@ -202,6 +222,7 @@ class _Surface:
         """Return what the CRM said of a visitor, and what we compute."""
         visitor_id = request.path_params["visitor_id"]
         pseudonym = self._visitors.pseudonym(visitor_id)
+        await self._read(pseudonym)
         draft, record = self._visitors.profile(pseudonym), self._visitors.record(pseudonym)
         if record is None:
             raise ProfileUnknown(f"nothing is known of visitor {visitor_id!r}")
@@ -221,6 +242,7 @@ class _Surface:
         visitor_id = request.path_params["visitor_id"]
         pseudonym = self._visitors.pseudonym(visitor_id)
         customer, now_ms = self._visitors.pseudonym(draft.customer_id), self._clock_ms()
+        await self._read(pseudonym, customer)
         self._visitors.check_link(pseudonym, customer)
         await self._finish_withdrawal_of(pseudonym, customer)
         await self._commit(
@@ -248,6 +270,7 @@ class _Surface:
         visitors = self._visitors
         pseudonym = visitors.pseudonym(visitor_id)
         visitors.flush(self._clock_ms())
+        await self._read(pseudonym)
         devices = visitors.devices(pseudonym)
         log = visitors.log
         lines = [] if log is None else await anyio.to_thread.run_sync(log.lines_of, devices)
@@ -268,17 +291,39 @@ class _Surface:
                 attributes=profile.attributes,
                 computed=None if record is None else self._compute(record),
                 state=None if record is None else describe_state(record),
-                navigation=[describe_line(line) for line in lines],
+                navigation=[*map(describe_line, lines), *self._logged_elsewhere(devices, lines)],
                 orders=elsewhere.orders,
                 touches=elsewhere.touches,
             )
         )
+
+    def _logged_elsewhere(self, devices: Iterable[bytes], lines: Sequence[LogLine]) -> list[HeldEvent]:
+        """Return what is held of a person's navigation that another process has in its log."""
+        if self._shared is None:
+            return []
+        own = [record for one in devices if (record := self._visitors.records.get(one)) is not None]
+        return [event for record in own for event in describe_events(record, lines)]
 
     async def erase(self, request: Request) -> Response:
         """Erase everything kept of a visitor, their customer and its other devices; 204 means that it is done."""
         await self._eraser.erase_person(self._visitors.pseudonym(request.path_params["visitor_id"]))
         self._metrics.erasures.inc()
         return Response(status_code=204)
+
+    async def _read(self, *pseudonyms: bytes) -> None:
+        """Have memory know what other processes do of visitors."""
+        if self._shared is not None:
+            await self._shared.read(*pseudonyms)
+
+    async def _prepare(self, shared: SharedVisitors, batch: NavigationBatch) -> None:
+        """Learn of a batch's visitors and events what other processes know and this one must.
+
+        Of whom consent is refused, memory has to tell whether there is anything to withdraw.
+        """
+        if self._visitors.refuses(batch.consent):
+            await shared.read(*{self._visitors.pseudonym(event.visitor_id) for event in batch.events})
+        else:
+            await shared.note_seen((one.visitor_id, one.event_id) for one in batch.events if one.event_id is not None)
 
     async def _finish_withdrawal_of(self, *pseudonyms: bytes) -> None:
         """See to it that what is kept from now on is not taken for what somebody withdrew a moment ago."""

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 from affinity import store
 from affinity.held import HeldElsewhere
 from affinity.navigation_log import NavigationLog
+from affinity.shared_visitors import SharedVisitors
 from affinity.visitors import VisitorStore
 
 Transact = Callable[[Callable[[Connection], Any]], Any]
@@ -64,9 +65,18 @@ class Eraser:
         transact: runs a function in one transaction; called in a thread of its own.
         retailer_id: whose deployment it is.
         elsewhere: what else there is.
+        shared: where other processes share the visitors; None where they do not.
     """
 
-    def __init__(self, visitors: VisitorStore, transact: Transact, retailer_id: str, elsewhere: Elsewhere) -> None:
+    def __init__(
+        self,
+        visitors: VisitorStore,
+        transact: Transact,
+        retailer_id: str,
+        elsewhere: Elsewhere,
+        shared: SharedVisitors | None = None,
+    ) -> None:
+        self._shared = shared
         self._visitors = visitors
         self._transact = transact
         self._retailer_id = retailer_id
@@ -91,10 +101,14 @@ class Eraser:
             gone = {*linked, *self._visitors.devices(pseudonym)}
             self._visitors.forget(gone)
             await self._erase_log(NavigationLog.erase, gone)
+            if self._shared is not None:
+                await self._shared.forget(gone)
             await self._erase_rows(gone)
         self._unscrubbed |= gone
         traces = frozenset(self._unscrubbed)
         await asyncio.to_thread(self._elsewhere.scrub, traces)
+        if self._shared is not None:
+            await self._shared.confirm(traces)
         self._unscrubbed -= traces
 
     async def finish_withdrawals(self, *, at_once: bool = False) -> int:
@@ -107,6 +121,8 @@ class Eraser:
         """
         if not self._visitors.withdrawn or (time.monotonic() < self._rests_until and not at_once):
             return 0
+        if self._shared is not None and not self._shared.is_up and not at_once:
+            return 0  # the log may not be rewritten before its lines are shared
         async with self.busy:
             began = time.monotonic()
             gone = self._visitors.take_withdrawn()
@@ -142,6 +158,8 @@ class Eraser:
         log = self._visitors.log
         if log is not None:
             log.rotate()
+            if self._shared is not None:
+                await self._shared.settle()
             await asyncio.to_thread(erase, log, gone)
 
     async def _erase_rows(self, gone: set[bytes]) -> None:

@@ -9,6 +9,7 @@ AffinityRefused
 ├── ConsentUnreadable         422  consent_unreadable: no TC string of version 2
 ├── ErasureUnfinished         503  erasure_unfinished (retryable)
 ├── LogUnwritable             503  navigation_unwritable (retryable)
+├── SharedStoreUnavailable    503  visitor_store_unavailable (retryable)
 ├── AudienceRefused           422  audience_empty, audience_ambiguous, audience_incomplete, audience_contradictory,
 │                                  audience_too_deep, segment_unknown, attribute_unknown, attribute_type_differs,
 │                                  category_unknown, rfm_class_unknown, lifecycle_unknown, clv_tier_unknown,
@@ -26,7 +27,8 @@ AffinityRefused
 ├── RecordFileRefused         500  record_file_refused: of another version or other settings, or damaged
 ├── TrainingRefused           422  training_empty
 ├── TradeRefused              422  trade_empty, trade_too_large
-└── FeedRefused               422  feed_unreadable: no line of the file can be read
+├── FeedRefused               422  feed_unreadable: no line of the file can be read
+└── VisitorStoreRefused       500  visitor_store_refused: at the start, where the library is missing
 ```
 """
 
@@ -94,6 +96,21 @@ class LogUnwritable(AffinityRefused):
     code = "navigation_unwritable"
     status = 503
     retryable = True
+
+
+class SharedStoreUnavailable(AffinityRefused):
+    """The server that visitors' state is shared through does not answer, or not in time."""
+
+    code = "visitor_store_unavailable"
+    status = 503
+    retryable = True
+
+
+class VisitorStoreRefused(AffinityRefused):
+    """Visitors' state cannot be kept where the setting says."""
+
+    code = "visitor_store_refused"
+    status = 500
 
 
 class AudienceRefused(AffinityRefused):

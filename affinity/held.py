@@ -1,5 +1,6 @@
 """What is held of a visitor beside their profile, as they may ask to see it (`GET /v1/visitors/{visitor_id}`)."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from msgspec import Struct
@@ -133,6 +134,26 @@ def describe_line(line: LogLine) -> HeldEvent:
         price_micros=line.price_micros,
         traffic_source=line.traffic_source,
     )
+
+
+def describe_events(record: VisitorRecord, lines: Iterable[LogLine]) -> list[HeldEvent]:
+    """Return the events of a visitor's own record that are in none of the lines: another process logged them."""
+    told = {(line.pseudonym, line.at_ms, line.action, line.product_id) for line in lines}
+    return [
+        HeldEvent(
+            pseudonym=record.pseudonym.hex(),
+            action=one.action.value,
+            occurred_at=to_moment(one.at_ms),
+            product_id=one.product_id,
+            category_id=one.category_id,
+            query=one.query,
+            quantity=one.quantity,
+            price_micros=one.price_micros,
+            traffic_source=one.traffic_source,
+        )
+        for one in record.events
+        if (record.pseudonym, one.at_ms, one.action.value, one.product_id) not in told
+    ]
 
 
 def to_moment(at_ms: int) -> datetime:

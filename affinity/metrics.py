@@ -21,6 +21,18 @@ class AffinityMetrics:
         self.withdrawals = Counter(
             "endcap_withdrawals_total", "Visitors forgotten because consent was refused", registry=registry
         )
+        self.unread_fills = Counter(
+            "endcap_fills_without_visitor_total",
+            "Pages filled without their visitor, whose shared state could not be read in time",
+            registry=registry,
+        )
+        self.store_up = Gauge(
+            "endcap_visitor_store_up", "Whether the server that visitors are shared through answers", registry=registry
+        )
+        self.store_up.set(1)
+        self.unsent = Gauge(
+            "endcap_visitors_unsent", "Visitors of whom something is logged and not shared yet", registry=registry
+        )
         self._recorded = self.events.labels("recorded")
         self._duplicates = self.events.labels("duplicate")
         self._ignored = self.events.labels("ignored")

@@ -161,6 +161,11 @@ class NavigationLog:
         """Return the names of the files there are, oldest first."""
         return sorted(path.name for path in self.folder.iterdir() if path.suffix == SUFFIX)
 
+    @property
+    def live(self) -> str | None:
+        """Return the name of the file that is appended to."""
+        return None if self._descriptor is None else self._name
+
     def position(self) -> Position | None:
         """Return where the next line will be written; None where it begins a file."""
         if self._descriptor is None:
@@ -192,6 +197,39 @@ class NavigationLog:
                 whole, newline, rest = (rest + chunk).rpartition(b"\n")
                 if newline:
                     yield from self._decode(whole)
+
+    def read_raw(self, name: str, offset: int, byte_count_max: int) -> bytes:
+        """Return whole lines of a file, from an offset on; at least one where there is one, else about so many bytes.
+
+        Nothing is returned where the file is not there, or ends before.
+        """
+        raw = b""
+        with suppress(FileNotFoundError), (self.folder / name).open("rb") as file:
+            file.seek(offset)
+            while chunk := file.read(byte_count_max):
+                raw += chunk
+                whole, newline, _ = raw.rpartition(b"\n")
+                if newline:
+                    return whole + newline
+        return b""
+
+    def decode(self, raw: bytes) -> LogLine | None:
+        """Return a line, None where it is broken."""
+        try:
+            return _decoder.decode(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+
+    def refusals(self) -> set[bytes]:
+        """Return whose refusals are in the log still: their lines are not all taken out."""
+        found: set[bytes] = set()
+        for name in self.segments():
+            with suppress(FileNotFoundError), (self.folder / name).open("rb") as file:
+                for window, _ in _windows(file):
+                    if _REFUSAL in window:
+                        lines = [line for line in window.splitlines() if _REFUSAL in line]
+                        found |= {one.pseudonym for one in map(self.decode, lines) if one and one.action == WITHDRAWN}
+        return found
 
     def write_import(self, lines: Iterable[LogLine], now_ms: int, label: str) -> str:
         """Write a whole file of lines for a server to pick up; return its name."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import msgspec
 import numpy as np
@@ -14,9 +14,9 @@ from affinity.matching import Happening
 from affinity.model import AffinityModel, Ranker, activate_model, active_model, is_worse, read_metrics
 from affinity.navigation import Action, EventId, Moment, QueryText, VisitorId
 from affinity.navigation_log import LogLine, NavigationLog
+from affinity.record import VisitorRecord
 from affinity.sessions import read_sessions
 from affinity.train import SESSION_COUNT_MAX, TOP_COUNT, Evaluation, Progress, evaluate_model, train_model
-from affinity.visitors import VisitorStore
 
 LIMIT_MAX = 1_000
 
@@ -51,6 +51,16 @@ class Ranking(Struct, frozen=True):
     scores: list[float]
 
 
+class Known(Protocol):
+    """What knows visitors: a process's own, or a reader of shared ones."""
+
+    def pseudonym(self, visitor_id: str) -> bytes:
+        """Return what a visitor is kept under."""
+
+    def record(self, pseudonym: bytes) -> VisitorRecord | None:
+        """Return what is known of a visitor; None where nothing is."""
+
+
 class CatalogueRanker:
     """Ranks the whole catalogue for one visitor after another.
 
@@ -66,7 +76,7 @@ class CatalogueRanker:
         model: AffinityModel,
         products: Sequence[Product],
         now_ms: int,
-        visitors: Callable[[], VisitorStore] | None = None,
+        visitors: Callable[[], Known] | None = None,
     ) -> None:
         self._model = model
         self._kind_of = {product.product_id: (product.product_type, product.brand) for product in products}
@@ -84,7 +94,7 @@ class CatalogueRanker:
                 self._of_kind.setdefault((category_id, brand), []).append(product_id)
                 self._of_kind.setdefault((category_id, None), []).append(product_id)
         self._open_visitors = visitors
-        self._visitors: VisitorStore | None = None
+        self._visitors: Known | None = None
 
     def rank(self, body: object) -> Ranking:
         """Return the ranking of one decoded line.

@@ -57,11 +57,13 @@ class VisitorRecords:
     Attributes:
         names: the catalogue's, as packed records refer to them.
         byte_count: about what all packed records take, in bytes.
+        versions: of records that are copies of shared ones, which version each is of.
     """
 
     def __init__(self, settings: Settings, complete: Callable[[VisitorRecord], None] = lambda _: None) -> None:
         self.names = Names()
         self.byte_count = 0
+        self.versions: dict[bytes, int] = {}
         self._settings = settings
         self._complete = complete
         self._kept: OrderedDict[bytes, VisitorRecord | PackedRecord] = OrderedDict()  # least recently seen first
@@ -145,10 +147,20 @@ class VisitorRecords:
             self._make_ready(pseudonym, kept)
         self._keep_within_bounds()
 
+    def put(self, record: VisitorRecord) -> None:
+        """Take a record over in place of the one there is; it stands ready."""
+        self.pop(record.pseudonym)
+        self._kept[record.pseudonym] = record
+        self._complete(record)
+        self._ready[record.pseudonym] = 0
+        self._keep_within_bounds()
+
     def pop(self, pseudonym: bytes) -> None:
         """Drop a visitor's record."""
         kept = self._kept.pop(pseudonym, None)
         self._ready.pop(pseudonym, None)
+        if self.versions:
+            self.versions.pop(pseudonym, None)
         if isinstance(kept, PackedRecord):
             self.byte_count -= kept.byte_count()
 

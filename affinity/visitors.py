@@ -44,6 +44,7 @@ from affinity.view import VisitorView, anonymous_view, view_visitor
 ANYBODY = Audience(counter="order_count", at_least=0)
 _ACTIONS = {action.value: action for action in Action}
 REFUSED_COUNT_MAX = 50_000
+UNSURE_COUNT_MAX = 10_000
 DROP_COUNT = 500  # records looked at between two requests
 
 
@@ -65,7 +66,10 @@ class VisitorStore:
         given_back_count: fills taken back from frequency caps and visitors' limits because they never rendered.
         also_forget: who else keeps something under pseudonyms, told which are forgotten.
         withdrawn: who withdrew consent and is not out of the log and the database yet.
+        unsure: what became of fills of visitors this process does not hold.
         unkept_count: changes since the record file was written last.
+        wrote: told whose lines are in the log, or will be with the next `flush`; None where nobody shares visitors.
+        shared_count: how many visitors there are where several processes share them; 0 where they do not.
         record_file_refusal: why `load` could not use the record file; None where it did, or where there was none.
 
     Args:
@@ -115,6 +119,9 @@ class VisitorStore:
         self._is_loading = False
         self.unkept_count = 0
         self.record_file_refusal: str | None = None
+        self.wrote: Callable[[Iterable[bytes]], None] | None = None
+        self.shared_count = 0
+        self.unsure: list[LogLine] = []
 
     def __len__(self) -> int:
         """Return how many visitors' state is kept."""
@@ -179,7 +186,17 @@ class VisitorStore:
         for line in lines:
             self._apply(line, now_ms)
         self.unkept_count += len(lines)
+        if self.wrote is not None:
+            self.wrote(line.pseudonym for line in lines)
         return Recorded(len(lines), len(batch.events) - len(lines))
+
+    def refuses(self, consent: ConsentSignal | None) -> bool:
+        """Say whether a batch with this consent would be refused: what is said is not yes.
+
+        Raises:
+            ConsentUnreadable: the consent cannot be read.
+        """
+        return consent is not None and not self._consents.allows(consent)
 
     def line_of(self, event: NavigationEvent, at_ms: int) -> LogLine:
         """Return the event as it is logged, its ids hashed."""
@@ -225,6 +242,8 @@ class VisitorStore:
         for line in lines:
             self._remember(line.event)
             self._apply(line, now_ms)
+        if self.wrote is not None:
+            self.wrote(line.pseudonym for line in lines)
         return len(lines)
 
     def note_served(
@@ -243,13 +262,28 @@ class VisitorStore:
 
     def note_rendered(self, pseudonym: bytes, served_at_ms: int, placement_id: str, slot_position: int) -> None:
         """Note that what was served then was reported as rendered, so that it counts for good."""
-        if pseudonym in self.records:  # not where the visitor was erased since
-            self._note_fill(LogLine(pseudonym, served_at_ms, RENDERED, 0, None, placement_id, None, slot_position))
+        self._note_after_fill(LogLine(pseudonym, served_at_ms, RENDERED, 0, None, placement_id, None, slot_position))
 
     def note_clicked(self, pseudonym: bytes, placement_id: str, now_ms: int) -> None:
         """Note that a visitor clicked a sponsored product of a placement."""
-        if pseudonym in self.records:
-            self._note_fill(LogLine(pseudonym, now_ms, CLICKED, 0, None, placement_id))
+        self._note_after_fill(LogLine(pseudonym, now_ms, CLICKED, 0, None, placement_id))
+
+    def take_unsure(self) -> list[LogLine]:
+        """Return what became of fills of visitors this process does not hold, who may have been erased since."""
+        taken, self.unsure = self.unsure, []
+        return taken
+
+    def note_sure(self, lines: Iterable[LogLine]) -> None:
+        """Take in what `take_unsure` returned, of visitors who are known."""
+        for line in lines:
+            self._note_fill(line)
+
+    def _note_after_fill(self, line: LogLine) -> None:
+        if line.pseudonym in self.records:  # not where the visitor was erased since
+            self._note_fill(line)
+        elif self.wrote is not None and len(self.unsure) < UNSURE_COUNT_MAX:
+            self.unsure.append(line)
+            self.wrote(())
 
     def _note_fill(self, line: LogLine) -> None:
         if line.pseudonym in self._refused:
@@ -258,6 +292,8 @@ class VisitorStore:
         self.unkept_count += 1
         if self.log is not None:
             self._served_lines.append(line)
+        if self.wrote is not None:
+            self.wrote((line.pseudonym,))
 
     def flush(self, now_ms: int) -> None:
         """Log what is not logged yet; to be called every second or so, and at the end.
@@ -405,7 +441,7 @@ class VisitorStore:
             self.scale,
             now_ms,
             self.settings.audience_size_min,
-            len(persons) / len(sample) if sample else 1.0,
+            max(len(persons), self.shared_count) / len(sample) if sample else 1.0,
         )
 
     # --- profiles, links, erasure --------------------------------------------------------------------------------
@@ -531,6 +567,8 @@ class VisitorStore:
         self.withdrawn |= gone
         if self.log is not None:
             self._served_lines += [LogLine(one, now_ms, WITHDRAWN) for one in sorted(gone)]
+        if self.wrote is not None:
+            self.wrote(gone)
         return True
 
     def take_withdrawn(self) -> set[bytes]:
@@ -599,6 +637,51 @@ class VisitorStore:
         """Return from when on navigation is kept; what happened before is not taken in."""
         days = self.settings.retention_days
         return now_ms - days * DAY_MS if days else 0
+
+    # --- visitors that several processes share -------------------------------------------------------------------
+
+    def begin_sharing(self, wrote: Callable[[Iterable[bytes]], None]) -> None:
+        """Take memory for copies of what is shared from now on: nothing of it is kept in a file.
+
+        Args:
+            wrote: told whose lines are in the log, or will be with the next `flush`, and count in memory already.
+        """
+        self.wrote = wrote
+        self._drop_record_file()
+        self._record_path = None
+
+    def put_copy(self, record: VisitorRecord) -> None:
+        """Take over a visitor's record as it is shared, in place of what is in memory."""
+        for happening in record.events:
+            if happening.product_id is not None:
+                self.records.names.mention(happening.product_id, self.facts.get(happening.product_id))
+        self.records.put(record)
+        self._customers.pop(self.person(record.pseudonym), None)
+
+    def drop_copy(self, pseudonym: bytes) -> None:
+        """Let go of a record in memory that is not shared any more, or no longer as it is here."""
+        self.records.pop(pseudonym)
+        self._customers.pop(self.person(pseudonym), None)
+
+    def take_in(self, lines: Iterable[LogLine], now_ms: int) -> None:
+        """Take lines in that other processes wrote, into the copies in memory."""
+        for line in lines:
+            self.know_event(line.event)
+            self._apply(line, now_ms)
+
+    def add_up(self, record: VisitorRecord, lines: Iterable[LogLine]) -> None:
+        """Take lines into a record that is nobody's here."""
+        for line in lines:
+            if line.action in FILL_ACTIONS:
+                _apply_fill(line, [record])
+            elif line.action in _ACTIONS:
+                facts = self.facts.get(line.product_id) if line.product_id is not None else None
+                record.note(_happening(line, facts), facts, self.settings)
+
+    def know_event(self, number: int) -> None:
+        """Remember an event id that somebody else took in, so that the event is not taken in again."""
+        if number and not self._has_seen(number):
+            self._remember(number)
 
     # --- the record file -----------------------------------------------------------------------------------------
 

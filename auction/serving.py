@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -380,8 +381,13 @@ class SlotServer:
         """
         return self.fill_since(request, arrived_ms, self.clock_ns())
 
-    def fill_since(self, request: SlotRequest, arrived_ms: int, arrived_ns: int) -> SlotResponse:
+    def fill_since(
+        self, request: SlotRequest, arrived_ms: int, arrived_ns: int, *, is_unread: bool = False
+    ) -> SlotResponse:
         """Do as `fill`, for a request that arrived at `arrived_ns` on the monotonic clock.
+
+        Where the visitor could not be read in time (`is_unread`) the page is filled as for somebody without consent,
+        but for placements that are limited per visitor, which show nothing sponsored; the answer is partial.
 
         Raises:
             AuctionRefused: as there.
@@ -395,13 +401,12 @@ class SlotServer:
         spend.auction_count += 1
         ends_ns = arrived_ns + request.tmax_ms * NS_PER_MS - self.settings.deadline_reserve_us * 1_000
         deadline = Deadline(arrived_ms, ends_ns, self.clock_ns)
-        visitor = self.visitors.view(
-            request.visitor_id, request.consent, served.targets, market.model, arrived_ms, request.navigation
-        )
+        visitor_id, navigation = (None, ()) if is_unread else (request.visitor_id, request.navigation)
+        visitor = self.visitors.view(visitor_id, request.consent, served.targets, market.model, arrived_ms, navigation)
         auction_id = new_id("auc", arrived_ms, self._entropy())
-        is_known = visitor.has_consent and request.visitor_id is not None
-        if request.consent is not None and not visitor.has_consent and request.visitor_id is not None:
-            self.visitors.withdraw(self.visitors.pseudonym(request.visitor_id), arrived_ms)
+        is_known = visitor.has_consent and visitor_id is not None
+        if request.consent is not None and not visitor.has_consent and visitor_id is not None:
+            self.visitors.withdraw(self.visitors.pseudonym(visitor_id), arrived_ms)
         variant = self.experiment.variant_of(visitor.pseudonym if is_known else auction_id.encode())
         no_paid_reason = "holdout" if variant == HOLDOUT else self.paid_pause_reason
         outcome = hold_auction(
@@ -414,10 +419,10 @@ class SlotServer:
             self._tie_seed(auction_id),
             self.settings,
             no_paid_reason=no_paid_reason,
-            sponsored_left=self.sponsored_left(request, visitor.pseudonym, arrived_ms)
-            if is_known and market.visitor_limits
-            else NO_LIMITS,
+            sponsored_left=self._limits_of(request, visitor, arrived_ms, is_known=is_known, is_unread=is_unread),
         )
+        if is_unread:
+            outcome = msgspec.structs.replace(outcome, is_partial=True)
         held = _Held(auction_id, arrived_ms, market, spend, visitor, variant, is_known)
         response = self._respond(held, outcome)
         self._keep_receipt(request, auction_id, arrived_ms, outcome, market, variant)
@@ -443,6 +448,16 @@ class SlotServer:
             whose = "" if advertiser_id is None else " to have looked at a bid of yours"
             raise AuctionUnknown(f"no auction {auction_id!r} is known{whose}")
         return seen
+
+    def _limits_of(
+        self, request: SlotRequest, visitor: VisitorView, now_ms: int, *, is_known: bool, is_unread: bool
+    ) -> Mapping[str, int]:
+        limits = self.market.visitor_limits
+        if is_known and limits:
+            return self.sponsored_left(request, visitor.pseudonym, now_ms)
+        if is_unread and limits:
+            return {asked.placement_id: 0 for asked in request.placements if asked.placement_id in limits}
+        return NO_LIMITS
 
     # --- what an answer is made of -----------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from bidder_api.errors import Conflict, Invalid, NotFound
 from bidder_api.resources import PageQuery, given, make_id, moment, page_of, patch_type, read_page
 from bidder_api.store import Deployment, read_deployment
 from ledger.agreement import charge_agreed, withdraw_agreed
+from ledger.notice import tell_of_funds
 from ledger.terms import Identifier
 
 BookingPatch = patch_type(BookingDraft, "BookingPatch")
@@ -48,6 +49,7 @@ def create_booking(connection: Connection, call: Call) -> Answer:
     _check(connection, call.retailer_id, booking)
     booking = _charged(connection, call, booking)
     insert_booking(connection, call.retailer_id, booking)
+    _look_at_funds(connection, call, booking)
     call.log("create", "booking", booking.booking_id, after=booking)
     location = f"/v1/bookings/{booking.booking_id}"
     return Answer(body=booking, headers={"ETag": etag(booking.change_seq), "Location": location})
@@ -143,6 +145,8 @@ def _store(connection: Connection, call: Call, before: Booking, action: str, cha
     elif moment(call.now_ms) < before.starts_at:
         after = _uncharged(connection, call, after, "booking withdrawn")
     update_booking(connection, call.retailer_id, after)
+    if after.transaction_id != before.transaction_id:
+        _look_at_funds(connection, call, before, after)
     call.log(action, "booking", after.booking_id, before=before, after=after)
     return Answer(body=after, headers={"ETag": etag(after.change_seq)})
 
@@ -178,6 +182,14 @@ def _uncharged(connection: Connection, call: Call, booking: Booking, reason: str
         connection, call.retailer_id, booking.transaction_id, reason, books.currency, books.time_zone, call.now_ms
     )
     return msgspec.structs.replace(booking, transaction_id=None)
+
+
+def _look_at_funds(connection: Connection, call: Call, *bookings: Booking) -> None:
+    """Tell whose funds what is owed for bookings brought low."""
+    if any(booking.transaction_id is not None for booking in bookings):
+        advertiser_ids = sorted({booking.advertiser_id for booking in bookings})
+        currency = _books(connection).currency
+        tell_of_funds(connection, call.retailer_id, advertiser_ids, call.low_funds_micros, currency, call.now_ms)
 
 
 def _books(connection: Connection) -> Deployment:

@@ -63,6 +63,7 @@ class Call(Struct, kw_only=True):
     query: Any
     if_match: str | None
     special: SpecialCategories
+    low_funds_micros: int
     check_live_pattern: CheckPattern
     changes: list[Change] = []
 
@@ -89,6 +90,7 @@ class Desk:
         thread_count: calls carried out at the same time; the others wait.
         count_call: told how many seconds each call took, by operation.
         special: names of segments and attributes that are refused.
+        low_funds_micros: below what an advertiser's funds are low where it set nothing itself.
         check_live_pattern: refuses a bid's pattern there is no room for.
     """
 
@@ -100,8 +102,10 @@ class Desk:
         thread_count: int = 4,
         count_call: Callable[[str, float], None] = lambda operation, seconds: None,
         special: SpecialCategories | None = None,
+        low_funds_micros: int = 0,
         check_live_pattern: CheckPattern = lambda pattern, pointer: None,
     ) -> None:
+        self.low_funds_micros = low_funds_micros
         self._check_live_pattern = check_live_pattern
         self.special = SpecialCategories() if special is None else special
         self.database = database
@@ -193,6 +197,7 @@ class Desk:
             query=scope.get("query"),
             if_match=request.headers.get("if-match"),
             special=self.special,
+            low_funds_micros=self.low_funds_micros,
             check_live_pattern=self._check_live_pattern,
         )
 

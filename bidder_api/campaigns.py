@@ -22,8 +22,10 @@ from bidder_api.resources import (
     read_page,
     sees,
 )
+from bidder_api.store import read_deployment
+from ledger.calendar import Calendar
 from ledger.chain import lock_head
-from ledger.store import set_campaign_limits
+from ledger.notice import change_limits
 
 CampaignPatch = patch_type(CampaignDraft, "CampaignPatch", leave_out=["advertiser_id"])
 CampaignPage = page_of("Campaign", Campaign)
@@ -138,11 +140,16 @@ def _store(connection: Connection, call: Call, before: Campaign, action: str, ch
 
 def _set_limits(connection: Connection, call: Call, campaign: Campaign) -> None:
     lock_head(connection, call.retailer_id)  # as the ledger's writer does first: two orders would deadlock
-    set_campaign_limits(
+    books = read_deployment(connection)
+    assert books is not None
+    change_limits(
         connection,
         call.retailer_id,
         campaign.campaign_id,
         campaign.advertiser_id,
         campaign.daily_budget_micros,
         campaign.total_budget_micros,
+        Calendar(books.time_zone).day(call.now_ms),
+        books.currency,
+        call.now_ms,
     )

@@ -159,6 +159,7 @@ def write_ledger(errand: Errand) -> int:
     threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
 
     def make_writer() -> LedgerWriter:
+        database.renew_log()
         return LedgerWriter(
             database.transact,
             database.read,

@@ -1,5 +1,6 @@
 """The `endcap` command. Nothing heavy is imported before a command runs, so that `--help` comes at once."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -85,8 +86,8 @@ def serve(host: str | None, port: int | None, workers: int, data_dir: Path | Non
     """
     if workers > 1:
         raise click.UsageError(
-            "more than one serving process needs PostgreSQL and a shared visitor store (Valkey), "
-            "which this version does not have: run one"
+            "one command is one serving process: run endcap serve once for each, with a data folder and a port of its "
+            "own, on PostgreSQL and with a shared visitor store (ENDCAP_VISITOR_STORE in Valkey or Redis)"
         )
     from bidder_api.processes import serve as run
 
@@ -256,6 +257,83 @@ def keys_revoke(key_id: str, data_dir: Path | None) -> None:
     click.echo(f"{key_id} is revoked.")
 
 
+# --- webhooks -----------------------------------------------------------------------------------------------------
+
+
+@endcap.group()
+def webhooks() -> None:
+    """Webhooks and what was delivered to them; works while the server runs."""
+
+
+@webhooks.command("list")
+@DATA_DIR
+def webhooks_list(data_dir: Path | None) -> None:
+    """List the webhooks there are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from bidder_api.deployment import opened
+    from bidder_api.webhooks.store import list_webhooks
+
+    with opened(_settings(data_dir=data_dir).server) as (database, deployment):
+        records = database.read(lambda connection: list_webhooks(connection, deployment.retailer_id))
+    table = Table("webhook_id", "whose", "url", "told of", "status", box=None)
+    for record in records:
+        told = ", ".join(record.event_types) or "everything"
+        table.add_row(record.webhook_id, record.advertiser_id or "the retailer", record.url, told, record.status)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@webhooks.command("deliveries")
+@click.argument("webhook_id")
+@click.option("--status", type=click.Choice(["pending", "delivered", "dead"]), help="Only those.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@DATA_DIR
+def webhooks_deliveries(webhook_id: str, status: str | None, limit: int, data_dir: Path | None) -> None:
+    """List a webhook's deliveries, the newest first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from bidder_api.deployment import opened
+    from bidder_api.resources import moment
+    from bidder_api.webhooks.store import list_deliveries
+
+    with opened(_settings(data_dir=data_dir).server) as (database, deployment):
+        records = database.read(
+            lambda connection: list_deliveries(connection, deployment.retailer_id, webhook_id, status, limit=limit)
+        )
+    table = Table("delivery_id", "type", "status", "attempts", "next", "answer", "error", box=None)
+    for one in records:
+        again = f"{moment(one.next_attempt_at_ms):%Y-%m-%d %H:%M:%S}" if one.status == "pending" else ""
+        answer = "" if one.last_status is None else str(one.last_status)
+        table.add_row(
+            one.delivery_id, one.type, one.status, str(one.attempt_count), again, answer, one.last_error or ""
+        )
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@webhooks.command("redeliver")
+@click.argument("delivery_id")
+@DATA_DIR
+def webhooks_redeliver(delivery_id: str, data_dir: Path | None) -> None:
+    """Deliver a notice once more, under its id, whatever became of it."""
+    from bidder_api.deployment import opened
+    from bidder_api.webhooks.deliverer import make_again
+    from bidder_api.webhooks.store import get_delivery, keep_attempt
+
+    def work(connection: Any) -> bool:
+        delivery = get_delivery(connection, deployment.retailer_id, delivery_id)
+        return delivery is not None and keep_attempt(
+            connection, deployment.retailer_id, delivery, make_again(delivery, _now_ms())
+        )
+
+    with opened(_settings(data_dir=data_dir).server) as (database, deployment):
+        is_known = database.transact(work)
+    if not is_known:
+        raise click.ClickException(f"there is no delivery {delivery_id!r}; `endcap webhooks deliveries` shows them")
+    click.echo(f"{delivery_id} is delivered again.")
+
+
 # --- imports -------------------------------------------------------------------------------------------------------
 
 FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -325,7 +403,7 @@ def profiles_compute(data_dir: Path | None) -> None:
     """  # noqa: D301  # click's own mark: keep these lines as they are
     from bidder_api.tasks import compute_profiles
 
-    done = compute_profiles(_settings(data_dir=data_dir), _progress)
+    done = compute_profiles(_settings_of_log(data_dir), _progress)
     for name, count in sorted(done.segments.items()):
         click.echo(f"{name}: {count}")
     click.echo(f"{done.customer_count} customers computed, {done.entry_count} entries into segments recorded.")
@@ -370,7 +448,7 @@ def affinity_train(force: bool, data_dir: Path | None) -> None:
     from bidder_api.affinity_report import print_training
     from bidder_api.tasks import train_affinity
 
-    print_training(train_affinity(_settings(data_dir=data_dir), _progress, is_forced=force), sys.stdout)
+    print_training(train_affinity(_settings_of_log(data_dir), _progress, is_forced=force), sys.stdout)
 
 
 @affinity.command("evaluate")
@@ -385,7 +463,7 @@ def affinity_evaluate(top_count: int, kind: str, data_dir: Path | None) -> None:
     from bidder_api.affinity_report import print_evaluation
     from bidder_api.tasks import evaluate_affinity
 
-    print_evaluation(evaluate_affinity(_settings(data_dir=data_dir), top_count, _progress), kind, sys.stdout)
+    print_evaluation(evaluate_affinity(_settings_of_log(data_dir), top_count, _progress), kind, sys.stdout)
 
 
 @affinity.command("report")
@@ -406,7 +484,11 @@ def affinity_report(kind: str, data_dir: Path | None) -> None:
 @affinity.command("rank")
 @DATA_DIR
 def affinity_rank(data_dir: Path | None) -> None:
-    """Rank the catalogue: JSONL of {"navigation": […], "limit": 20} in, of product_ids and scores out."""
+    """Rank the catalogue: JSONL of {"navigation": […], "limit": 20} in, of product_ids and scores out.
+
+    A line's visitor_id stands for what is known of the visitor: in the shared visitor store where ENDCAP_VISITOR_STORE
+    names one, else in the data folder's navigation log.
+    """
     from bidder_api.tasks import rank_affinity
 
     _each_line(sys.stdin.buffer, sys.stdout, rank_affinity(_settings(data_dir=data_dir)))
@@ -640,7 +722,7 @@ def ledger_export(kind: str, views: tuple[str, ...], output: Path | None, data_d
     hledger  a journal that `hledger check` proves
     fec      the French tax office's fichier des écritures comptables (name it <SIREN>FEC<YYYYMMDD>.txt)
 
-    A file stands under its name once it is whole. parquet and xlsx need the extra: pip install 'endcap[exports]'.
+    A file stands under its name once it is whole. parquet and xlsx need the extra: pip install 'endcap[export]'.
     """  # noqa: D301  # click's own mark: keep these lines as they are
     from bidder_api.tasks import export_ledger
     from bidder_api.whole_file import whole_file
@@ -809,6 +891,46 @@ def ledger_commission_post(from_text: str | None, data_dir: Path | None) -> None
     )
 
 
+@ledger.command("inspect")
+@click.argument("period", metavar="MONTH")
+@click.option("--dry-run", "is_dry", is_flag=True, help="Only say what is found; undo nothing.")
+@DATA_DIR
+def ledger_inspect(period: str, is_dry: bool, data_dir: Path | None) -> None:
+    """Find the invalid traffic of a MONTH, 2026-11, that nobody could tell when it arrived, and undo its charges.
+
+    Looks at the days that are over, as often as it is asked, until the month is sealed; closing it looks by itself.
+    Needs ENDCAP_INVALID_TRAFFIC=on.
+    """
+    from bidder_api.tasks import inspect_ledger
+
+    settings = _settings(data_dir=data_dir)
+    if settings.ledger.invalid_traffic != "on":
+        raise click.UsageError("ENDCAP_INVALID_TRAFFIC must be on for traffic to be judged afterwards")
+    found = inspect_ledger(settings, _month(period), is_dry=is_dry)
+    for rule, (count, micros) in found.rules.items():
+        click.echo(f"{rule}: {count} events, {micros} micros {'charged' if is_dry else 'given back'}")
+    if not found.rules:
+        click.echo(f"Nothing was found in {period} that was not found before.")
+
+
+@ledger.command("close")
+@click.argument("period", metavar="MONTH")
+@click.option("--stage", type=click.Choice(["soft", "sealed"]), required=True)
+@DATA_DIR
+def ledger_close(period: str, stage: str, data_dir: Path | None) -> None:
+    """Close a MONTH, 2026-11, softly once it is over, or seal it 72 hours later; what was invalid is undone before."""
+    from bidder_api.tasks import close_ledger
+
+    closed = close_ledger(_settings(data_dir=data_dir), _month(period), stage)
+    click.echo(f"{closed.period} is {closed.stage}." + ("" if closed.digest is None else f" digest {closed.digest}"))
+
+
+def _month(text: str) -> str:
+    if re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", text) is None:
+        raise click.BadParameter(f"must be a month such as 2026-11, was {text!r}")
+    return text
+
+
 @ledger.command("sales")
 @click.option("--from", "from_text", metavar="TIME", required=True, help="Orders and charges from then on.")
 @click.option("--to", "to_text", metavar="TIME", required=True, help="Before then; a day: until its end.")
@@ -965,6 +1087,18 @@ def _settings(**overrides: Any) -> "AllSettings":
         return read_settings(**overrides)
     except SettingsRefused as refusal:
         raise click.ClickException("the settings are refused:\n  " + "\n  ".join(refusal.complaints)) from refusal
+
+
+def _settings_of_log(data_dir: Path | None) -> "AllSettings":
+    """Return the settings of a command that reads the navigation log, and say where that is not all there is."""
+    settings = _settings(data_dir=data_dir)
+    if settings.server.shares_visitors:
+        click.echo(
+            f"Reading the navigation log in {settings.server.data_dir}; what other serving processes logged is not in "
+            "it. To read all of it, name a folder with a copy of every process's navigation folder.",
+            err=True,
+        )
+    return settings
 
 
 def _now_ms() -> int:

@@ -37,6 +37,8 @@ def run(settings: AllSettings, began_at: float) -> int:
         began_at: when the command was given, in seconds since 1970: what is still to be imported may take long.
     """
     settings = demo_settings(settings)
+    if settings.server.shares_visitors:
+        raise DemoRefusedError("the demo keeps its visitors in memory: leave ENDCAP_VISITOR_STORE out")
     data_dir, port = settings.server.data_dir, settings.server.port
     check_port(settings.server.host, port)
     console = make_console()

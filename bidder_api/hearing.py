@@ -58,15 +58,20 @@ class Hearing:
                 self._slot_server.note_event(terms, is_click, now_ms)
             self._slot_server.count_event(terms, is_click, 1.0 if hears_all else HEARD_OF)
 
+    def profiles(self, orders: Sequence[OrderRecord], results: Sequence[OrderResult]) -> None:
+        """Take orders into their buyers' profiles; again makes no difference."""
+        now_ms = self._clock_ms()
+        for record, result in zip(orders, results, strict=True):
+            if result.result != "conflict":
+                self._visitors.note_order(_held(record), record.visitor, record.customer, now_ms)
+
     def orders(self, orders: Sequence[OrderRecord], results: Sequence[OrderResult]) -> None:
         """Hear of orders and returns; each counts once. They are in their buyers' profiles when this returns.
 
         One that is told of again may not have got so far the first time; profiles know which lines they have.
         """
-        now_ms = self._clock_ms()
+        self.profiles(orders, results)
         for record, result in zip(orders, results, strict=True):
-            if result.result != "conflict":
-                self._visitors.note_order(_held(record), record.visitor, record.customer, now_ms)
             persons = [one for one in (record.visitor, record.customer) if one is not None]
             if result.result != "accepted" or not persons:
                 continue

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -11,6 +12,7 @@ from msgspec.structs import fields
 from bidder_api.guard import IDENTIFIER_LENGTH_MAX, LENGTH_MAX
 from bidder_api.operations import Operation
 from bidder_api.problems import PROBLEM_TYPE, Problem
+from ledger.notice import DATA as NOTICE_DATA
 
 _REF = "#/components/schemas/{name}"
 _END_OF_TEXT = "(?![\\s\\S])"  # Python's way to say "and nothing behind"; ECMA's `$` already means that
@@ -20,7 +22,8 @@ PROBLEM_STATUSES = (400, 401, 403, 404, 405, 406, 408, 409, 410, 412, 413, 415, 
 def openapi_document(operations: Iterable[Operation], version: str) -> dict[str, Any]:
     """Return the document."""
     operations = list(operations)
-    kinds: list[Any] = [Problem]
+    posted = {name: _posted(name, data) for name, data in NOTICE_DATA.items()}
+    kinds: list[Any] = [Problem, *posted.values()]
     for operation in operations:
         kinds += [kind for kind in (operation.body, operation.answer) if kind is not None]
     schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
@@ -41,6 +44,7 @@ def openapi_document(operations: Iterable[Operation], version: str) -> dict[str,
         "servers": [{"url": "/"}],
         "tags": [{"name": tag} for tag in dict.fromkeys(operation.tag for operation in operations)],
         "paths": paths,
+        "webhooks": {name: {"post": _describe_notice(name, schema_of[id(kind)])} for name, kind in posted.items()},
         "components": {
             "schemas": components,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "A key, `ec_sk_…`."}},
@@ -49,6 +53,30 @@ def openapi_document(operations: Iterable[Operation], version: str) -> dict[str,
     }
     cleaned: dict[str, Any] = _clean(document)
     return cleaned
+
+
+def _posted(name: str, data: type[Struct]) -> type[Struct]:
+    """Return the type of a notice's body."""
+    title = "".join(word.capitalize() for word in re.split(r"[._]", name)) + "Notice"
+    made = msgspec.defstruct(title, [("type", Literal[name]), ("timestamp", datetime), ("data", data)])
+    made.__doc__ = f"Body of the notice `{name}`."
+    return made
+
+
+def _describe_notice(name: str, schema: Any) -> dict[str, Any]:
+    headers = [
+        {"name": header, "in": "header", "required": True, "schema": {"type": "string"}}
+        for header in ("webhook-id", "webhook-timestamp", "webhook-signature")
+    ]
+    return {
+        "operationId": f"notice_{name.replace('.', '_')}",
+        "summary": f"Posted to your webhook: {name}",
+        "description": "Signed as Standard Webhooks 1.0.0 says; docs/webhooks.md tells when it comes.",
+        "tags": ["webhooks"],
+        "parameters": headers,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": {"2XX": {"description": "Taken. Anything else is tried again."}},
+    }
 
 
 def _describe(operation: Operation, schema_of: dict[int, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from affinity.pattern import (
 from affinity.pattern_explanation import PatternExplanation, explain_pattern
 from affinity.product_sets import NO_SETS, ProductSets, pack_masks
 from affinity.product_target import CatalogueColumns, target_mask
+from affinity.shared_visitors import SharedVisitors
 from affinity.signals import NO_SIGNALS
 from affinity.store import (
     get_pattern,
@@ -167,20 +168,23 @@ def pattern_counter(desk: Desk, visitors: VisitorStore, live: Callable[[], Produ
     return count
 
 
-def explain_endpoint(desk: Desk, visitors: VisitorStore) -> Endpoint:
+def explain_endpoint(desk: Desk, visitors: VisitorStore, shared: SharedVisitors | None = None) -> Endpoint:
     """Return the endpoint of `GET /v1/navigation-patterns/{pattern_id}/explain`.
 
     Args:
         desk: where the pattern is read.
         visitors: the serving process's; looked at on its thread, for as long as it takes to copy one's events.
+        shared: where other processes share them; None where they do not.
     """
     gap_ms = visitors.settings.session_gap_s * 1000
 
     async def endpoint(request: Request) -> Response:
         pattern_id: str = request.scope["path_params"]["pattern_id"]
         query: ExplainQuery = request.scope["query"]
-        now_ms = desk.clock_ms()
-        record = visitors.record(visitors.pseudonym(query.visitor_id))
+        now_ms, pseudonym = desk.clock_ms(), visitors.pseudonym(query.visitor_id)
+        if shared is not None:
+            await shared.read(pseudonym)
+        record = visitors.record(pseudonym)
         events = None if record is None else list(record.events)
 
         def explain() -> ExplainedPattern:

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from affinity.catalog import Product
 from affinity.navigation import Consent, ConsentSignal
+from affinity.shared_visitors import SharedVisitors
 from affinity.store import read_products_changed
 from auction.conflicts import RuleConflict, Surroundings, find_conflicts
 from auction.eligibility import Place
@@ -125,18 +126,21 @@ class PreviewAnswer(Struct, frozen=True, kw_only=True):
     after: list[PreviewPlacement]
 
 
-def preview_endpoint(desk: Desk, server: SlotServer) -> Endpoint:
+def preview_endpoint(desk: Desk, server: SlotServer, shared: SharedVisitors | None = None) -> Endpoint:
     """Return the endpoint of `POST /v1/rules/preview`.
 
     Args:
         desk: where the catalogue and the rules are read.
         server: whose snapshot, visitors and spend the page is decided with.
+        shared: where other processes share the visitors; None where they do not.
     """
 
     async def endpoint(request: Request) -> Response:
         body: PreviewRequest = request.scope["body"]
         before = server.market
         after, conflicts = await desk.in_thread(request.scope["operation"], lambda: _changed_market(desk, body, before))
+        if shared is not None and body.visitor_id is not None:
+            await shared.read(server.visitors.pseudonym(body.visitor_id))
         answer = _decide_both(server, body, before, after, conflicts)
         return Response(_encode(answer), media_type="application/json", headers={"Cache-Control": "no-store"})
 

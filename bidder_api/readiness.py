@@ -1,10 +1,15 @@
 """What still keeps the process from serving, and the two pages that say so."""
 
+from collections.abc import Callable, Sequence
+
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from bidder_api.problems import plain_problem
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Readiness:
@@ -12,10 +17,14 @@ class Readiness:
 
     Args:
         pending: words for what is still to do.
+
+    Attributes:
+        degraded: asked what a process that is ready goes without now.
     """
 
     def __init__(self, *pending: str) -> None:
         self._pending = list(pending)
+        self.degraded: Callable[[], Sequence[str]] = tuple
 
     @property
     def is_ready(self) -> bool:
@@ -46,7 +55,9 @@ def routes(readiness: Readiness) -> list[Route]:
 
     async def readyz(_request: Request) -> Response:
         if readiness.is_ready:
-            return Response(b'{"status":"ready"}', media_type="application/json")
+            degraded = list(readiness.degraded())
+            said = {"status": "ready", "degraded": degraded} if degraded else {"status": "ready"}
+            return Response(_encode(said), media_type="application/json")
         return plain_problem(503, "not_ready", "still to come: " + ", ".join(readiness.pending), retryable=True)
 
     return [Route("/healthz", healthz), Route("/readyz", readyz)]

@@ -16,6 +16,7 @@ SALES_COLUMNS = (
     "units",
     "charged",
     "commission",
+    "invalid",
     "sales",
     "same product",
     "halo",
@@ -62,6 +63,7 @@ def print_sales(report: SalesReport, kind: str, out: TextIO) -> None:
         amounts = (
             line.charged_micros,
             line.commission_micros,
+            line.invalid_micros,
             line.sales_micros,
             line.same_sku_sales_micros,
             line.halo_sales_micros,

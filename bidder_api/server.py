@@ -42,6 +42,7 @@ from bidder_api.openapi import openapi_document
 from bidder_api.operations import Operation
 from bidder_api.readiness import Readiness
 from bidder_api.settings import Settings
+from bidder_api.webhooks.endpoint import WebhookDesk, get_low_funds, put_low_funds
 
 CountAudience = Callable[[Audience], int | None]
 
@@ -107,6 +108,7 @@ def management_routes(
     count_audience: CountAudience,
     count_pattern: patterns.CountPattern,
     auction_settings: AuctionSettings,
+    webhooks: WebhookDesk,
 ) -> list[Route]:
     """Return the routes of the management API.
 
@@ -116,6 +118,7 @@ def management_routes(
         hash_key: what the secrets of keys are hashed with.
         count_audience, count_pattern: how many visitors one matches now, None under the least that is shown.
         auction_settings: what auctions are held with, for whoever asks how.
+        webhooks: the operations on webhooks.
     """
     own_keys = keys.KeyDesk(hash_key)
     own_audiences = audiences.saved_audiences(count_audience, desk.special)
@@ -123,6 +126,7 @@ def management_routes(
     own_patterns = patterns.saved_patterns(count_pattern)
     read, change = desk.reading, desk.changing
     one_attribute = "/v1/virtual-attributes/{virtual_attribute_id}"
+    one_webhook, low_funds = "/v1/webhooks/{webhook_id}", "/v1/ledger/low-funds/{advertiser_id}"
 
     def change_keys(work: Work) -> Endpoint:
         endpoint = change(work)
@@ -186,6 +190,17 @@ def management_routes(
         Route("/v1/keys", read(own_keys.list_all), methods=["GET"]),
         Route("/v1/keys/{key_id}", read(own_keys.read), methods=["GET"]),
         Route("/v1/keys/{key_id}", change_keys(own_keys.revoke), methods=["DELETE"]),
+        Route("/v1/webhooks", change(webhooks.create), methods=["POST"]),
+        Route("/v1/webhooks", read(webhooks.list_own), methods=["GET"]),
+        Route(one_webhook, read(webhooks.read), methods=["GET"]),
+        Route(one_webhook, change(webhooks.change), methods=["PATCH"]),
+        Route(one_webhook, change(webhooks.delete), methods=["DELETE"]),
+        Route(one_webhook + "/rotate", change(webhooks.rotate), methods=["POST"]),
+        Route(one_webhook + "/test", change(webhooks.test), methods=["POST"]),
+        Route(one_webhook + "/deliveries", read(webhooks.list_deliveries), methods=["GET"]),
+        Route(one_webhook + "/deliveries/{delivery_id}/redeliver", change(webhooks.redeliver), methods=["POST"]),
+        Route(low_funds, change(put_low_funds), methods=["PUT"]),
+        Route(low_funds, read(get_low_funds), methods=["GET"]),
         Route("/v1/changes", read(history.list_all), methods=["GET"]),
         Route("/v1/disclosure", read(disclosure.disclosing(auction_settings)), methods=["GET"]),
     ]

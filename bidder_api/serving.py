@@ -7,10 +7,11 @@ takes long is prepared in a thread first.
 
 import asyncio
 import gc
+import random
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,12 +29,14 @@ from affinity import store as affinity_store
 from affinity.catalog import Product
 from affinity.clicks import read_memory, write_memory
 from affinity.erasure import Eraser
-from affinity.errors import ErasureUnfinished, LogUnwritable
+from affinity.errors import ErasureUnfinished, LogUnwritable, SharedStoreUnavailable
 from affinity.metrics import AffinityMetrics
 from affinity.model import AffinityModel, BoundModel, active_model, load_model, neutral_model
 from affinity.navigation_log import NavigationLog
 from affinity.product_sets import check_room
 from affinity.record import ProductFacts, read_facts
+from affinity.shared_store import SharedStore, open_client
+from affinity.shared_visitors import SharedVisitors, process_id_in
 from affinity.special import special_categories
 from affinity.visitors import VisitorStore
 from auction import endpoint as auction_endpoint
@@ -61,6 +64,10 @@ from bidder_api.settings import AllSettings, beacon_keys, for_deployment, master
 from bidder_api.store import Deployment
 from bidder_api.table import OPERATIONS
 from bidder_api.tasks import CLICKS_FILE, MODEL_FOLDER, NAVIGATION_FOLDER, RECEIPT_FOLDER, pseudonymizer_of
+from bidder_api.webhooks.address import Outlets
+from bidder_api.webhooks.deliverer import Deliverer, WebhookMetrics
+from bidder_api.webhooks.endpoint import WebhookDesk
+from bidder_api.webhooks.sender import Sender
 from ledger import endpoint as ledger_endpoint
 from ledger.beacon import BeaconKeys
 from ledger.command import OrdersRecorded, RecordOrders
@@ -151,9 +158,10 @@ class CurrentModel:
 class IntakeProxy:
     """Stands for the intake until it is there, and lets the serving process hear of what went through it."""
 
-    def __init__(self, hearing: Hearing | None = None) -> None:
+    def __init__(self, hearing: Hearing | None = None, shared: SharedVisitors | None = None) -> None:
         self.intake: Intake | None = None
         self._hearing = hearing
+        self._shared = shared
 
     def _there(self) -> Intake:
         if self.intake is None:
@@ -173,8 +181,23 @@ class IntakeProxy:
         """See `Intake`."""
         answer = await self._there().command(command)
         if self._hearing is not None and isinstance(command, RecordOrders) and isinstance(answer, OrdersRecorded):
+            if self._shared is not None:
+                await self._read_buyers(self._shared, self._hearing, command, answer)
             self._hearing.orders(command.orders, answer.results)
         return answer
+
+    async def _read_buyers(
+        self, shared: SharedVisitors, hearing: Hearing, command: RecordOrders, answer: OrdersRecorded
+    ) -> None:
+        """Have memory know who ordered; where it cannot now, profiles hear of the orders again when it can."""
+        buyers = {one for order in command.orders for one in (order.visitor, order.customer) if one is not None}
+        if not buyers:
+            return
+        if shared.is_up:
+            with suppress(SharedStoreUnavailable, LogUnwritable):
+                await shared.read(*buyers)
+                return
+        shared.later(buyers, lambda: hearing.profiles(command.orders, answer.results))
 
     def unwritable_s(self) -> float:
         """See `Intake`."""
@@ -189,6 +212,8 @@ class Serving(Struct, kw_only=True):
         slot_server: fills pages.
         visitors: everything known of visitors.
         intake: the way into the ledger.
+        deliverer: tells webhooks of notices.
+        shared: where other processes share the visitors; None where they do not.
     """
 
     settings: AllSettings
@@ -207,6 +232,8 @@ class Serving(Struct, kw_only=True):
     intake_of: IntakeOf
     model: CurrentModel
     eraser: Eraser
+    deliverer: Deliverer
+    shared: SharedVisitors | None = None
     visitor_seq: int = -1
     commission_look_count: int = 0
     counts_again_at: float = 0.0
@@ -229,15 +256,21 @@ class Serving(Struct, kw_only=True):
             tasks = [
                 asyncio.create_task(self._forever(self._start_then_tick)),
                 asyncio.create_task(self._forever(self._follow_keys)),
+                asyncio.create_task(self._forever(self.deliverer.run)),
                 asyncio.create_task(self._forever(self._follow_commissions)),
             ]
+            if self.shared is not None:
+                tasks.append(asyncio.create_task(self._forever(self.shared.run)))
             try:
                 yield
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                await self._stop_delivering()
                 self.visitors.flush(self.clock_ms())
+                if self.shared is not None:
+                    await self.shared.close()
                 await self._keep_visitors()
                 await self.keep_learnt()
                 if self.slot_server.receipts is not None:
@@ -252,11 +285,21 @@ class Serving(Struct, kw_only=True):
             self.readiness.done("migrations")
         await self._follow_products()
         await self._follow_visitors()
-        await in_thread(lambda: self.visitors.load(self.clock_ms()))  # nobody else touches visitors before ready
+        if self.shared is None:
+            await in_thread(lambda: self.visitors.load(self.clock_ms()))  # nobody else touches visitors before ready
+        else:
+            await self._start_sharing(self.shared)
         if self.visitors.record_file_refusal is not None:
             _log.warning("record_file_refused", why=self.visitors.record_file_refusal)
         await self.drop_old_navigation()
         self.readiness.done("visitors")
+
+    async def _start_sharing(self, shared: SharedVisitors) -> None:
+        """Share the visitors; without the server the process is ready all the same, and fills pages without them."""
+        await shared.start()
+        with suppress(SharedStoreUnavailable):
+            await shared.read_some(self.settings.affinity.audience_sample_size)
+        self.visitors.measure()
 
     async def take_snapshot(self, path: Path) -> None:
         """Map a snapshot's file and serve from it."""
@@ -301,6 +344,8 @@ class Serving(Struct, kw_only=True):
         """Do what is to be done about every second."""
         self.visitors.flush(self.clock_ms())
         self.affinity_metrics.visitors.set(len(self.visitors))
+        if self.shared is not None:
+            await self._follow_shared(self.shared)
         unwritable_s = self.intake.unwritable_s()
         is_paused = unwritable_s > self.settings.ledger.unwritable_s_max
         self.slot_server.paid_pause_reason = "events_unwritable" if is_paused else None
@@ -309,10 +354,18 @@ class Serving(Struct, kw_only=True):
             snapshot = self.slot_server.served.market.snapshot
             self.slot_server.take(await in_thread(lambda: self.slot_server.prepare(snapshot)))
         await self._finish_withdrawals()
-        while self.visitors.follow(FOLLOW_COUNT, self.clock_ms()) == FOLLOW_COUNT:
+        while self.shared is None and self.visitors.follow(FOLLOW_COUNT, self.clock_ms()) == FOLLOW_COUNT:
             await asyncio.sleep(0)
         await self._count_audiences(COUNT_S_MAX)
         self.metrics.ready.set(self.readiness.is_ready)
+
+    async def _follow_shared(self, shared: SharedVisitors) -> None:
+        self.affinity_metrics.store_up.set(shared.is_up)
+        self.affinity_metrics.unsent.set(shared.unsent_count)
+        if shared.is_up:
+            with suppress(SharedStoreUnavailable):  # it is looked for, and said
+                async with self.eraser.busy:
+                    await shared.tick()
 
     async def _finish_withdrawals(self) -> None:
         try:
@@ -335,8 +388,11 @@ class Serving(Struct, kw_only=True):
         assert log is not None
         log.rotate()
         try:
+            if self.shared is not None:
+                await self.shared.settle()
+                await self.shared.drop_before(cutoff_ms)
             await in_thread(lambda: log.drop_before(cutoff_ms))
-        except ErasureUnfinished as failure:  # such as a full disk: it is tried again in an hour
+        except (ErasureUnfinished, SharedStoreUnavailable) as failure:  # such as a full disk: again in an hour
             _log.error("old_navigation_not_dropped", exc_info=failure)
         for _ in self.visitors.drop_before(cutoff_ms):
             await asyncio.sleep(0)
@@ -395,6 +451,9 @@ class Serving(Struct, kw_only=True):
                 self.visitors.measure()
                 await self.drop_old_navigation()
                 await self._sweep_refused()
+                if self.shared is not None:
+                    with suppress(SharedStoreUnavailable):
+                        await self.shared.keep_house()
                 await in_thread(
                     lambda: self.database.transact(
                         lambda connection: forget_old(connection, self.retailer_id, self.clock_ms())
@@ -441,6 +500,12 @@ class Serving(Struct, kw_only=True):
             if keeping is not None:
                 keeping.abandon()
 
+    async def _stop_delivering(self) -> None:
+        try:
+            await self.deliverer.close()
+        except DBAPIError as failure:  # the lease runs out by itself
+            _log.warning("lease_not_released", exc_info=failure)
+
     async def _follow_keys(self) -> None:
         while True:
             await self.keyring.refresh()
@@ -480,7 +545,7 @@ class Serving(Struct, kw_only=True):
         change_seq, changes = await in_thread(lambda: self.database.read(read))
         if changes is None:
             return
-        if self.visitor_seq < 0:
+        if self.visitor_seq < 0 or self.shared is not None:
             visitors.set_links(changes.links)
         visitors.put_scale(changes.scale)
 
@@ -608,6 +673,11 @@ def compose(
         products.facts,
         data_dir / RECORD_FILE,
     )
+    shared = None
+    if server.shares_visitors:
+        process_id = process_id_in(data_dir)
+        store = SharedStore(open_client(server.visitor_store), pseudonymizer, settings.affinity, process_id)
+        shared = SharedVisitors(visitors, store, clock_ms, affinity_metrics.unread_fills.inc)
     keys = BeaconKeys.parse(beacon_keys(server))
     slot_server = SlotServer(
         bind_model=model,
@@ -620,6 +690,8 @@ def compose(
         clock_ms=clock_ms,
     )
     recall_pacing(slot_server, data_dir / PACING_FILE)
+    outlets = Outlets(server.webhook_private_ranges, server.webhook_loopback)
+    webhook_master = derive_secret(master, "webhooks")
     elsewhere = holdings(database, deployment.retailer_id, clock_ms, settings.ledger)
     recall_clicks(slot_server, data_dir / CLICKS_FILE)
     serving = Serving(
@@ -636,10 +708,22 @@ def compose(
         products=products,
         model=model,
         slot_server=slot_server,
-        intake=IntakeProxy(Hearing(slot_server, keys, clock_ms)),
+        intake=IntakeProxy(Hearing(slot_server, keys, clock_ms), shared),
         intake_of=intake_of,
-        eraser=Eraser(visitors, database.transact, deployment.retailer_id, elsewhere),
+        eraser=Eraser(visitors, database.transact, deployment.retailer_id, elsewhere, shared),
+        deliverer=Deliverer(
+            database,
+            deployment.retailer_id,
+            webhook_master,
+            Sender(outlets),
+            clock_ms,
+            WebhookMetrics(registry),
+            random.Random(),
+        ),
+        shared=shared,
     )
+    if shared is not None:
+        serving.readiness.degraded = lambda: () if shared.is_up else ("visitor_store",)
     desk = Desk(
         database,
         deployment.retailer_id,
@@ -647,6 +731,7 @@ def compose(
         server.management_thread_count,
         count_call=metrics.count_call,
         special=special_categories(settings.affinity.special_category_terms),
+        low_funds_micros=settings.ledger.low_funds_micros,
         check_live_pattern=lambda pattern, pointer: check_room(
             pattern, slot_server.product_sets(), settings.affinity.pattern_target_count_max, pointer
         ),
@@ -664,7 +749,7 @@ def compose(
         now_ms=clock_ms,
     )
     surfaces = [
-        *auction_endpoint.routes(slot_server),
+        *auction_endpoint.routes(slot_server, shared),
         *ledger_endpoint.routes(books),
         *affinity_endpoint.routes(
             visitors,
@@ -675,6 +760,7 @@ def compose(
             elsewhere,
             serving.eraser,
             deployment.currency,
+            shared,
         ),
         *management_routes(
             desk,
@@ -683,9 +769,12 @@ def compose(
             lambda audience: visitors.count_matching(audience, None, clock_ms()),
             pattern_counter(desk, visitors, slot_server.product_sets),
             settings.auction,
+            WebhookDesk(webhook_master, outlets),
         ),
-        Route("/v1/navigation-patterns/{pattern_id}/explain", explain_endpoint(desk, visitors), methods=["GET"]),
-        Route("/v1/rules/preview", preview_endpoint(desk, slot_server), methods=["POST"]),
+        Route(
+            "/v1/navigation-patterns/{pattern_id}/explain", explain_endpoint(desk, visitors, shared), methods=["GET"]
+        ),
+        Route("/v1/rules/preview", preview_endpoint(desk, slot_server, shared), methods=["POST"]),
     ]
     serving.app = build_app(
         Parts(

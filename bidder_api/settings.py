@@ -23,8 +23,10 @@ from affinity.settings import Settings as AffinitySettings
 from auction.settings import Settings as AuctionSettings
 from ledger.beacon import BeaconKeys
 from ledger.settings import Settings as LedgerSettings
+from ledger.traffic import parse_ranges
 
 PREFIX = "ENDCAP_"
+_VISITOR_STORE = r"^(memory://|(valkey|redis)s?://[^\s/][^\s]*)(?![\s\S])"
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -45,7 +47,9 @@ class Settings(Struct, frozen=True, kw_only=True):
             data folder on SQLite and refused on PostgreSQL.
         beacon_keys: secrets the beacons' daily keys are derived from, `id:base64url,…`: the first one seals, all are
             accepted; left out, as secret_key.
-        visitor_store: where visitors' state lives; this version knows `memory://`.
+        visitor_store: where visitors' state lives: `memory://`, each process's own, or a Valkey or Redis server that
+            several share, `valkey://user:password@host:port/database` (also `redis://`, and with TLS `valkeys://`,
+            `rediss://`).
         metrics: who may read `/metrics`: `open` anybody, `key` an admin's or auditor's key, `off` nobody.
         log_level: least severity that is logged, as JSON on standard error.
         body_deadline_s: seconds a client has to send one whole request.
@@ -53,6 +57,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         drain_s: most seconds SIGTERM waits for requests under way.
         connection_count_max: connections served at once; further requests get 503.
         management_thread_count: management calls that run at the same time.
+        webhook_private_ranges: networks of your own that webhooks may lead to beside the public internet, such as
+            `10.1.0.0/16, fd12::/32`.
+        webhook_loopback: `on` lets webhooks lead to this very machine, also without TLS; for development.
     """
 
     data_dir: Path = Path(".endcap")
@@ -63,7 +70,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     time_zone: Annotated[str, Meta(min_length=1)] | None = None
     secret_key: Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}(?![\s\S])")] | None = None
     beacon_keys: Annotated[str, Meta(min_length=1)] | None = None
-    visitor_store: Literal["memory://"] = "memory://"
+    visitor_store: Annotated[str, Meta(pattern=_VISITOR_STORE)] = "memory://"
     metrics: Literal["open", "key", "off"] = "open"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     body_deadline_s: Annotated[float, Meta(ge=0.1, le=600)] = 15.0
@@ -71,11 +78,29 @@ class Settings(Struct, frozen=True, kw_only=True):
     drain_s: Annotated[int, Meta(ge=1, le=600)] = 10
     connection_count_max: Annotated[int, Meta(ge=1, le=100_000)] = 4096
     management_thread_count: Annotated[int, Meta(ge=1, le=64)] = 4
+    webhook_private_ranges: str = ""
+    webhook_loopback: Literal["on", "off"] = "off"
+
+    def __post_init__(self) -> None:
+        """Refuse ranges that are none.
+
+        Raises:
+            ValueError: one of them.
+        """
+        try:
+            parse_ranges(self.webhook_private_ranges)
+        except ValueError as refusal:
+            raise ValueError(f"ENDCAP_WEBHOOK_PRIVATE_RANGES must be ranges such as 10.1.0.0/16: {refusal}") from None
 
     @property
     def url(self) -> str:
         """Return the database's URL, the default filled in."""
         return self.database_url or f"sqlite:///{self.data_dir}/endcap.db"
+
+    @property
+    def shares_visitors(self) -> bool:
+        """Say whether other processes may share the visitors' state."""
+        return self.visitor_store != "memory://"
 
     @property
     def is_embedded(self) -> bool:
@@ -141,7 +166,7 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: Any
         try:
             values[group][field.encode_name] = convert_text(given[variable], _hint(groups[group], field.name))
         except (msgspec.ValidationError, ValueError) as refusal:
-            shown = "" if field.name in _SECRET_FIELDS else f", was {given[variable]!r}"
+            shown = "" if field.name in _SECRET_FIELDS else f", was {without_password(given[variable])!r}"
             complaints.append(f"{variable}: {refusal}{shown}")
     values["server"].update({name: value for name, value in overrides.items() if value is not None})
     time_zone = values["server"].get("time_zone") or "UTC"
@@ -193,6 +218,11 @@ def field_sentences(kind: type) -> dict[str, str]:
         elif name and line.strip():
             sentences[name] += " " + line.strip()
     return {single.strip(): text for names, text in sentences.items() for single in names.split(",")}
+
+
+def without_password(text: str) -> str:
+    """Return a URL with its password left out, any other text as it is."""
+    return re.sub(r"(?<=://)([^/@:]*):[^@]*@", r"\1:…@", text)
 
 
 def convert_text(text: str, kind: Any) -> Any:
@@ -331,7 +361,7 @@ def _default(field: FieldInfo) -> Any:
 def _show(value: Any) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else str(msgspec.to_builtins(value, enc_hook=str))
+    return without_password(value) if isinstance(value, str) else str(msgspec.to_builtins(value, enc_hook=str))
 
 
 def _nearest(name: str, known: Mapping[str, Any]) -> str:

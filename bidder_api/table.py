@@ -37,6 +37,7 @@ from bidder_api import (
 from bidder_api.access import Role
 from bidder_api.operations import ANYBODY, KIB, Operation
 from bidder_api.resources import PageQuery
+from bidder_api.webhooks import endpoint as webhooks
 from ledger import performance, reports, sales
 from ledger.closing import PeriodReport
 from ledger.command import (
@@ -83,6 +84,7 @@ MERCHANT_READS = frozenset({Role.MERCHANT, Role.RETAILER})
 FINANCE = frozenset({Role.FINANCE})
 FINANCE_READS = frozenset({Role.FINANCE, Role.AUDITOR})
 OWN_BOOKS = FINANCE_READS | {Role.ADVERTISER}  # an advertiser's key sees its own only
+TOLD = BIDDING | {Role.RETAILER, Role.FINANCE}
 AUDIT = frozenset({Role.AUDITOR})
 ADMIN = frozenset({Role.ADMIN})
 
@@ -462,6 +464,57 @@ MANAGEMENT: list[Operation] = [
     Operation(
         method="DELETE", path="/v1/keys/{key_id}", name="revoke_key", summary="Revoke a key", tag="keys",
         roles=ADMIN, status=204,
+    ),
+    Operation(
+        method="POST", path="/v1/webhooks", name="create_webhook", tag="webhooks", roles=TOLD,
+        summary="Make a webhook; its secret is answered once", body=webhooks.WebhookDraft,
+        answer=webhooks.SignedWebhook, status=201, takes_idempotency_key=True,
+    ),
+    Operation(
+        method="GET", path="/v1/webhooks", name="list_webhooks", tag="webhooks", roles=TOLD, summary="List webhooks",
+        answer=webhooks.WebhookPage, query=PageQuery,
+    ),
+    Operation(
+        method="GET", path="/v1/webhooks/{webhook_id}", name="get_webhook", tag="webhooks", roles=TOLD,
+        summary="Read a webhook", answer=webhooks.Webhook,
+    ),
+    Operation(
+        method="PATCH", path="/v1/webhooks/{webhook_id}", name="update_webhook", tag="webhooks", roles=TOLD,
+        summary="Change some of a webhook, or pause it", body=webhooks.WebhookPatch, answer=webhooks.Webhook,
+        needs_if_match=True,
+    ),
+    Operation(
+        method="DELETE", path="/v1/webhooks/{webhook_id}", name="delete_webhook", tag="webhooks", roles=TOLD,
+        summary="Delete a webhook with its deliveries", status=204,
+    ),
+    Operation(
+        method="POST", path="/v1/webhooks/{webhook_id}/rotate", name="rotate_webhook", tag="webhooks", roles=TOLD,
+        summary="Give a webhook a new secret, answered once; the one before signs for a day more",
+        answer=webhooks.SignedWebhook, takes_idempotency_key=True,
+    ),
+    Operation(
+        method="POST", path="/v1/webhooks/{webhook_id}/test", name="test_webhook", tag="webhooks", roles=TOLD,
+        summary="Let a test be delivered", answer=webhooks.Delivery, status=202, takes_idempotency_key=True,
+    ),
+    Operation(
+        method="GET", path="/v1/webhooks/{webhook_id}/deliveries", name="list_deliveries", tag="webhooks", roles=TOLD,
+        summary="List a webhook's deliveries, the newest first", answer=webhooks.DeliveryPage,
+        query=webhooks.DeliveryQuery,
+    ),
+    Operation(
+        method="POST", path="/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver", name="redeliver",
+        tag="webhooks", roles=TOLD, summary="Deliver a notice once more, under its id", answer=webhooks.Delivery,
+        status=202, takes_idempotency_key=True,
+    ),
+    Operation(
+        method="PUT", path="/v1/ledger/low-funds/{advertiser_id}", name="put_low_funds", tag="ledger",
+        roles=BIDDING | FINANCE, summary="Set below what an advertiser's funds are low", body=webhooks.LowFundsDraft,
+        answer=webhooks.LowFunds,
+    ),
+    Operation(
+        method="GET", path="/v1/ledger/low-funds/{advertiser_id}", name="get_low_funds", tag="ledger",
+        roles=BIDDING | FINANCE_READS, summary="Read below what an advertiser's funds are low",
+        answer=webhooks.LowFunds,
     ),
     Operation(
         method="GET", path="/v1/changes", name="list_changes", summary="Who changed what, before and after",

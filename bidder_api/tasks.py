@@ -4,7 +4,7 @@ import io
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -17,7 +17,7 @@ from affinity.pseudonym import Pseudonymizer
 from bidder_api.access import derive_secret
 from bidder_api.database import Database
 from bidder_api.deployment import opened
-from bidder_api.settings import AllSettings, master_secret
+from bidder_api.settings import AllSettings, beacon_keys, for_deployment, master_secret
 
 if TYPE_CHECKING:
     from affinity.rank import Trained
@@ -263,7 +263,9 @@ def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:
     from affinity.model import active_model, load_model
     from affinity.rank import CatalogueRanker
     from affinity.sessions import TRAIL_LENGTH_MAX
-    from affinity.store import read_products_changed
+    from affinity.shared_store import NO_PROCESS, SharedStore, open_client
+    from affinity.shared_visitors import SharedReader
+    from affinity.store import read_links, read_products_changed
     from affinity.visitors import VisitorStore
     from bidder_api.serving import ProductBook
 
@@ -272,13 +274,20 @@ def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:
         raise TrainingRefused("there is no model yet: run endcap affinity train")
     with opened(settings.server) as (database, deployment):
         products = database.read(lambda connection: read_products_changed(connection, deployment.retailer_id, -1))
+        links = database.read(lambda connection: read_links(connection, deployment.retailer_id))
 
-    def visitors() -> VisitorStore:
+    def visitors() -> VisitorStore | SharedReader:
         book = ProductBook()
         book.apply(products, 0)
+        pseudonymizer = pseudonymizer_of(master_secret(settings.server))
+        if settings.server.shares_visitors:
+            copies = VisitorStore(settings.affinity, pseudonymizer, None, book.facts)
+            copies.set_links(links)
+            client = open_client(settings.server.visitor_store)
+            return SharedReader(copies, SharedStore(client, pseudonymizer, settings.affinity, NO_PROCESS))
         store = VisitorStore(
             msgspec.structs.replace(settings.affinity, visitor_event_count_max=TRAIL_LENGTH_MAX),
-            pseudonymizer_of(master_secret(settings.server)),
+            pseudonymizer,
             _navigation_log(settings),
             book.facts,
         )
@@ -336,6 +345,77 @@ def verify_ledger(settings: AllSettings, checkpoint: Path | None, show_progress:
     if kept is not None:
         unread.append(f"the checkpoint of batch {kept.batch} is contained; it is signed by {kept.public_key_hex}")
     return Findings(True, [f"The books are as they were written: {counts}.", *unread])
+
+
+class Inspection(Struct, frozen=True):
+    """What a look at a month's traffic found that was not found before: events, and micros charged, by rule."""
+
+    rules: dict[str, tuple[int, int]]
+
+
+def inspect_ledger(settings: AllSettings, period: str, *, is_dry: bool) -> Inspection:
+    """Find a month's invalid traffic and undo what was charged for it, unless it is to be told only.
+
+    Raises:
+        LedgerRefused: the month is sealed.
+    """
+    from ledger import store
+    from ledger.command import ReverseInvalid
+    from ledger.errors import ConflictRefused
+    from ledger.inspection import find_new
+
+    with _writer_of(settings) as (writer, database, retailer_id, ledger_settings):
+
+        def look(connection: Connection) -> tuple[Any, dict[str, tuple[int, int]]]:
+            if period <= store.last_sealed(connection, retailer_id):
+                raise ConflictRefused("period_sealed", f"{period} is sealed: give back by credit notes")
+            portions = find_new(connection, retailer_id, period, ledger_settings, _now_ms())
+            rules: dict[str, tuple[int, int]] = {}
+            for some in portions:
+                rule_of = {one.event_seq: one.rule for one in some}
+                for row in store.read_charges(connection, retailer_id, rule_of):
+                    count, micros = rules.get(rule_of[row.seq], (0, 0))
+                    rules[rule_of[row.seq]] = count + 1, micros + row.amount_micros
+            return portions, rules
+
+        portions, rules = database.read(look)
+        for some in () if is_dry else portions:
+            writer.command(ReverseInvalid(some))
+    return Inspection(dict(sorted(rules.items())))
+
+
+def close_ledger(settings: AllSettings, period: str, stage: str) -> Any:
+    """Close a month softly or seal it, and undo what was invalid traffic in it in between; see `ClosedPeriod`."""
+    from ledger.command import ClosePeriod, ReverseInvalid
+    from ledger.inspection import find_before_seal
+
+    with _writer_of(settings) as (writer, database, retailer_id, ledger_settings):
+
+        def undo_invalid() -> None:
+            for some in database.read(
+                lambda connection: find_before_seal(connection, retailer_id, period, ledger_settings, _now_ms())
+            ):
+                writer.command(ReverseInvalid(some))
+
+        if stage == "sealed":
+            undo_invalid()
+        closed, _ = writer.command(ClosePeriod(period, stage))  # type: ignore[arg-type]
+        if stage == "soft":
+            undo_invalid()
+    return closed
+
+
+@contextmanager
+def _writer_of(settings: AllSettings) -> Iterator[tuple[Any, Database, str, Any]]:
+    """Open the books to write in them, beside a server or without one: the chain's head lets in one at a time."""
+    from ledger.beacon import BeaconKeys
+    from ledger.writer import LedgerWriter
+
+    with opened(settings.server) as (database, deployment):
+        of_ledger = for_deployment(settings, deployment.currency, deployment.time_zone).ledger
+        keys = BeaconKeys.parse(beacon_keys(settings.server))
+        writer = LedgerWriter(database.transact, database.read, deployment.retailer_id, keys, of_ledger, _now_ms)
+        yield writer, database, deployment.retailer_id, of_ledger
 
 
 def export_ledger(

@@ -1,7 +1,7 @@
 """What each event is charged: the price its token promises, never beyond what is left of any budget.
 
 Decides only. Given the events of one commit, what was recorded before, and what is left, it says what becomes of each;
-`writer.py` writes it down, and `store.py` checks every limit once more in the statements themselves.
+`writer.py` writes it down, and `store` checks every limit once more in the statements themselves.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,8 +14,8 @@ from ledger.event import EventType
 from ledger.intake import Received
 from ledger.journal import Posting, Side, Transaction
 from ledger.money import Micros
-from ledger.settings import Settings
 from ledger.traffic import CLICK_AFTER_MS_MIN, CLICK_TOO_FAST, CLICK_WITHOUT_IMPRESSION
+from ledger.watch import TrafficWatch
 
 TOTAL = ""  # in place of a day: the whole life of a campaign
 
@@ -184,14 +184,16 @@ class History:
         return None
 
 
-def charge_group(group: Sequence[Received], history: History, budgets: Budgets, settings: Settings) -> list[Outcome]:
+def charge_group(
+    group: Sequence[Received], history: History, budgets: Budgets, watch: TrafficWatch | None
+) -> list[Outcome]:
     """Decide what becomes of each event of one commit, in their order.
 
-    `budgets` is moved on by what is charged. An impression anywhere in the group counts as seen before its click,
-    since the two may overtake each other on the way.
+    `budgets` is moved on by what is charged, and `watch`, which is None where traffic is not watched, by what is new.
+    An impression anywhere in the group counts as seen before its click, since the two may overtake each other on the
+    way.
     """
-    is_strict = settings.invalid_traffic == "on"
-    if is_strict:
+    if watch is not None:
         history.see_together(group)
     outcomes: list[Outcome] = []
     for received in group:
@@ -204,12 +206,16 @@ def charge_group(group: Sequence[Received], history: History, budgets: Budgets, 
             continue
         code = _reason_not_to_charge(received)
         is_due = code is None and received.type.value == received.terms.charge_on
-        if is_strict and is_due and received.type is _CLICK:
-            code = history.fault_of_click(received)
+        if code is None and watch is not None:
+            code = watch.judge(received)
+            if code is None and is_due and received.type is _CLICK:
+                code = history.fault_of_click(received)
         if code is not None:
             charge = Charge(received, "unbilled", code)
         elif is_due:
             charge = _charge(received, budgets)
+            if watch is not None and charge.amount_micros:
+                watch.charged(received)
         else:  # the bid pays for another event: recorded, nothing due
             charge = Charge(received, "accepted", None)
         history.add(received, charge)

@@ -23,10 +23,10 @@ goes to the wallet | `returns:<advertiser>:<period>`, `vat`, `expense:rounding` 
 | a credit note on an invoice: what is still owed is forgiven, what was paid goes to the wallet | \
 `revenue:credit-notes`, `vat` | `receivable:<advertiser>`, `wallet:<advertiser>` |
 | a write-off of what will not be paid | `expense:bad-debt` | `receivable:<advertiser>` |
-| invalid traffic found before the month is invoiced is reversed; after it, a credit note is issued | | |
+| invalid traffic found before the month is sealed is reversed; after it, a credit note is issued | | |
 
 A charge that comes to nothing (no budget left, robots, price 0) is an event without a transaction. Budgets of campaigns
-are limits, not money, and have no account: see `campaign_spend` in `store.py`.
+are limits, not money, and have no account: see `campaign_spend` in `store`.
 """
 
 from enum import StrEnum

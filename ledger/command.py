@@ -143,6 +143,20 @@ class Reverse(Struct, frozen=True, tag="reverse"):
     reason: str
 
 
+class Finding(Struct, frozen=True, array_like=True):
+    """An event that no shopper sent, by which rule in which version."""
+
+    event_seq: int
+    rule: str
+    version: int
+
+
+class ReverseInvalid(Struct, frozen=True, tag="reverse-invalid"):
+    """Keep that events were found invalid, and undo what was charged for them."""
+
+    findings: list[Finding]
+
+
 class SetBilling(Struct, frozen=True, tag="set-billing"):
     """Say who sells (`advertiser_id` None, a profile without VAT of its own) or to whom an advertiser's invoices go."""
 
@@ -215,6 +229,7 @@ Command = (
     AddFunds
     | SetCreditLine
     | Reverse
+    | ReverseInvalid
     | RecordOrders
     | SetBilling
     | ClosePeriod
@@ -396,6 +411,13 @@ class Reversed(Struct, frozen=True, tag="reversed"):
     reversal: Reversal
 
 
+class InvalidReversed(Struct, frozen=True, tag="invalid-reversed"):
+    """Answer to ReverseInvalid: how many events it was new of, and what was given back for them."""
+
+    event_count: int
+    amount_micros: int
+
+
 class OrdersRecorded(Struct, frozen=True, tag="orders-recorded"):
     """Answer to RecordOrders: what became of each."""
 
@@ -493,6 +515,7 @@ CommandAnswer = (
     FundsAdded
     | CreditLineSet
     | Reversed
+    | InvalidReversed
     | OrdersRecorded
     | BillingProfileSet
     | ClosedPeriod

@@ -59,6 +59,7 @@ from ledger.command import (
     ReversalDraft,
     Reverse,
     Reversed,
+    ReverseInvalid,
     SetBilling,
     SetCreditLine,
     TopUp,
@@ -72,10 +73,12 @@ from ledger.document import BillingProfile
 from ledger.errors import BodyTooLarge, LedgerUnavailable, NotAllowed, NotFound, RequestRefused
 from ledger.event import Client, EventBatch, EventResult, EventResults, EventType, ReportedEvent
 from ledger.funding import to_funds, to_moment
+from ledger.inspection import find_before_seal
 from ledger.metrics import LedgerMetrics
 from ledger.pipe import Intake
 from ledger.settings import Settings
 from ledger.table_file import MEDIA_TYPES, Table, asked_format, columns_of, write_rows
+from ledger.traffic import INVALID_CODES
 
 T = TypeVar("T")
 
@@ -176,6 +179,8 @@ class _Surface:
             most = self._books.settings.events_per_request_max
             raise RequestRefused("too_many_events", f"events must be at most {most}, were {len(events)}", "/events")
         results = await self._record(events, with_amounts=is_retailer)
+        if not is_retailer:
+            results = [_without_reason(result) for result in results]
         return _json(EventResults(results), {"access-control-allow-origin": "*"})
 
     async def follow_click(self, request: Request) -> Response:
@@ -294,9 +299,19 @@ class _Surface:
         return _json(found)
 
     async def close_period(self, request: Request) -> Response:
-        """Close a month softly, or seal it."""
-        period = _period(request)
-        return _json(await self._books.intake.command(ClosePeriod(period, _body(request, CloseDraft).stage)))
+        """Close a month softly, or seal it; what was invalid traffic in it is undone in between."""
+        period, stage = _period(request), _body(request, CloseDraft).stage
+        if stage == "sealed":
+            await self._undo_invalid(period)
+        closed = await self._books.intake.command(ClosePeriod(period, stage))
+        if stage == "soft":
+            await self._undo_invalid(period)
+        return _json(closed)
+
+    async def _undo_invalid(self, period: str) -> None:
+        books = self._books
+        for findings in await self._read(lambda c, r: find_before_seal(c, r, period, books.settings, books.now_ms())):
+            await books.intake.command(ReverseInvalid(findings))
 
     async def list_periods(self, request: Request) -> Response:
         """List the months that are closed."""
@@ -552,6 +567,13 @@ def _on_behalf(batch: EventBatch, request: Request, is_retailer: bool) -> list[R
             )
     client = Client(user_agent=_user_agent(request))
     return [msgspec.structs.replace(event, client=client) for event in batch.events]
+
+
+def _without_reason(result: EventResult) -> EventResult:
+    """Return a result as a browser may see it: a robot is not told what it was known by."""
+    if result.code not in INVALID_CODES:
+        return result
+    return EventResult(result.event_id, result.result, None, result.amount_micros)
 
 
 async def _read_body(request: Request, bytes_max: int) -> bytes:

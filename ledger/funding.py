@@ -126,7 +126,7 @@ def reverse(
         raise ConflictRefused("already_reversed", f"{command.transaction_id} was reversed by {by}", "/transaction_id")
     _check_documents(connection, retailer_id, original, command.transaction_id)
     transaction = mirror(original, command.transaction_id, command.reason, calendar.period(now_ms), now_ms)
-    taken = _taken(transaction)
+    taken = taken_by(transaction)
     asked = _asked_again(transaction)
     try:
         store.take_funds(connection, retailer_id, [(who, parts[0], parts[1], parts[2]) for who, parts in taken.items()])
@@ -140,6 +140,17 @@ def reverse(
     chain.save_head(connection, retailer_id, head)
     store.insert_reversal(connection, retailer_id, command.transaction_id, transaction_id, command.reason, now_ms)
     return Reversal(transaction_id, command.transaction_id, command.reason, to_moment(now_ms)), [*taken, *asked]
+
+
+def taken_by(transaction: Transaction) -> dict[str, list[int]]:
+    """Return what a transaction takes out of each advertiser's promo, wallet and credit; negative gives back."""
+    taken: dict[str, list[int]] = {}
+    for leg in transaction.postings:
+        advertiser_id, family = account_advertiser(leg.account), leg.account.partition(":")[0]
+        if advertiser_id is not None and family in _PARTS:
+            parts = taken.setdefault(advertiser_id, [0, 0, 0])
+            parts[_PARTS[family]] += leg.side * leg.amount_micros
+    return taken
 
 
 def to_funds(row: tuple[str, int, int, int, int]) -> AdvertiserFunds:
@@ -178,17 +189,6 @@ def _check_documents(connection: Connection, retailer_id: str, original: Transac
 def _is_return(transaction: Transaction) -> bool:
     """Say whether it is commission that went back with goods."""
     return any(leg.account == COMMISSION and leg.side is Side.DEBIT for leg in transaction.postings)
-
-
-def _taken(transaction: Transaction) -> dict[str, list[int]]:
-    """Return what a transaction takes out of each advertiser's promo, wallet and credit; negative gives back."""
-    taken: dict[str, list[int]] = {}
-    for leg in transaction.postings:
-        advertiser_id, family = account_advertiser(leg.account), leg.account.partition(":")[0]
-        if advertiser_id is not None and family in _PARTS:
-            parts = taken.setdefault(advertiser_id, [0, 0, 0])
-            parts[_PARTS[family]] += leg.side * leg.amount_micros
-    return taken
 
 
 def _asked_again(transaction: Transaction) -> dict[str, int]:

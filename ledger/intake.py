@@ -25,6 +25,7 @@ class Received(Struct, frozen=True, gc=False):
         day: whose daily budget it counts against, YYYY-MM-DD.
         invalid: why it is not charged whatever the token says, or None.
         is_late: True when the promise no longer holds for this type of event.
+        client_key: tells browsers apart while the process runs, where address and user agent are known; else None.
     """
 
     event_id: str
@@ -36,6 +37,7 @@ class Received(Struct, frozen=True, gc=False):
     day: str
     invalid: str | None
     is_late: bool
+    client_key: int | None = None
 
 
 def receive(
@@ -61,6 +63,7 @@ def receive(
         calendar.day(occurred_at_ms),
         _invalid(event, settings),
         now_ms > issued_at_ms + life_ms,
+        _client_key(event, settings),
     )
 
 
@@ -72,3 +75,11 @@ def _invalid(event: ReportedEvent, settings: Settings) -> str | None:
         return ROBOT
     ranges = settings.data_centre_ranges
     return DATA_CENTRE if ranges and client.ip is not None and is_in_ranges(client.ip, ranges) else None
+
+
+def _client_key(event: ReportedEvent, settings: Settings) -> int | None:
+    """Return Python's own hash, whose secret ends with the process, so that what is remembered names nobody."""
+    client = event.client
+    if client is None or client.ip is None or settings.invalid_traffic != "on":
+        return None
+    return hash((client.ip, client.user_agent))

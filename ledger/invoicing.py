@@ -30,6 +30,7 @@ from ledger.errors import ConflictRefused, NotFound, RequestRefused
 from ledger.funding import to_moment
 from ledger.journal import Posting, Side, Transaction, post
 from ledger.money import Micros
+from ledger.notice import InvoiceIssued, tell
 
 CHAIN_KIND = "document"
 SELLER = ""  # in place of an advertiser
@@ -127,6 +128,16 @@ def issue_invoice(
     _give_back_returned(
         connection, retailer_id, head, returned, advertiser_id, period, seller, buyer, currency, time_zone, now_ms
     )
+    told = InvoiceIssued(
+        advertiser_id=advertiser_id,
+        currency=currency,
+        number=number,
+        period=period,
+        net_micros=figures.net_micros,
+        vat_micros=figures.vat_micros,
+        due_micros=figures.due_micros,
+    )
+    tell(connection, retailer_id, [("invoice.issued", told)], now_ms)
     return invoice
 
 

@@ -45,15 +45,18 @@ class PerformanceLine(Struct, frozen=True, kw_only=True):
         gross_impressions, gross_clicks: recorded, whatever became of them.
         invalid_impressions, invalid_clicks: of these, of robots and the like; gross is valid plus invalid.
         impressions, views, clicks: the valid ones; a view is half of it on screen for a second.
-        charged_micros: what was charged, before any reversal.
+        charged_micros: what was charged, before any reversal: gross.
+        invalid_micros: of that, charged before it was found invalid, and reversed.
+        valid_micros: the rest.
+        invalid_by_reason: how many events each rule found invalid, of all kinds.
         commission_micros: posted for orders of the time, less what went back with returns of the time.
         free_events: due but free, because a budget or the funds were spent: what was lost to the budget.
         given_back_micros: what these, and one that was charged in part, would have cost.
         ctr: clicks over impressions.
         viewability: views over impressions.
-        cpc_micros, cpm_micros: charged per click and per 1,000 impressions.
+        cpc_micros, cpm_micros: valid charges per valid click and per 1,000 valid impressions.
         orders, units, sales_micros, new_to_brand_sales_micros: credited to it, at the time of the order.
-        roas: sales over charged; `acos` the other way round.
+        roas: sales over valid charges; `acos` the other way round.
     """
 
     name: str
@@ -67,6 +70,9 @@ class PerformanceLine(Struct, frozen=True, kw_only=True):
     clicks: int
     charged_micros: int
     commission_micros: int
+    invalid_micros: int
+    valid_micros: int
+    invalid_by_reason: dict[str, int]
     free_events: int
     given_back_micros: int
     ctr: float | None
@@ -94,8 +100,10 @@ class PerformanceReport(Struct, frozen=True, kw_only=True):
 class _Sums(Struct):
     gross: dict[str, int] = {}
     invalid: dict[str, int] = {}
+    reasons: dict[str, int] = {}
     charged: int = 0
     commission: int = 0
+    undone: int = 0
     free: int = 0
     given_back: int = 0
     orders: set[str] = set()
@@ -130,15 +138,17 @@ def report_performance(
         raise RequestRefused("range_invalid", "to must be after from, by at most 92 days")
     time_of = _times(by, Calendar(time_zone))
     sums: dict[tuple[str, str | None], _Sums] = {}
-    for name, at, kind, code, count, charged, given_back in store.sum_events(
+    for name, at, kind, code, count, charged, undone, given_back in store.sum_events(
         connection, retailer_id, REPORTS[report], from_ms, to_ms, by, advertiser_id
     ):
         time = None if by == "total" else at if by == "day" else time_of(at * HOUR_MS)
         one = sums.setdefault((name, time), _Sums())
         one.gross[kind] = one.gross.get(kind, 0) + count
-        if code in INVALID_CODES:
+        if code is not None and code in INVALID_CODES:
             one.invalid[kind] = one.invalid.get(kind, 0) + count
+            one.reasons[code] = one.reasons.get(code, 0) + count
         one.charged += charged
+        one.undone += undone
         one.given_back += given_back
         one.free += count if code in WITHOUT_MONEY else 0
     for name, _, micros, at_ms in store.read_commissions_between(
@@ -177,6 +187,7 @@ def _add_sales(sums: _Sums, credit: Credit) -> None:
 
 def _line(name: str, time: str | None, sums: _Sums) -> PerformanceLine:
     valid = {kind: count - sums.invalid.get(kind, 0) for kind, count in sums.gross.items()}
+    charged = sums.charged - sums.undone
     impressions, views, clicks = (valid.get(kind, 0) for kind in ("impression", "view", "click"))
     return PerformanceLine(
         name=name,
@@ -190,18 +201,21 @@ def _line(name: str, time: str | None, sums: _Sums) -> PerformanceLine:
         clicks=clicks,
         charged_micros=sums.charged,
         commission_micros=sums.commission,
+        invalid_micros=sums.undone,
+        valid_micros=charged,
+        invalid_by_reason=dict(sorted(sums.reasons.items())),
         free_events=sums.free,
         given_back_micros=sums.given_back,
         ctr=_ratio(clicks, impressions),
         viewability=_ratio(views, impressions),
-        cpc_micros=_per(sums.charged, clicks),
-        cpm_micros=_per(sums.charged * 1_000, impressions),
+        cpc_micros=_per(charged, clicks),
+        cpm_micros=_per(charged * 1_000, impressions),
         orders=len(sums.orders),
         units=sums.units,
         sales_micros=sums.sales,
         new_to_brand_sales_micros=sums.new_to_brand,
-        roas=_ratio(sums.sales, sums.charged),
-        acos=_ratio(sums.charged, sums.sales),
+        roas=_ratio(sums.sales, charged),
+        acos=_ratio(charged, sums.sales),
     )
 
 

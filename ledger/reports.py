@@ -20,6 +20,7 @@ from ledger.errors import RequestRefused
 from ledger.event import Moment
 from ledger.funding import to_funds, to_moment
 from ledger.terms import Identifier
+from ledger.traffic import INVALID_CODES
 
 Period = Annotated[str, Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])(?![\s\S])")]
 AccountText = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+(?![\s\S])")]
@@ -135,11 +136,12 @@ class StatementLine(Struct, frozen=True):
 
 
 class CampaignDay(Struct, frozen=True):
-    """What a campaign was charged for one day, before any reversal."""
+    """What a campaign was charged for one day, before any reversal, and what of that was reversed as invalid."""
 
     campaign_id: str
     day: str
     charged_micros: int
+    invalid_micros: int
 
 
 class CommissionSum(Struct, frozen=True):
@@ -167,6 +169,9 @@ class ReconciliationLine(Struct, frozen=True):
     """Events of one campaign, hour (UTC), type and status.
 
     Attributes:
+        count, amount_micros: gross, as they were recorded.
+        invalid_count: of these, invalid, as it was told on arrival or found afterwards; the others are valid.
+        invalid_micros: of the amount, reversed since they were found invalid.
         digest: 32 hexadecimal digits, the sum modulo 2^128 of the SHA-256 of the event ids.
     """
 
@@ -177,6 +182,8 @@ class ReconciliationLine(Struct, frozen=True):
     count: int
     amount_micros: int
     digest: str
+    invalid_count: int
+    invalid_micros: int
 
 
 class AccountList(Struct, frozen=True):
@@ -291,12 +298,13 @@ def read_statement(connection: Connection, retailer_id: str, advertiser_id: str,
                 debit, credit = row.debit_micros, row.credit_micros
         lines.append(StatementLine(account, currency, opening, debit, credit, opening + debit - credit))
     days = store.list_campaign_days(connection, retailer_id, advertiser_id, period + "-01", period + "-31")
+    undone = store.sum_invalid_days(connection, retailer_id, advertiser_id, period + "-01", period + "-31")
     funds = store.list_funds(connection, retailer_id, advertiser_id, None, 1)
     return Statement(
         advertiser_id,
         period,
         lines,
-        [CampaignDay(campaign_id, day, micros) for campaign_id, day, micros in days],
+        [CampaignDay(campaign_id, day, micros, undone.get((campaign_id, day), 0)) for campaign_id, day, micros in days],
         _commissions(connection, retailer_id, advertiser_id, period),
         to_funds(funds[0]) if funds else None,
     )
@@ -322,11 +330,13 @@ def reconcile(connection: Connection, retailer_id: str, from_ms: int, to_ms: int
         raise RequestRefused("range_invalid", "to must be after from, by at most 32 days")
     sums: dict[tuple[str | None, int, str, str], list[int]] = {}
     for row in store.read_events_between(connection, retailer_id, from_ms, to_ms):
-        campaign_id, kind, status, amount_micros, occurred_at_ms, event_id = row
-        one = sums.setdefault((campaign_id, occurred_at_ms // HOUR_MS, kind, status), [0, 0, 0])
+        campaign_id, kind, status, code, amount_micros, occurred_at_ms, event_id, rule, undone_micros = row
+        one = sums.setdefault((campaign_id, occurred_at_ms // HOUR_MS, kind, status), [0, 0, 0, 0, 0])
         one[0] += 1
         one[1] += amount_micros
         one[2] += event_digest(event_id)
+        one[3] += rule is not None or code in INVALID_CODES
+        one[4] += undone_micros
     return Reconciliation(
         [
             ReconciliationLine(
@@ -337,10 +347,16 @@ def reconcile(connection: Connection, retailer_id: str, from_ms: int, to_ms: int
                 count,
                 amount_micros,
                 f"{digest % DIGEST_MODULUS:032x}",
+                invalid_count,
+                invalid_micros,
             )
-            for (campaign_id, hour, kind, status), (count, amount_micros, digest) in sorted(
-                sums.items(), key=lambda item: (item[0][0] or "", *item[0][1:])
-            )
+            for (campaign_id, hour, kind, status), (
+                count,
+                amount_micros,
+                digest,
+                invalid_count,
+                invalid_micros,
+            ) in sorted(sums.items(), key=lambda item: (item[0][0] or "", *item[0][1:]))
         ]
     )
 

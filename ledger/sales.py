@@ -25,6 +25,7 @@ from ledger.attribution import (
 from ledger.errors import RequestRefused
 from ledger.event import EventType, Moment
 from ledger.terms import Identifier
+from ledger.traffic import INVALID_CODES
 
 SPAN_MS_MAX = 92 * DAY_MS
 
@@ -42,7 +43,8 @@ class SalesLine(Struct, frozen=True, kw_only=True):
     """What a campaign was charged for in the time, and what is credited to it of the orders and returns of that time.
 
     Attributes:
-        charged_micros: of events that happened in the time, before any reversal.
+        charged_micros: of events that happened in the time, before any reversal: gross.
+        invalid_micros: of that, reversed since the event was found invalid; the rest is valid.
         commission_micros: posted for orders of the time, less what went back with returns of the time.
         orders, units: orders with a credited line, and pieces less those returned.
         sales_micros: credited, less returns; the sum of the next two.
@@ -50,13 +52,14 @@ class SalesLine(Struct, frozen=True, kw_only=True):
         provisional_sales_micros: of orders that may still be withdrawn.
         sales_by_channel, sales_by_source: the same sales by where they were made, and by what brought the buyer there
             (empty where nothing was said).
-        roas: sales over charged; null where nothing was charged.
-        acos: charged over sales; null where nothing was sold.
+        roas: sales over what is valid of the charges; null where that is nothing.
+        acos: that over sales; null where nothing was sold.
     """
 
     campaign_id: str
     advertiser_id: str
     charged_micros: int
+    invalid_micros: int
     commission_micros: int
     orders: int
     units: int
@@ -111,7 +114,7 @@ def report_sales(
         raise RequestRefused("range_invalid", "to must be after from, by at most 92 days")
     credits = find_credits(connection, retailer_id, from_ms, to_ms, model, facts_of, now_ms)
     charged = store.read_charged_between(connection, retailer_id, from_ms, to_ms)
-    owner = {campaign_id: who for campaign_id, who, _ in charged}
+    owner = {campaign_id: who for campaign_id, who, _, _ in charged}
     owner |= {credit.touch.campaign_id: credit.touch.advertiser_id for credit in credits}
     commissioned: dict[str, int] = {}
     for campaign_id, who, micros, _ in store.read_commissions_between(
@@ -119,12 +122,12 @@ def report_sales(
     ):
         owner[campaign_id] = who
         commissioned[campaign_id] = commissioned.get(campaign_id, 0) + micros
-    spent = {campaign_id: micros for campaign_id, _, micros in charged}
+    spent = {campaign_id: (micros, undone) for campaign_id, _, micros, undone in charged}
     by_campaign: dict[str, list[Credit]] = {campaign_id: [] for campaign_id in owner}
     for credit in credits:
         by_campaign[credit.touch.campaign_id].append(credit)
     items = [
-        _line(campaign_id, owner[campaign_id], spent.get(campaign_id, 0), commissioned.get(campaign_id, 0), some)
+        _line(campaign_id, owner[campaign_id], *spent.get(campaign_id, (0, 0)), commissioned.get(campaign_id, 0), some)
         for campaign_id, some in by_campaign.items()
         if advertiser_id in (None, owner[campaign_id])
     ]
@@ -153,7 +156,7 @@ def find_credits(
     window_ms = max(model.click_days, model.view_days) * DAY_MS
     asked = [row for row in rows if row.occurred_at_ms >= from_ms or row.order_id in returned]
     since_ms = min((row.occurred_at_ms for row in asked), default=from_ms) - window_ms
-    touched = store.read_touches(connection, retailer_id, since_ms, to_ms) if asked else []
+    touched = store.read_touches(connection, retailer_id, since_ms, to_ms, INVALID_CODES) if asked else []
     products = {row.product_id for row in rows} | {row.product_id for row in touched}
     facts = facts_of(connection, products)
 
@@ -214,8 +217,14 @@ def _milliseconds(moment: datetime) -> int:
 
 
 def _line(
-    campaign_id: str, advertiser_id: str, charged_micros: int, commission_micros: int, credits: Sequence[Credit]
+    campaign_id: str,
+    advertiser_id: str,
+    charged_micros: int,
+    invalid_micros: int,
+    commission_micros: int,
+    credits: Sequence[Credit],
 ) -> SalesLine:
+    valid_micros = charged_micros - invalid_micros
     sales = sum(credit.amount_micros for credit in credits)
     by_channel: dict[str, int] = {}
     by_source: dict[str, int] = {}
@@ -228,6 +237,7 @@ def _line(
         campaign_id=campaign_id,
         advertiser_id=advertiser_id,
         charged_micros=charged_micros,
+        invalid_micros=invalid_micros,
         commission_micros=commission_micros,
         orders=len({credit.line.order_id for credit in credits if not credit.line.part}),
         units=sum(credit.quantity for credit in credits),
@@ -238,8 +248,8 @@ def _line(
         provisional_sales_micros=sum(credit.amount_micros for credit in credits if credit.is_provisional),
         sales_by_channel=dict(sorted(by_channel.items())),
         sales_by_source=dict(sorted(by_source.items())),
-        roas=_ratio(sales, charged_micros),
-        acos=_ratio(charged_micros, sales),
+        roas=_ratio(sales, valid_micros),
+        acos=_ratio(valid_micros, sales),
     )
 
 

@@ -1,8 +1,8 @@
 """What an operator may turn in the ledger. Each field has a default, a unit and a sentence."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from ledger.attribution import ModelName
 from ledger.traffic import parse_ranges
@@ -20,13 +20,19 @@ class Settings(Struct, frozen=True, kw_only=True):
         click_life_ms: how long after the fill a click is still taken.
         invalid_traffic: what is recorded but not billed. `declared`: robots that say so in their user agent, and
             addresses of data centres. `on`: also a click whose impression was not recorded before it or together with
-            it, one sooner than 300 ms after it, and one the same visitor repeats. `off`: nothing. A click whose
+            it, one sooner than 300 ms after it, one the same visitor repeats, floods, and what is found before a month
+            is closed. `off`: nothing. A click whose
             impression is late or was blocked is common, so the default bills it.
         data_centre_ranges: addresses no shopper has, such as `192.0.2.0/24, 2001:db8::/32`; known only where the
             retailer says `client.ip`.
         repeated_click_s: how soon a visitor's click on the same product for the same campaign is a repeated one.
+        flood_window_s: how long events of a visitor, or of an address with a user agent, are counted together.
+        flood_z_max: robust z-score of a source's count, on a logarithmic scale, above which its events are a flood:
+            5.5 is some 30 times what most have.
         keeps_views: whether views of paid fills by visitors who consented are kept as touches beside clicks, for models
             that credit them; each costs a row.
+        low_funds_micros: funds below which an advertiser that set no threshold of its own is told that they are low; 0
+            tells nobody.
         commission_model: how orders are credited to campaigns where commission is agreed; what was posted stays.
         group_event_count_max: most events that wait for one another's commit (one larger request is not split).
         group_wait_ms: longest that the first of them waits for company.
@@ -43,7 +49,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     invalid_traffic: InvalidTraffic = "declared"
     data_centre_ranges: str = ""
     repeated_click_s: int = 30
+    flood_window_s: int = 600
+    flood_z_max: float = 5.5
     keeps_views: bool = False
+    low_funds_micros: Annotated[int, Meta(ge=0, le=10**15)] = 50_000_000
     commission_model: ModelName = "default"
     group_event_count_max: int = 256
     group_wait_ms: int = 2
@@ -53,11 +62,16 @@ class Settings(Struct, frozen=True, kw_only=True):
     unwritable_s_max: float = 5.0
 
     def __post_init__(self) -> None:
-        """Refuse ranges that are none.
+        """Refuse ranges that are none, and a window or a threshold that nothing is within.
 
         Raises:
             ValueError: one of them.
         """
+        if self.flood_window_s <= 0 or not self.flood_z_max > 0:
+            raise ValueError(
+                "ENDCAP_FLOOD_WINDOW_S and ENDCAP_FLOOD_Z_MAX must be above 0, were "
+                f"{self.flood_window_s} and {self.flood_z_max}"
+            )
         try:
             parse_ranges(self.data_centre_ranges)
         except ValueError as refusal:

@@ -4,7 +4,7 @@ Amounts stay whole micros under the names they have everywhere. Parquet holds th
 so a decimal of the currency's scale would lose what micros keep, and whole numbers add up exactly in every reader. In
 XLSX, a column in the currency itself stands beside each of them, to be read.
 
-Ids are text, moments are UTC. pyarrow and XlsxWriter come with the extra `exports` and are imported when asked for.
+Ids are text, moments are UTC. pyarrow and XlsxWriter come with the extra `export` and are imported when asked for.
 """
 
 import csv
@@ -15,7 +15,7 @@ from decimal import Decimal
 from itertools import islice
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import Any, BinaryIO, Literal, TextIO, get_args
+from typing import Any, BinaryIO, Literal, TextIO, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
@@ -61,7 +61,7 @@ class Table(Struct, frozen=True):
 
 
 def columns_of(kind: type[Struct]) -> list[Column]:
-    """Return the columns of a struct of flat values, by its fields."""
+    """Return the columns of a struct of flat values and tables, by its fields."""
     return [Column(one.name, _kind_of(one.name, one.type)) for one in fields(kind)]
 
 
@@ -160,6 +160,8 @@ def asked_format(accept: str) -> Format | None:
 
 
 def _kind_of(name: str, annotation: Any) -> Kind:
+    if get_origin(annotation) is dict:
+        return "text"
     some = {one for one in (annotation, *get_args(annotation)) if one is not type(None)}
     if int in some:
         return "micros" if name.endswith(MICROS) else "whole"
@@ -245,14 +247,14 @@ def _text(value: Any) -> str:
 
 
 def _harmless(value: Any) -> Any:
-    """Return text a spreadsheet will not run as a formula."""
+    """Return text a spreadsheet will not run as a formula; a table within a row as JSON."""
     if isinstance(value, str) and value.startswith(FORMULA_MARKS):
         return "'" + value
-    return value
+    return _text(value) if isinstance(value, dict) else value
 
 
 def _module(name: str, kind: str) -> ModuleType:
-    """Return a library of the extra `exports`.
+    """Return a library of the extra `export`.
 
     Raises:
         FormatMissing: it is not installed.
@@ -264,5 +266,5 @@ def _module(name: str, kind: str) -> ModuleType:
     except ImportError:
         package = {"pyarrow": "pyarrow", "xlsxwriter": "XlsxWriter"}[name.partition(".")[0]]
         raise FormatMissing(
-            "format_not_installed", f"{kind} needs {package}, which is not installed: pip install 'endcap[exports]'"
+            "format_not_installed", f"{kind} needs {package}, which is not installed: pip install 'endcap[export]'"
         ) from None

@@ -14,8 +14,27 @@ DATA_CENTRE = "data_centre"
 CLICK_WITHOUT_IMPRESSION = "click_without_impression"
 CLICK_TOO_FAST = "click_too_fast"
 REPEATED_CLICK = "repeated_click"
+FLOOD = "flood"
+SWEPT_PAGE = "swept_page"
+REGULAR_CLICKS = "regular_clicks"
+CLICKS_WITHOUT_VIEW = "clicks_without_view"
+PLACEMENT_PATTERN = "placement_pattern"
 
-INVALID_CODES = frozenset([ROBOT, DATA_CENTRE, CLICK_WITHOUT_IMPRESSION, CLICK_TOO_FAST, REPEATED_CLICK])
+# Every rule with its version; one whose verdicts would change gets the next. The first are those of the intake, the
+# others can only be told afterwards (see `inspection.py`), which also looks for floods and repeated clicks again.
+RULES = {
+    ROBOT: 2,
+    DATA_CENTRE: 1,
+    CLICK_WITHOUT_IMPRESSION: 1,
+    CLICK_TOO_FAST: 1,
+    REPEATED_CLICK: 2,
+    FLOOD: 1,
+    SWEPT_PAGE: 1,
+    REGULAR_CLICKS: 1,
+    CLICKS_WITHOUT_VIEW: 1,
+    PLACEMENT_PATTERN: 1,
+}
+INVALID_CODES = frozenset(RULES)
 
 CLICK_AFTER_MS_MIN = 300  # nobody sees a product, decides and presses any sooner
 KNOWN_CLICK_COUNT_MAX = 200_000
@@ -75,9 +94,9 @@ class RecentClicks:
         self._window_ms = window_ms
         self._last_ms: OrderedDict[ClickKey, int] = OrderedDict()
 
-    def repeats(self, key: ClickKey, at_ms: int) -> bool:
-        """Say whether a click follows another charged one too closely."""
-        last_ms = self._last_ms.get(key)
+    def repeats(self, key: ClickKey, at_ms: int, latest_ms: int | None) -> bool:
+        """Say whether a click follows another charged one too closely; `latest_ms` is one not noted yet, or None."""
+        last_ms = self._last_ms.get(key) if latest_ms is None else latest_ms
         return last_ms is not None and 0 <= at_ms - last_ms < self._window_ms
 
     def note(self, key: ClickKey, at_ms: int) -> None:

@@ -27,6 +27,7 @@ LeafReader = Callable[[Connection, str], Iterator[bytes]]  # canonical bytes of 
 OWN_LEAVES: dict[str, LeafReader] = {
     "document": store.document_leaves,
     "closing": store.closing_leaves,
+    "finding": store.finding_leaves,
     "commission-agreement": store.agreement_leaves,
     "commission": store.commission_leaves,
 }

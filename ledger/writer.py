@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import msgspec
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -32,21 +31,24 @@ from ledger.command import (
     RecordOrders,
     Reverse,
     Reversed,
+    ReverseInvalid,
     SetBilling,
     SetCreditLine,
 )
 from ledger.commissioning import agree, end, post_due
 from ledger.errors import LedgerBroken, LedgerRefused, LedgerUnavailable, StorageFailed
 from ledger.event import EventResult, EventType, ReportedEvent
+from ledger.finding import reverse_invalid
 from ledger.funding import add_funds, reverse, set_credit_line, to_funds
 from ledger.intake import Received, receive
 from ledger.invoicing import issue_credit_note, issue_invoice, set_billing
 from ledger.journal import post
+from ledger.notice import tell_of_charges, tell_of_funds, tell_of_money
 from ledger.ordering import keep_orders
 from ledger.settings import Settings
 from ledger.spend import CampaignSpend, SpendUpdate
 from ledger.terms import NO_VISITOR
-from ledger.traffic import REPEATED_CLICK, ClickKey, RecentClicks
+from ledger.watch import TrafficWatch
 
 T = TypeVar("T")
 Transact = Callable[[Callable[[Connection], Any]], Any]  # runs the work in one transaction and returns its answer
@@ -85,7 +87,7 @@ class LedgerWriter:
         self._settings = settings
         self._now_ms = now_ms
         self._calendar = Calendar(settings.time_zone)
-        self._clicks = RecentClicks(settings.repeated_click_s * 1000) if settings.invalid_traffic == "on" else None
+        self._watch = TrafficWatch(settings) if settings.invalid_traffic == "on" else None
 
     def record(self, requests: Sequence[Sequence[ReportedEvent]]) -> tuple[list[list[EventResult]], SpendUpdate]:
         """Record the events of several requests in one commit; return their results, and what it moved.
@@ -101,8 +103,6 @@ class LedgerWriter:
             [receive(event, self._keys, self._calendar, self._settings, now_ms) for event in events]
             for events in requests
         ]
-        if self._clicks is not None:
-            received = [_mark_repeated(request, self._clicks) for request in received]
         group = [one for request in received for one in request if isinstance(one, Received)]
         outcomes: list[Outcome] = []
         budgets = Budgets({}, {})
@@ -116,10 +116,11 @@ class LedgerWriter:
                     self._settings.currency,
                     now_ms,
                     self._calendar.period(now_ms),
+                    self._watch,
                 )
             )
-        if self._clicks is not None:
-            _note_clicks(group, outcomes, self._clicks)
+        if self._watch is not None and group:
+            self._watch.keep()
         following = iter(outcomes)
         results = [
             [one if isinstance(one, EventResult) else _result(one, next(following)) for one in request]
@@ -174,6 +175,7 @@ class LedgerWriter:
         answer: CommandAnswer
         if isinstance(command, AddFunds):
             answer = add_funds(connection, retailer_id, command, currency, calendar, now_ms)
+            tell_of_money(connection, retailer_id, command, answer, currency, now_ms)
             moved = [command.advertiser_id]
         elif isinstance(command, SetCreditLine):
             answer = CreditLineSet(set_credit_line(connection, retailer_id, command))
@@ -181,6 +183,8 @@ class LedgerWriter:
         elif isinstance(command, Reverse):
             reversal, moved = reverse(connection, retailer_id, command, currency, calendar, now_ms)
             answer = Reversed(reversal)
+        elif isinstance(command, ReverseInvalid):
+            answer, moved = reverse_invalid(connection, retailer_id, command, currency, calendar, now_ms)
         elif isinstance(command, RecordOrders):
             answer = OrdersRecorded(keep_orders(connection, retailer_id, command.orders, now_ms))
         elif isinstance(command, SetBilling):
@@ -197,6 +201,8 @@ class LedgerWriter:
             issue = issue_invoice if isinstance(command, IssueInvoice) else issue_credit_note
             answer = issue(connection, retailer_id, command, currency, self._settings.time_zone, now_ms)  # type: ignore[arg-type]
             moved = [answer.advertiser_id]
+        if moved:
+            tell_of_funds(connection, retailer_id, moved, self._settings.low_funds_micros, currency, now_ms)
         funds = [to_funds(row) for row in store.read_funds(connection, retailer_id, moved)] if moved else []
         return answer, SpendUpdate(False, [], funds)
 
@@ -225,12 +231,15 @@ def commit_group(
     currency: str,
     now_ms: int,
     open_period: str,
+    watch: TrafficWatch | None,
 ) -> tuple[list[Outcome], Budgets]:
     """Write one group of events: charges within every budget, postings, events and their place in the chain.
 
     A charge is booked in the month it happened in, or in `open_period`, YYYY-MM, once that month is sealed. The chain's
     head is locked first, so that what is read here stays true until the commit.
     """
+    if watch is not None:
+        watch.begin(now_ms)
     store.settle(connection)
     head = chain.lock_head(connection, retailer_id)
     history = History(
@@ -240,12 +249,12 @@ def commit_group(
         )
     )
     budgets = read_budgets(connection, retailer_id, group, open_period)
-    outcomes = charge_group(group, history, budgets, settings)
+    outcomes = charge_group(group, history, budgets, watch)
     charges = [outcome for outcome in outcomes if isinstance(outcome, Charge)]
-    store.spend(
-        connection, retailer_id, [(b.campaign_id, b.day, b.limit_micros, b.added_micros) for b in budgets.moved()]
-    )
-    store.take_funds(connection, retailer_id, [purse.row() for purse in budgets.opened()])
+    moved, opened = budgets.moved(), budgets.opened()
+    store.spend(connection, retailer_id, [(b.campaign_id, b.day, b.limit_micros, b.added_micros) for b in moved])
+    store.take_funds(connection, retailer_id, [purse.row() for purse in opened])
+    tell_of_charges(connection, retailer_id, group, moved, opened, settings.low_funds_micros, currency, now_ms)
     transactions = [charge.transaction for charge in charges if charge.transaction is not None]
     transaction_ids = iter(post(connection, retailer_id, head, transactions, currency, now_ms))
     rows = [
@@ -367,32 +376,6 @@ def _touches(
         for one in some
         if one.terms.issued_at_ms > erased.get(one.terms.visitor_pseudonym, -1)
     ]
-
-
-def _click_key(received: Received) -> ClickKey | None:
-    """Return what tells a repeated click; None for what is none, or by nobody known."""
-    terms = received.terms
-    if received.type is not _CLICK or terms.campaign_id is None or terms.visitor_pseudonym == NO_VISITOR:
-        return None
-    return terms.visitor_pseudonym, terms.campaign_id, terms.product_id
-
-
-def _mark_repeated(request: Sequence[Received | EventResult], clicks: RecentClicks) -> list[Received | EventResult]:
-    """Return a request's events with the clicks marked that repeat one charged before."""
-    marked: list[Received | EventResult] = []
-    for one in request:
-        key = _click_key(one) if isinstance(one, Received) and one.invalid is None else None
-        if key is not None and isinstance(one, Received) and clicks.repeats(key, one.occurred_at_ms):
-            one = msgspec.structs.replace(one, invalid=REPEATED_CLICK)
-        marked.append(one)
-    return marked
-
-
-def _note_clicks(group: Sequence[Received], outcomes: Sequence[Outcome], clicks: RecentClicks) -> None:
-    for received, outcome in zip(group, outcomes, strict=True):
-        key = _click_key(received)
-        if key is not None and isinstance(outcome, Charge) and outcome.amount_micros:
-            clicks.note(key, received.occurred_at_ms)
 
 
 def _result(received: Received, outcome: Outcome) -> EventResult:

@@ -12,6 +12,7 @@ from bidder_api.database import Database, open_database
 from bidder_api.migration import upgrade
 from tests.demo_process import demo as demo  # a fixture, for every test of the session
 from tests.postgres import PostgresCluster, find_binaries
+from tests.valkey import ValkeyServer, find_binary
 
 settings.register_profile(
     "endcap", deadline=None, derandomize=bool(os.environ.get("CI")), suppress_health_check=[HealthCheck.too_slow]
@@ -48,6 +49,24 @@ def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postg
         pytest.skip("PostgreSQL's binaries (initdb, postgres) were not found: these tests did NOT run on PostgreSQL")
     with PostgresCluster(binaries) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def valkey_binary() -> str:
+    """A Valkey or Redis server's program."""
+    binary = find_binary()
+    if binary is None:
+        if os.environ.get("CI"):
+            pytest.fail("valkey-server or redis-server is required when CI is set, neither was found")
+        pytest.skip("neither valkey-server nor redis-server was found: shared visitors were NOT tested")
+    return binary
+
+
+@pytest.fixture
+def valkey(valkey_binary: str) -> Iterator[ValkeyServer]:
+    """A server of our own that keeps nothing on disk, gone afterwards."""
+    with ValkeyServer(valkey_binary) as server:
+        yield server
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from auction.metrics import AuctionMetrics
 from bidder_api.metrics import ServerMetrics
 from bidder_api.settings import AllSettings, list_settings
 from bidder_api.table import OPERATIONS
+from bidder_api.webhooks.deliverer import WebhookMetrics
 from ledger.metrics import LedgerMetrics
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
@@ -72,7 +73,7 @@ def _operation(operation: object) -> tuple[str, str, str]:
 def _metrics() -> list[tuple[str, str]]:
     registry = CollectorRegistry()
     AuctionMetrics(registry)
-    for make in (AffinityMetrics, LedgerMetrics, ServerMetrics):
+    for make in (AffinityMetrics, LedgerMetrics, ServerMetrics, WebhookMetrics):
         make(registry)
     found = {one.name + ("_total" if one.type == "counter" else ""): one.documentation for one in registry.collect()}
     return [(f"`{name}`", words) for name, words in sorted(found.items()) if name.startswith("endcap_")]

@@ -1,8 +1,8 @@
 """Print every figure of the README's table: `make bench`. Each ratio is measured side by side in one run.
 
 The files can be run one by one too: `python -m tests.bench.bench_auction`, `…bench_fills`, `…bench_kernel`,
-`…bench_core`, `…bench_affinity`, `…bench_ledger`, `…bench_pacing`. `…bench_customers FILE…` measures on orders of your own, and is
-run by hand alone.
+`…bench_core`, `…bench_affinity`, `…bench_ledger`, `…bench_pacing`. Run by hand alone: `…bench_customers FILE…`, which
+measures on orders of your own, and `…bench_restart`, which takes long.
 """
 
 import os

@@ -74,6 +74,7 @@ def test_help_imports_nothing_heavy() -> None:
         ["affinity", "train"], ["affinity", "evaluate"], ["affinity", "rank"], ["affinity", "report"],
         ["auction", "solve"], ["auction", "report"], ["merchandising", "report"], ["merchandising", "compute"],
         ["ledger", "verify"], ["ledger", "export"], ["ledger", "checkpoint"],
+        ["ledger", "inspect"], ["ledger", "close"],
         ["ledger", "sales"], ["ledger", "commission"], ["ledger", "commission", "agree"],
         ["ledger", "commission", "end"], ["ledger", "commission", "list"], ["ledger", "commission", "post"],
         ["ledger", "receipt"], ["ledger", "verify-receipt"], ["sim", "run"], ["sim", "replay"],
@@ -135,7 +136,7 @@ def test_settings_lists_each_with_its_sentence() -> None:
 
 
 def test_more_than_one_worker_is_refused_with_the_reason() -> None:
-    assert "PostgreSQL and a shared visitor store" in run("serve", "--workers", "2", status=2).output
+    assert "PostgreSQL and with a shared visitor store" in run("serve", "--workers", "2", status=2).output
 
 
 def test_weather_is_imported_line_by_line(tmp_path: Path) -> None:
@@ -348,6 +349,17 @@ def test_the_real_command_answers_page_by_page_as_its_function_does() -> None:
     assert done.stdout == b"".join(encode(solve_page(json.loads(encode(page)))) + b"\n" for page in pages)
 
 
+def test_months_are_closed_and_their_traffic_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "must be on" in run("ledger", "inspect", "2026-01", status=2).output
+    assert "period_open" in run("ledger", "close", "2126-01", "--stage", "soft", status=1).output
+    assert run("ledger", "close", "2026-01", "--stage", "soft").output == "2026-01 is soft.\n"
+    assert "2026-01 is sealed. digest " in run("ledger", "close", "2026-01", "--stage", "sealed").output
+    monkeypatch.setenv("ENDCAP_INVALID_TRAFFIC", "on")
+    assert "Nothing was found" in run("ledger", "inspect", "2026-02").output
+    assert "period_sealed" in run("ledger", "inspect", "2026-01", status=1).output
+    assert "must be a month" in run("ledger", "inspect", "2026-13", status=2).output
+
+
 def test_the_books_are_verified_exported_and_signed(tmp_path: Path) -> None:
     run("keys", "create", "--role", "admin")
     assert "The books are as they were written" in run("ledger", "verify").output
@@ -400,7 +412,7 @@ def test_what_cannot_be_exported_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "csv holds one view" in said
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     said = run("ledger", "export", "--format", "parquet", status=1).output
-    assert "pip install 'endcap[exports]'" in said
+    assert "pip install 'endcap[export]'" in said
 
 
 def test_commission_is_agreed_posted_and_proved(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from bidder_api.database import Database, open_database
 from bidder_api.migration import SCRIPTS, current_revision, downgrade, newest_revision, upgrade
 
-STORES = ["affinity.store", "auction.store", "ledger.store", "bidder_api.store"]
+STORES = ["affinity.store", "auction.store", "ledger.store", "bidder_api.store", "bidder_api.webhooks.store"]
 
 
 def test_up_down_and_up_again_ends_at_head(database_url: str) -> None:

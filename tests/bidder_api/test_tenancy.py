@@ -17,12 +17,14 @@ TENANT_RESOURCES: dict[str, dict[str, Any]] = {
         "name": "n",
         "navigation_pattern": {"within": "session", "steps": [{"action": "view_item", "at_least": 2}]},
     },
+    "/v1/webhooks": {"url": "https://brand.example/hook", "status": "paused"},
 }
 PATCHES = {
     "/v1/campaigns": {"name": "d"},
     "/v1/bids": {"bid_micros": 1},
     "/v1/audiences": {"name": "d"},
     "/v1/navigation-patterns": {"name": "d"},
+    "/v1/webhooks": {"url": "https://other.example/"},
 }
 ITEM_METHODS = ["GET", "PATCH", "DELETE"]
 

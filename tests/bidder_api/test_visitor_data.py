@@ -18,10 +18,14 @@ from tests.bidder_api.world import NOW_MS, World, world_over
 __all__ = ["shop"]  # the fixture
 
 
-@pytest.fixture
-def world(sqlite_database: Database) -> Iterator[World]:
-    """A world in which an audience of one visitor is targeted: these shops have two or three."""
-    with world_over(sqlite_database, AffinitySettings(audience_size_min=1)) as made:
+@pytest.fixture(params=["memory", "shared"])
+def world(request: pytest.FixtureRequest, sqlite_database: Database) -> Iterator[World]:
+    """A world in which an audience of one visitor is targeted: these shops have two or three.
+
+    Once with visitors in memory, and once shared through a Valkey or Redis server, which must make no difference.
+    """
+    store = {} if request.param == "memory" else {"visitor_store": request.getfixturevalue("valkey").url}
+    with world_over(sqlite_database, AffinitySettings(audience_size_min=1), **store) as made:
         yield made
 
 

@@ -2,7 +2,8 @@
  *
  * Preloaded into a process with LD_PRELOAD. ENDCAP_TRACE_FOLDER is the folder (an absolute path), ENDCAP_TRACE the file
  * the notes go to. A note is: kind (1 byte), length of the path (2), offset (8), length of the data (4), path, data;
- * numbers little-endian. Kinds: w write, t truncate, c create, u unlink, s fsync, d fsync of a folder.
+ * numbers little-endian. Kinds: w write, t truncate, c create, u unlink, s fsync, d fsync of a folder, f fsync that
+ * failed. ENDCAP_FSYNC_FAILS is how many fsyncs in a thousand fail with EIO and sync nothing, ENDCAP_FSYNC_SEED which.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -23,12 +24,24 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char *path_of[DESCRIPTORS_MAX];
 static int trace_fd = -1;
 static const char *folder;
+static long fails_per_mille = 0;
+static uint64_t chance = 88172645463325252ULL;
+
+/* xorshift64: Marsaglia, Xorshift RNGs, 2003 */
+static int unlucky(void) {
+    chance ^= chance << 13;
+    chance ^= chance >> 7;
+    chance ^= chance << 17;
+    return (long)((chance >> 11) % 1000) < fails_per_mille;
+}
 
 static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
 
 __attribute__((constructor)) static void begin(void) {
     const char *trace = getenv("ENDCAP_TRACE");
     folder = getenv("ENDCAP_TRACE_FOLDER");
+    if (getenv("ENDCAP_FSYNC_FAILS") != NULL) fails_per_mille = atol(getenv("ENDCAP_FSYNC_FAILS"));
+    if (getenv("ENDCAP_FSYNC_SEED") != NULL) chance ^= (uint64_t)atol(getenv("ENDCAP_FSYNC_SEED")) * 0x9E3779B97F4A7C15ULL;
     if (trace == NULL || folder == NULL) return;
     int (*open_)(const char *, int, ...) = real("open64");
     trace_fd = open_(trace, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -140,8 +153,16 @@ TRUNCATE(ftruncate64)
 #define SYNC(NAME)                                                                 \
     int NAME(int fd) {                                                             \
         int (*next)(int) = real(#NAME);                                            \
-        int done = next(fd);                                                       \
         struct stat about;                                                         \
+        pthread_mutex_lock(&lock);                                                 \
+        if (known(fd) && unlucky()) {                                              \
+            note('f', known(fd), 0, NULL, 0);                                      \
+            pthread_mutex_unlock(&lock);                                           \
+            errno = EIO;                                                           \
+            return -1;                                                             \
+        }                                                                          \
+        pthread_mutex_unlock(&lock);                                               \
+        int done = next(fd);                                                       \
         pthread_mutex_lock(&lock);                                                 \
         if (done == 0 && known(fd))                                                \
             note(fstat(fd, &about) == 0 && S_ISDIR(about.st_mode) ? 'd' : 's', known(fd), 0, NULL, 0); \

@@ -52,16 +52,20 @@ def run_writer(url: str, socket_path: Path, fault: str, file_bytes_max: int | No
     kinds: dict[str, type[LedgerWriter]] = {
         "acknowledges_first": planted.AcknowledgesFirst,
         "swallows_failures": planted.SwallowsFailures,
+        "dies_at_the_commit": planted.DiesAtTheCommit,
+        "tells_afterwards": planted.TellsAfterwards,
     }
     if fault == "forgets_duplicates":
         planted.forget_duplicates()
+    if fault == "forgets_levels":
+        planted.forget_levels()
     kind, keys = kinds.get(fault, LedgerWriter), BeaconKeys.parse(KEY_TEXT)
-    status = serve_writer(
-        lambda: kind(database.transact, database.read, RETAILER, keys, Settings(), now_ms),
-        Settings(),
-        socket_path,
-        None,
-    )
+
+    def make_writer() -> LedgerWriter:
+        database.renew_log()
+        return kind(database.transact, database.read, RETAILER, keys, Settings(), now_ms)
+
+    status = serve_writer(make_writer, Settings(), socket_path, None)
     os._exit(status)
 
 

@@ -1,5 +1,7 @@
 """Faults planted on purpose, to show that the tests beside them can fail. Nothing here runs in the product."""
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -63,6 +65,31 @@ class SwallowsFailures(LedgerWriter):
             return answers, SpendUpdate(False, [], [])
 
 
+class DiesAtTheCommit(LedgerWriter):
+    """Is killed at the instant of the commit that exhausts somebody's funds, before anybody hears of it."""
+
+    def record(self, requests: Sequence[Sequence[ReportedEvent]]) -> tuple[list[list[EventResult]], SpendUpdate]:
+        answer = super().record(requests)
+        if any(funds.funds_micros == 0 for funds in answer[1].funds):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+
+class TellsAfterwards(DiesAtTheCommit):
+    """Writes notices in a transaction of their own, once the charges are committed."""
+
+    def record(self, requests: Sequence[Sequence[ReportedEvent]]) -> tuple[list[list[EventResult]], SpendUpdate]:
+        late: list[tuple[Any, ...]] = []
+        tell, writer.tell_of_charges = writer.tell_of_charges, lambda _, *told: late.append(told)
+        try:
+            answer = super().record(requests)
+        finally:
+            writer.tell_of_charges = tell
+        for told in late:
+            self._transact(lambda connection, told=told: tell(connection, *told))
+        return answer
+
+
 class ReadsThenWrites(LedgerWriter):
     """Reads what is left before its transaction begins, and writes back sums instead of checked differences."""
 
@@ -113,6 +140,11 @@ def forget_duplicates() -> None:
     """Never find what is recorded already. The unique indexes must be gone too: see `without_unique_indexes`."""
     store.find_recorded = lambda *_: []  # type: ignore[assignment]
     billing.History.find_repeat = lambda *_: None  # type: ignore[method-assign]
+
+
+def forget_levels() -> None:
+    """Never keep which line an advertiser's funds have passed."""
+    store.set_funds_level = lambda *_: None
 
 
 def without_unique_indexes(connection: Connection) -> None:

@@ -1,7 +1,9 @@
 """What a power cut leaves on a disk, made from a note of every write and fsync (`disk_trace.c`).
 
 A write is on the disk for certain once its file was synced after it, a file's name once its folder was. Until then each
-sector of it may be there or not, whatever the order; so may the name.
+sector of it may be there or not, whatever the order; so may the name. After a sync that failed nothing more is certain
+of the writes before it, whatever is synced later: Linux forgets that they are to be written, and reads them back from
+memory as if they had been (Rebello et al., Can Applications Recover from fsync Failures?, USENIX ATC 2020).
 """
 
 import os
@@ -35,15 +37,20 @@ def build_tracer(folder: Path) -> Path:
     return made
 
 
-def run_traced(tracer: Path, folder: Path, trace: Path, module: str, *arguments: str) -> None:
-    """Run a module with every write under a folder noted."""
+def run_traced(
+    tracer: Path, folder: Path, trace: Path, module: str, *arguments: str, fails_per_mille: int = 0, seed: int = 0
+) -> int:
+    """Run a module with every write under a folder noted, and some of its fsyncs failing; return its status."""
     variables = {
         **os.environ,
         "LD_PRELOAD": str(tracer),
         "ENDCAP_TRACE": str(trace),
         "ENDCAP_TRACE_FOLDER": str(folder),
+        "ENDCAP_FSYNC_FAILS": str(fails_per_mille),
+        "ENDCAP_FSYNC_SEED": str(seed),
     }
-    subprocess.run([sys.executable, "-m", module, *arguments], env=variables, check=True)
+    done = subprocess.run([sys.executable, "-m", module, *arguments], env=variables, check=not fails_per_mille)
+    return done.returncode
 
 
 def read_notes(trace: Path) -> Iterator[Note]:
@@ -59,19 +66,32 @@ def read_notes(trace: Path) -> Iterator[Note]:
         at += length
 
 
+class _Write(Struct):
+    """One write, whether it is certainly on the disk, and whether it never will be."""
+
+    note: Note
+    is_certain: bool = False
+    is_doomed: bool = False
+
+
 class _File:
     """What is certainly on the disk of one file, and what was done to it since."""
 
     def __init__(self, content: bytes, has_name: bool) -> None:
         self.content = bytearray(content)
         self.has_name = has_name
-        self.pending: list[Note] = []
+        self.writes: list[_Write] = []
         self.is_pending_name: bool | None = None  # True: created, False: removed
 
     def sync(self) -> None:
-        for note in self.pending:
-            _apply(self.content, note)
-        self.pending.clear()
+        for write in self.writes:
+            write.is_certain = write.is_certain or not write.is_doomed
+        while self.writes and self.writes[0].is_certain:
+            _apply(self.content, self.writes.pop(0).note)
+
+    def fail(self) -> None:
+        for write in self.writes:
+            write.is_doomed = not write.is_certain
 
     def left(self, chance: random.Random) -> bytes | None:
         """Return what a power cut might leave of it; None for nothing."""
@@ -82,11 +102,11 @@ class _File:
             return None
         content = bytearray(self.content)
         fate = chance.choice(["lost", "kept", "torn"])
-        for note in self.pending:
-            if fate == "kept":
-                _apply(content, note)
+        for write in self.writes:
+            if fate == "kept" or write.is_certain:
+                _apply(content, write.note)
             elif fate == "torn":
-                _tear(content, note, chance)
+                _tear(content, write.note, chance)
         return bytes(content)
 
 
@@ -103,16 +123,20 @@ class Disk:
                 if path.parent == note.path and file.is_pending_name is not None:
                     file.has_name, file.is_pending_name = file.is_pending_name, None
             return
+        if note.kind == "f" and note.path not in self._files:  # a folder: its names stay as uncertain as they were
+            return
         file = self._files.setdefault(note.path, _File(b"", False))
         if note.kind in "cu":
             file.is_pending_name = note.kind == "c"
             if note.kind == "c":
                 file.content.clear()
-                file.pending.clear()
+                file.writes.clear()
         elif note.kind == "s":
             file.sync()
+        elif note.kind == "f":
+            file.fail()
         else:
-            file.pending.append(note)
+            file.writes.append(_Write(note))
 
     def cut(self, target: Path, chance: random.Random) -> None:
         """Write what a power cut now might leave into another folder."""

@@ -20,6 +20,7 @@ from affinity.visitors import VisitorStore
 from bidder_api.serving import RECORD_FILE
 from tests.faults.harness import IS_FULL
 from tests.server import RunningServer, ok
+from tests.valkey import ValkeyServer
 
 KILL_COUNT = 12 if IS_FULL else 1
 VISITOR_COUNT = 20
@@ -86,6 +87,55 @@ def bought(visitor_id: str, events: list[dict[str, Any]]) -> int:
 
 def order_counts(client: httpx2.Client) -> list[int]:
     return [ok(client.get(f"/v1/profiles/v{number}"))["computed"]["order_count"] for number in range(VISITOR_COUNT)]
+
+
+def test_no_kill_loses_or_doubles_what_a_visitor_shared_with_others_did(tmp_path: Path, valkey_binary: str) -> None:
+    """Both are killed again and again, the server and the one its visitors are in; either may be first."""
+    with (
+        ValkeyServer(valkey_binary, appendonly="yes") as valkey,
+        RunningServer(tmp_path / "data", variables={"ENDCAP_VISITOR_STORE": valkey.url}) as running,
+    ):
+        client = running.client(running.create_key("retailer"))
+        shopper = Shopper(client)
+        for number in range(KILL_COUNT):
+            chance = random.Random(number)
+            thread = threading.Thread(target=shopper.shop)
+            thread.start()
+            time.sleep(chance.uniform(0.3, 1.5))
+            valkey.kill()  # what it had not written to its file yet is gone
+            time.sleep(chance.uniform(0.0, 0.5))
+            if chance.random() < 0.5:
+                valkey.start()
+            time.sleep(chance.uniform(0.0, 1.0))
+            running.kill()
+            thread.join()
+            if valkey.is_running:
+                valkey.kill()
+            running.start()
+            running.wait_ready()
+            valkey.start()
+            wait_shared(client)
+            assert resend(client, shopper.acknowledged) == (0, len(shopper.acknowledged))
+            recorded, duplicates = resend(client, shopper.unanswered)
+            assert recorded + duplicates == len(shopper.unanswered)
+            shopper.acknowledged += shopper.unanswered
+            shopper.unanswered = []
+        orders = order_counts(client)
+        valkey.client.flushall()
+        assert running.stop() == 0
+        running.start()
+        running.wait_ready()
+        again = order_counts(client)
+    print(f"kill -9 × {KILL_COUNT}: {len(shopper.acknowledged)} events, none lost, none doubled")
+    assert len(shopper.acknowledged) >= KILL_COUNT * BATCH_COUNT
+    assert orders == again == [bought(f"v{number}", shopper.acknowledged) for number in range(VISITOR_COUNT)]
+
+
+def wait_shared(client: httpx2.Client) -> None:
+    ends = time.monotonic() + 30
+    while ok(client.get("/readyz")) != {"status": "ready"}:
+        assert time.monotonic() < ends
+        time.sleep(0.05)
 
 
 def test_no_kill_loses_or_doubles_what_a_visitor_did(tmp_path: Path) -> None:

@@ -13,15 +13,26 @@ import pytest
 from bidder_api.settings import Settings, master_secret
 from bidder_api.tasks import pseudonymizer_of
 from tests.server import RunningServer, ok
+from tests.valkey import ValkeyServer
 
 PERSON = ("phone-5c1f0a77", "laptop-93be4d10", "customer-2f6e8b31")
 OTHER = "other-77aa0c52"
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RunningServer]:
-    with RunningServer(tmp_path / "data") as running:
-        yield running
+@pytest.fixture(params=["memory", "shared"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningServer]:
+    """A server, once with visitors in memory, and once with a Valkey or Redis server over the same data folder."""
+    if request.param == "memory":
+        with RunningServer(tmp_path / "data") as running:
+            yield running
+        return
+    with ValkeyServer(request.getfixturevalue("valkey_binary"), appendonly="yes", save="3600 1") as valkey:
+        valkey_folder = tmp_path / "data" / "valkey"
+        valkey_folder.parent.mkdir()
+        valkey_folder.symlink_to(valkey.folder)
+        with RunningServer(tmp_path / "data", variables={"ENDCAP_VISITOR_STORE": valkey.url}) as running:
+            valkey.client.bgsave()
+            yield running
 
 
 def pseudonyms(server: RunningServer, *visitor_ids: str) -> list[bytes]:
@@ -39,7 +50,7 @@ def traces(server: RunningServer, *visitor_ids: str) -> list[bytes]:
 def holders(server: RunningServer, marks: list[bytes]) -> set[str]:
     """Return the files of the data folder in which one of the marks is, byte for byte."""
     found = set()
-    for path in server.data_dir.rglob("*"):
+    for path in [*server.data_dir.rglob("*"), *(server.data_dir / "valkey").rglob("*")]:
         if path.is_file() and any(mark in path.read_bytes() for mark in marks):
             found.add(path.relative_to(server.data_dir).parts[0])
     return found
@@ -148,6 +159,7 @@ def test_an_erased_person_is_in_no_file_and_the_books_still_verify(server: Runni
     assert len(held["navigation"]) >= 3 * 110
     assert (len(held["links"]), len(held["orders"]), len(held["touches"])) == (3, 3, 3)
     assert {"navigation", "endcap.db-wal"} <= holders(server, marks)  # what is looked for can be found
+    assert ("valkey" in holders(server, marks)) == (server.data_dir / "valkey").exists()
     assert not holders(server, [one.encode() for one in (*PERSON, OTHER)])  # raw ids never reach the disk
 
     assert site.delete(f"/v1/visitors/{PERSON[0]}").status_code == 204

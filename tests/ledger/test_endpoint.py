@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from ledger import reports
 from ledger.attribution import Shelf
-from ledger.command import CreditLineDraft, OrderBatch, ReversalDraft, TopUpDraft
+from ledger.command import CloseDraft, CreditLineDraft, OrderBatch, ReversalDraft, TopUpDraft
 from ledger.endpoint import Books, routes
 from ledger.errors import LedgerRefused, LedgerUnavailable
 from ledger.metrics import LedgerMetrics
@@ -28,6 +28,7 @@ DRAFTS: dict[str, Any] = {
     "/v1/ledger/promotional-credits": TopUpDraft,
     "/v1/ledger/credit-lines": CreditLineDraft,
     "/v1/ledger/reversals": ReversalDraft,
+    "/v1/ledger/periods/2026-11/close": CloseDraft,
     "/v1/orders": OrderBatch,
 }
 QUERIES: dict[str, Any] = {
@@ -99,8 +100,8 @@ class Site:
         return self.client.get(f"/v1/click/{token}", headers=headers, follow_redirects=False)
 
 
-@pytest.fixture
-def site(world: World) -> Iterator[Site]:
+@contextmanager
+def open_site(world: World) -> Iterator[Site]:
     registry = CollectorRegistry()
     metrics = LedgerMetrics(registry)
     intake = LocalIntake(world.writer, world.settings, metrics.moved, lambda failure: pytest.fail(str(failure)))
@@ -127,6 +128,12 @@ def site(world: World) -> Iterator[Site]:
     app = Starlette(routes=routes(books), lifespan=lifespan, exception_handlers=bad)  # type: ignore[arg-type]
     with TestClient(SmallDoor(app)) as client:
         yield Site(world, client, registry)
+
+
+@pytest.fixture
+def site(world: World) -> Iterator[Site]:
+    with open_site(world) as opened:
+        yield opened
 
 
 def events(*some: dict[str, Any]) -> dict[str, Any]:
@@ -209,7 +216,12 @@ def test_only_the_retailer_speaks_for_another_browser(site: Site) -> None:
     _, answer = site.post("/v1/events", events(click(tokens[2], "e2")), "retailer", **own_server)
     assert answer["results"][0]["result"] == "accepted"
     _, answer = site.post("/v1/events", events(click(tokens[3], "e3")), **own_server)
-    assert answer["results"][0]["code"] == "robot"
+    assert answer["results"][0] == {"event_id": "e3", "result": "unbilled", "code": None, "amount_micros": None}
+    _, again = site.post("/v1/events", events(click(tokens[3], "e3")), **own_server)
+    assert (again["results"][0]["result"], again["results"][0]["code"]) == ("duplicate", None), (
+        "a robot is not told why"
+    )
+    assert site.world.rows("SELECT code FROM events WHERE event_id = 'e3'") == [("robot",)]
     for (row,) in site.world.rows("SELECT event_id || COALESCE(code, '') || product_id FROM events"):
         assert "192.0.2.1" not in str(row)
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from msgspec import Struct
 
 from ledger.audit import VIEWS, read_view
 from ledger.command import Reverse
 from ledger.errors import FormatMissing, LedgerBroken
 from ledger.export import FEC_COLUMNS, export_csv, export_fec, export_hledger, export_parquet, export_xlsx
 from ledger.reports import trial_balance
-from ledger.table_file import Column, Table, asked_format, write_parquet, write_rows, write_xlsx
+from ledger.table_file import Column, Table, asked_format, columns_of, write_parquet, write_rows, write_xlsx
 from tests.ledger.world import RETAILER, World
 
 AWKWARD = "adv; a|b  ünï=(x)"
@@ -293,6 +294,33 @@ def test_memory_does_not_grow_with_the_rows(kind: str, tmp_path: Path, monkeypat
     assert peak(16_000) < 1.5 * peak(2_000) + 200_000
 
 
+class Counted(Struct):
+    name: str
+    counts: dict[str, int]
+    total: int | None
+
+
+def test_a_table_within_a_row_is_json_in_every_format(tmp_path: Path) -> None:
+    import duckdb
+    import openpyxl
+
+    columns = columns_of(Counted)
+    assert [column.kind for column in columns] == ["text", "text", "whole"]
+    rows = [("a", {"flood": 3}, 3), ("b", {}, None)]
+    texts = {}
+    for kind in ("csv", "parquet", "xlsx"):
+        (tmp_path / kind).write_bytes(write_rows(kind, Table("n", columns, rows), "EUR"))
+    with (tmp_path / "csv").open(newline="") as file:
+        texts["csv"] = [row["counts"] for row in csv.DictReader(file)]
+    texts["parquet"] = [
+        counts for (counts,) in duckdb.sql(f"select counts from read_parquet('{tmp_path / 'parquet'}')").fetchall()
+    ]
+    sheet = openpyxl.load_workbook(io.BytesIO((tmp_path / "xlsx").read_bytes())).active
+    assert sheet is not None
+    texts["xlsx"] = [row[1] for row in sheet.iter_rows(min_row=2, values_only=True)]
+    assert texts == {key: ['{"flood":3}', "{}"] for key in texts}
+
+
 @pytest.mark.parametrize(
     ("kind", "module", "package"), [("parquet", "pyarrow", "pyarrow"), ("xlsx", "xlsxwriter", "XlsxWriter")]
 )
@@ -302,7 +330,7 @@ def test_a_format_without_its_library_says_what_to_install(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(FormatMissing) as refused:
         write_rows(kind, Table("n", [Column("n", "whole")], []), "EUR")
-    assert str(refused.value) == f"{kind} needs {package}, which is not installed: pip install 'endcap[exports]'"
+    assert str(refused.value) == f"{kind} needs {package}, which is not installed: pip install 'endcap[export]'"
     assert write_rows("csv", Table("n", [Column("n", "whole")], [(1,)]), "EUR") == b"n\n1\n"
 
 

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+import sqlalchemy as sa
 
 from bidder_api.database import Database
 from ledger.command import AddFunds, OrderLine, OrderRecord, OrdersRecorded, RecordOrders, ReportedOrder
@@ -423,3 +424,20 @@ def test_what_storage_says_is_sorted_into_wait_and_stop(
         writer.record([[sqlite_world.event(sqlite_world.fill())]])
     with pytest.raises(means):
         writer.command(AddFunds("top-up", "adv-1", 1, "r"))
+
+
+def test_what_a_start_reads_does_not_grow_with_the_charges(sqlite_world: World) -> None:
+    """Balances and budgets are kept beside the rows they can be rebuilt from, and `verify` holds the two together."""
+    sqlite_world.fund("adv-1", 10**9)
+    sqlite_world.record(*(sqlite_world.event(sqlite_world.fill(7_919)) for _ in range(10)))
+    read: list[str] = []
+
+    @sa.event.listens_for(sqlite_world.database.engine, "before_cursor_execute")
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        read.append(statement)
+
+    sqlite_world.database.renew_log()
+    state = sqlite_world.new_writer().state()
+    assert [one.wallet_micros for one in state.funds] == [10**9 - 79_190]
+    assert any("FROM funds" in one for one in read)
+    assert not [one for one in read if any(table in one for table in ("events", "entries", "touches", "chain"))]
