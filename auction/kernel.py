@@ -52,12 +52,14 @@ class LateKernel:
     def __init__(self, kernel: Any, signature: Any) -> None:
         self._kernel = kernel
         self._signature = signature
+        self._is_warm = False
 
     def warm(self) -> None:
         """Compile it, or read it from numba's cache."""
-        if not self._kernel.signatures:
+        if not self._is_warm:
             self._kernel.compile(self._signature)
             self._kernel.disable_compile()
+            self._is_warm = True
 
     def __call__(self, *arguments: Any) -> Any:
         """Call it."""
@@ -4271,8 +4273,9 @@ def _open_offers(
     tie_seed: np.uint64,
 ) -> None:
     """Write which offers take part for this visitor now, and at what bids, as the gate would."""
-    for offer in range(offers.shape[1]):
-        row, campaign = begin + offer, offers[OFFER_CAMPAIGN, offer]
+    for number in range(offers.shape[1]):
+        row, offer = np.uint64(begin + number), np.uint64(number)  # unsigned, see `_key_simple`
+        campaign = offers[OFFER_CAMPAIGN, offer]
         full, floor, most = offers[OFFER_BID, offer], floor_micros[row], offers[OFFER_FREQUENCY_MAX, offer]
         eligible_slots[row] = np.uint64(0)
         if (

@@ -144,7 +144,7 @@ def hold_uniform_at_once(auction_count: int, bidder_count: int, floor_ppm: int, 
         float(revenue.mean()),
         float(revenue.std(ddof=1)) / auction_count**0.5,
         float(sold.mean()),
-        float(has_highest[sold].mean()),
+        int((has_highest & sold).sum()) / max(1, int(sold.sum())),
     )
 
 

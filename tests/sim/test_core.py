@@ -167,7 +167,7 @@ def test_fills_prices_and_thresholds_are_the_servers_bit_for_bit(seed: int) -> N
 
 def test_a_run_in_parts_is_the_run_in_one() -> None:
     shop = Shop(5, is_coarse=False)
-    one, other = (Loop(shop.lineup, shop.contenders(), 40, 1_000, 9) for _ in range(2))
+    one, other = (Loop(shop.lineup, shop.contenders(60_000_001), 40, 1_000, 9) for _ in range(2))
     for loop in (one, other):
         loop.set_bids([900_000] * len(ADVERTISERS))
     slots = one.lineup.page.pinned_row.size
@@ -178,6 +178,7 @@ def test_a_run_in_parts_is_the_run_in_one() -> None:
         other.play(150, again[start : start + 150], traced[start : start + 150])
     assert np.array_equal(block, again)
     assert np.array_equal(trace, traced)
+    assert trace[450:, 0].sum() > 10
     for name in one.arrays._fields:
         assert np.array_equal(getattr(one.arrays, name), getattr(other.arrays, name)), name
 

@@ -43,7 +43,9 @@ def test_a_million_auctions_at_once_earn_what_theory_says(
 
 
 def test_at_once_and_by_the_engine_the_same_values_earn_the_same() -> None:
-    assert hold_uniform_at_once(2_000, 2, 500_000, seed=3) == hold_textbook_auctions(2_000, 2, 500_000, seed=3)
+    at_once, engine = hold_uniform_at_once(2_000, 2, 500_000, seed=3), hold_textbook_auctions(2_000, 2, 500_000, seed=3)
+    assert (at_once.sold, at_once.efficient) == (engine.sold, engine.efficient)
+    assert abs(at_once.mean_revenue - engine.mean_revenue) < 1e-6, "a micro, where an exact tie goes to another"
 
 
 def test_no_floor_earns_more_than_the_half() -> None:
