@@ -3883,11 +3883,11 @@ def _key_simple(
 @njit(cache=True, error_model="numpy")
 def _rank_simple(
     key: Int64s, count: Int, begin: Int, wanted: Int, tie_key: UInt64s, advertiser_code: Int32s, ranked: Int64s
-) -> tuple[Int, bool]:
-    """Rank the best candidates, score down, then tie and row up; return how many, and whether there are more.
+) -> Int:
+    """Rank the best candidates, score down, then tie and row up; return how many, -1 where `ranked` has no room.
 
     As many as `wanted`, one more for each that has an advertiser ranked before, and all that are worth as much as the
-    last; -1 where `ranked` has no room for them.
+    last: enough for every winner, whose advertiser's later ones make room for others.
     """
     ranked_count = np.int64(0)
     while True:
@@ -3895,12 +3895,12 @@ def _rank_simple(
         for at in range(count):
             best = max(best, key[at])
         if best == 0:
-            return ranked_count, False
+            return ranked_count
         score = best >> _PLACE_BITS
         if ranked_count >= wanted and score < ranked[_RANKED_SCORE, ranked_count - 1]:
-            return ranked_count, True
+            return ranked_count
         if ranked_count == ranked.shape[1]:
-            return np.int64(-1), True
+            return np.int64(-1)
         place = _SIMPLE_CANDIDATE_COUNT_MAX - 1 - (best & (_SIMPLE_CANDIDATE_COUNT_MAX - 1))
         key[place] = 0
         row = begin + place
@@ -4047,9 +4047,7 @@ def _fill_simple(
     open_count = np.int64(0)
     while open_count < slot_count and attention[charge, order[charge, open_count]] > 0:
         open_count += 1
-    ranked_count, has_more = _rank_simple(
-        key, end - begin, begin, min(open_count, most) + 1, tie_key, advertiser_code, ranked
-    )
+    ranked_count = _rank_simple(key, end - begin, begin, min(open_count, most) + 1, tie_key, advertiser_code, ranked)
     if ranked_count < 0:
         return np.int64(-1)
     for slot in range(slot_count):
@@ -4081,11 +4079,7 @@ def _fill_simple(
                 outcome,
             )
             far = max(far, last)
-    if far >= ranked_count:
-        if has_more:
-            return np.int64(-1)
-        far = ranked_count - 1
-    for at in range(far + 1):
+    for at in range(min(far + 1, ranked_count)):
         row = ranked[_RANKED_ROW, at]
         for before in range(at):
             other_row = ranked[_RANKED_ROW, before]
