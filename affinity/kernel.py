@@ -2,7 +2,7 @@
 
 Dimensions: N nodes of all audiences, L predicates, A audiences; I items a model knows, S sessions it learnt from,
 E events of all those sessions, H events of a visitor's history, Q of those in the last session, C cases, T items
-ranked.
+ranked; P products of a catalogue, G its categories, K categories a visitor was in.
 """
 
 from typing import NamedTuple
@@ -72,6 +72,19 @@ SHARE, SHARE_LATELY, SHARE_NOW, RETURN_RATE = range(4)
 FACT_COUNT = 4
 CROSSED = ((18, 9.0), (20, 6.0), (23, -1.0), (25, -1.5), (28, 2.5))  # features multiplied with one another, and what
 FEATURE_COUNT = 33 + 15  # is added to each first: each with itself and every later one
+
+# How a product stands to a visitor by its attributes: how near its category is, whether its brand is the one the
+# visitor looked at there, and how much is known of it. `kinship_nb` numbers these.
+LAST, SESSION, EARLIER, ELSEWHERE = range(4)  # category of the last event, of the session, of sessions before, of none
+NEARNESS_COUNT = 4
+UNSEEN, SCARCE, KNOWN = range(3)  # by events that the model knows
+SEEN_COUNT = 3
+KINSHIP_COUNT = NEARNESS_COUNT * 2 * SEEN_COUNT
+CONTEXT_COUNT_MAX = 6  # K: categories of a visitor that count, the latest
+EARLIER_COUNT_MAX = 3  # of those, from sessions before
+CONTEXT_EVENT_COUNT_MAX = 60  # of a visitor's latest events, in which they are looked for
+CONTEXT_SIZE_MAX = 2_000  # products of a category, and of all that count; a larger one tells little
+
 FORGET_FAST, FORGET, FORGET_SLOW = 0.22314355, 0.05129329, 0.01005034  # 0.8, 0.95 and 0.99 a week
 
 
@@ -120,6 +133,30 @@ class Trail(NamedTuple):
     back: Int32s
 
 
+class Kinds(NamedTuple):
+    """Products by what they are.
+
+    Attributes:
+        category: (P,) its category, -1 for none.
+        brand: (P,) its brand; -1 or a number of its own for none.
+        seen: (P,) UNSEEN, SCARCE or KNOWN.
+        usual: (P,) how likely it is against others, whoever the visitor is.
+        category_end: (G,) categories in the order of their paths: those below g are g..category_end[g].
+        by_category: (P,) products in the order of their category, those of none first.
+        category_first: (G + 1,) where each category's begin in it.
+        usual_of_seen: (SEEN_COUNT,) sums of `usual`.
+    """
+
+    category: Int32s
+    brand: Int32s
+    seen: Int32s
+    usual: Float32s
+    category_end: Int64s
+    by_category: Int32s
+    category_first: Int64s
+    usual_of_seen: Float64s
+
+
 class Room(NamedTuple):
     """Room to rank in; zeros between calls.
 
@@ -147,6 +184,7 @@ _F4_2D, _F4_3D, _I4_2D, _U1_2D = (
 )
 _INDEX = types.NamedTuple((_I4, _I8, _F4, _I8, _I4, _I4, _F4, _F4, _F4_2D, _I4), Index)  # type: ignore[no-untyped-call]
 _TRAIL = types.NamedTuple((_I4, _F4, _F4, _I4), Trail)  # type: ignore[no-untyped-call]
+_KINDS = types.NamedTuple((_I4, _I4, _I4, _F4, _I8, _I4, _I8, _F8), Kinds)  # type: ignore[no-untyped-call]
 _ROOM = types.NamedTuple((_F4, _I4, _I4, _F4_2D, _I4), Room)  # type: ignore[no-untyped-call]
 
 
@@ -589,6 +627,246 @@ def find_candidates_of_many_nb(
             for at in range(target_first[case], target_first[case + 1]):
                 if target[at] == candidate[case, place]:
                     is_target[case, place] = 1
+
+
+@njit(int64(int64, int64, int64), cache=True)
+def kinship_nb(nearness: int, is_same_brand: int, seen: int) -> int:
+    """Return the number of how a product stands to a visitor."""
+    return (nearness * 2 + is_same_brand) * SEEN_COUNT + seen
+
+
+@njit(int64(_I4_2D, _KINDS, _I4_2D), cache=True)
+def find_contexts_nb(about: Int32s, kinds: Kinds, context: Int32s) -> int:
+    """Find the latest categories a visitor was in, each once.
+
+    Args:
+        about: (H, 3) category of each event, brand of the product it was about, and sessions back from the last, the
+            oldest first; -1 for no category or brand.
+        kinds: products.
+        context: (CONTEXT_COUNT_MAX, 3) out: category, brand and nearness of each, the latest first.
+
+    Returns:
+        How many, K.
+    """
+    count = earlier_count = 0
+    is_last = True
+    for at in range(about.shape[0] - 1, max(-1, about.shape[0] - 1 - CONTEXT_EVENT_COUNT_MAX), -1):
+        row = about[at, 0]
+        if row < 0:
+            continue
+        nearness = EARLIER if about[at, 2] != 0 else LAST if is_last else SESSION
+        is_last = False
+        if count == CONTEXT_COUNT_MAX or (nearness == EARLIER and earlier_count == EARLIER_COUNT_MAX):
+            break
+        is_there = False
+        for place in range(count):
+            is_there |= context[place, 0] == row
+        size = kinds.category_first[kinds.category_end[row]] - kinds.category_first[row]
+        if is_there or size > CONTEXT_SIZE_MAX:
+            continue
+        context[count, 0], context[count, 1], context[count, 2] = row, about[at, 1], nearness
+        count += 1
+        earlier_count += nearness == EARLIER
+    return count
+
+
+@njit(int64(_I4_2D, int64, _KINDS, _I4, _I4, _I4, _I4), cache=True)
+def find_kin_nb(
+    context: Int32s,
+    context_count: int,
+    kinds: Kinds,
+    left_out: Int32s,
+    mark: Int32s,
+    product: Int32s,
+    kinship: Int32s,
+) -> int:
+    """List the products of a visitor's categories and of those below them, each once, at its nearest.
+
+    Args:
+        context: see `find_contexts_nb`.
+        context_count: K.
+        kinds: products.
+        left_out: products that are not to be listed; -1 for none.
+        mark: (P,) room, zeros between calls.
+        product: (CONTEXT_SIZE_MAX,) out.
+        kinship: (CONTEXT_SIZE_MAX,) out: see `kinship_nb`.
+
+    Returns:
+        How many were listed.
+    """
+    for at in range(left_out.shape[0]):
+        if left_out[at] >= 0:
+            mark[left_out[at]] = 1
+    count = 0
+    for place in range(context_count):
+        row, brand, nearness = context[place, 0], context[place, 1], context[place, 2]
+        for at in range(kinds.category_first[row], kinds.category_first[kinds.category_end[row]]):
+            one = kinds.by_category[at]
+            if mark[one] != 0 or count == product.shape[0]:
+                continue
+            mark[one] = 1
+            product[count] = one
+            is_same_brand = 1 if brand >= 0 and kinds.brand[one] == brand else 0
+            kinship[count] = kinship_nb(nearness, is_same_brand, kinds.seen[one])
+            count += 1
+    for at in range(left_out.shape[0]):
+        if left_out[at] >= 0:
+            mark[left_out[at]] = 0
+    for at in range(count):
+        mark[product[at]] = 0
+    return count
+
+
+@njit(int64(_I4, _F4, float64, types.Array(types.boolean, 1, "C"), _I4, _F4, int64, int64), cache=True)
+def keep_likeliest_nb(
+    found: Int32s,
+    negative: Float32s,
+    total: float,
+    is_wanted: NDArray[np.bool_],
+    product: Int32s,
+    share: Float32s,
+    count: int,
+    end: int,
+) -> int:
+    """Write the likeliest of the wanted products and their shares behind the first `count`, up to `end`.
+
+    Args:
+        found: products.
+        negative: minus what each counts.
+        total: what all products count.
+        is_wanted: whether each may be written.
+        product: out.
+        share: out.
+        count: how many are written already.
+        end: most there may be.
+
+    Returns:
+        How many are written now.
+    """
+    wanted = negative[is_wanted]
+    room = end - count
+    most = np.float32(np.inf)
+    if wanted.shape[0] > room:
+        most = np.partition(wanted, room - 1)[room - 1]
+    for keeps_equal in range(2):  # those above the last one that fits, then its equals as far as there is room
+        for place in range(found.shape[0]):
+            if not is_wanted[place] or count == end:
+                continue
+            if negative[place] == most if keeps_equal else negative[place] < most:
+                product[count] = found[place]
+                share[count] = -negative[place] / total
+                count += 1
+    return count
+
+
+@njit(int64(_I4_2D, _KINDS, _I4, _F8, _I4, _I4, _F4), cache=True)
+def share_among_kin_nb(
+    about: Int32s,
+    kinds: Kinds,
+    candidate: Int32s,
+    weight: Float64s,
+    mark: Int32s,
+    product: Int32s,
+    share: Float32s,
+) -> int:
+    """Share among all products that are no candidates what is left for them, by how they stand to the visitor.
+
+    Args:
+        about: see `find_contexts_nb`, as the next.
+        kinds: same.
+        candidate: products that have a probability of their own; -1 for none, each at most once.
+        weight: (KINSHIP_COUNT,) what each kinship counts.
+        mark: see `find_kin_nb`.
+        product: (B,) out: products of the visitor's categories, if there are more the likeliest; those hardly known
+            have half of the room, and no more.
+        share: (B,) out: P(it comes next, given that no candidate does).
+
+    Returns:
+        How many, at most B; 0 where the visitor was in no category.
+    """
+    context = np.empty((CONTEXT_COUNT_MAX, 3), np.int32)
+    context_count = find_contexts_nb(about, kinds, context)
+    if context_count == 0:
+        return 0
+    found = np.empty(CONTEXT_SIZE_MAX, np.int32)
+    kinship = np.empty(CONTEXT_SIZE_MAX, np.int32)
+    found_count = find_kin_nb(context, context_count, kinds, candidate, mark, found, kinship)
+    found = found[:found_count]
+    left = kinds.usual_of_seen.copy()
+    for at in range(candidate.shape[0]):
+        if candidate[at] >= 0:
+            left[kinds.seen[candidate[at]]] -= kinds.usual[candidate[at]]
+    total = 0.0
+    negative = np.empty(found_count, np.float32)
+    for at in range(found_count):
+        usual = kinds.usual[found[at]]
+        left[kinds.seen[found[at]]] -= usual
+        negative[at] = -weight[kinship[at]] * usual
+        total -= negative[at]
+    for seen in range(SEEN_COUNT):
+        total += max(left[seen], 0.0) * weight[kinship_nb(ELSEWHERE, 0, seen)]
+    if total <= 0.0:
+        return 0
+    is_scarce = np.empty(found_count, np.bool_)
+    for at in range(found_count):
+        is_scarce[at] = kinds.seen[found[at]] != KNOWN
+    count = keep_likeliest_nb(found, negative, total, is_scarce, product, share, 0, product.shape[0] // 2)
+    return keep_likeliest_nb(found, negative, total, ~is_scarce, product, share, count, product.shape[0])
+
+
+@njit(types.void(_I4_2D, _I8, _I4, _I8, _KINDS, _I4_2D, _I4, _F4_2D, _F4_2D), cache=True)
+def count_kin_of_many_nb(
+    about: Int32s,
+    trail_first: Int64s,
+    target: Int32s,
+    target_first: Int64s,
+    kinds: Kinds,
+    candidate: Int32s,
+    mark: Int32s,
+    usual: Float32s,
+    hit: Float32s,
+) -> None:
+    """Sum up the products that are no candidates of many visitors, by how they stand to them.
+
+    Args:
+        about: see `find_contexts_nb`; of all visitors, of each from `trail_first[c]` on.
+        trail_first: (C + 1,).
+        target: products that came next, likewise by `target_first`.
+        target_first: (C + 1,).
+        kinds: products.
+        candidate: (C, T) of each; -1 for none.
+        mark: see `find_kin_nb`.
+        usual: (C, KINSHIP_COUNT) out: sums of `Kinds.usual`.
+        hit: (C, KINSHIP_COUNT) out: how many of them came next.
+    """
+    context = np.empty((CONTEXT_COUNT_MAX, 3), np.int32)
+    product = np.empty(CONTEXT_SIZE_MAX, np.int32)
+    kinship = np.empty(CONTEXT_SIZE_MAX, np.int32)
+    for case in range(candidate.shape[0]):
+        context_count = find_contexts_nb(about[trail_first[case] : trail_first[case + 1]], kinds, context)
+        count = find_kin_nb(context, context_count, kinds, candidate[case], mark, product, kinship)
+        usual[case] = 0.0
+        hit[case] = 0.0
+        left = kinds.usual_of_seen.copy()
+        for at in range(candidate.shape[1]):
+            if candidate[case, at] >= 0:
+                left[kinds.seen[candidate[case, at]]] -= kinds.usual[candidate[case, at]]
+                mark[candidate[case, at]] = -1
+        for at in range(count):
+            left[kinds.seen[product[at]]] -= kinds.usual[product[at]]
+            usual[case, kinship[at]] += kinds.usual[product[at]]
+            mark[product[at]] = kinship[at] + 1
+        for seen in range(SEEN_COUNT):
+            usual[case, kinship_nb(ELSEWHERE, 0, seen)] += max(left[seen], 0.0)
+        for at in range(target_first[case], target_first[case + 1]):
+            if target[at] >= 0 and mark[target[at]] >= 0:
+                stands = mark[target[at]] - 1
+                hit[case, stands if stands >= 0 else kinship_nb(ELSEWHERE, 0, kinds.seen[target[at]])] += 1.0
+        for at in range(candidate.shape[1]):
+            if candidate[case, at] >= 0:
+                mark[candidate[case, at]] = 0
+        for at in range(count):
+            mark[product[at]] = 0
 
 
 @njit(

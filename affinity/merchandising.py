@@ -13,10 +13,10 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from affinity.cross_sell import find_pairs
+from affinity.cross_sell import Pairs, find_pairs
 from affinity.decomposition import Factors, decompose, price_parts, round_to_sum
 from affinity.errors import TradeRefused
-from affinity.signals import Signals, Trend
+from affinity.signals import COMPLEMENT_COUNT_MAX, Signals, Trend
 from affinity.significance import Change, adjust, rate_change, share_change
 from affinity.tally import Tally, distinct, tally
 from affinity.trade import SHOP, OrderLines, Trade, Weeks
@@ -206,19 +206,21 @@ def report_trade(
 
 
 def signals_of(report: MerchandisingReport, trade: Trade, weeks: Weeks, now_ms: int) -> Signals:
-    """Return what rules may ask: best-sellers by units, and trends of categories."""
+    """Return what rules and placements may ask: best-sellers by units, trends of categories, and cross-sell pairs."""
     ranking = rank_sellers(trade, weeks)
     sold_count = np.bincount(ranking.category, minlength=len(trade.categories))
     place_count = np.minimum(BEST_SELLER_COUNT_MAX, np.ceil(sold_count * BEST_SELLER_SHARE))
     is_best = ranking.units_rank <= place_count[ranking.category]
     is_best &= ranking.orders[ranking.product] >= BEST_SELLER_ORDER_COUNT_MIN
+    best, in_shop = set(ranking.product[is_best].tolist()), ranking.category == trade.categories.index(SHOP)
     trends = {one.category_id: one.trend for one in report.categories if one.category_id != SHOP}
     return Signals(
         computed_at_ms=now_ms,
         from_ms=report.from_ms,
         until_ms=report.until_ms,
-        best_sellers=sorted(trade.product_ids[row] for row in np.unique(ranking.product[is_best]).tolist()),
+        best_sellers=[trade.product_ids[row] for row in ranking.product[in_shop].tolist() if row in best],
         category_trends={category: trend for category, trend in sorted(trends.items()) if trend is not None},
+        bought_together=_bought_together(trade, weeks),
     )
 
 
@@ -462,9 +464,27 @@ def _rank_within(group: Int64s, order: Int64s) -> Int64s:
     return rank
 
 
-def _cross_sell(trade: Trade, weeks: Weeks, count_max: int) -> list[CrossSell]:
+def _pairs(trade: Trade, weeks: Weeks) -> Pairs:
     lines = _sold(trade, weeks, np.ones(len(weeks.begins_ms), np.bool_))
-    pairs = find_pairs(lines.order, lines.product, LEVEL)
+    return find_pairs(lines.order, lines.product, LEVEL)
+
+
+def _bought_together(trade: Trade, weeks: Weeks) -> list[tuple[str, str, float]]:
+    """Return the pairs, the best first, that are among the best of either product."""
+    pairs = _pairs(trade, weeks)
+    beyond = (pairs.together - pairs.by_chance).tolist()
+    count = np.zeros(len(trade.product_ids), np.int64)
+    kept = []
+    for row, (one, other) in enumerate(pairs.product.tolist()):
+        if min(count[one], count[other]) < COMPLEMENT_COUNT_MAX:
+            kept.append((trade.product_ids[one], trade.product_ids[other], beyond[row]))
+        count[one] += 1
+        count[other] += 1
+    return kept
+
+
+def _cross_sell(trade: Trade, weeks: Weeks, count_max: int) -> list[CrossSell]:
+    pairs = _pairs(trade, weeks)
     return [
         CrossSell(
             product_ids=(trade.product_ids[one], trade.product_ids[other]),

@@ -7,7 +7,7 @@ products a visitor's own history makes more likely.
 
 import threading
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import hypot
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,24 @@ from affinity.calibration import apply_monotone, back_off
 from affinity.errors import ModelRefused
 from affinity.kernel import (
     AGE_DECAY,
+    CONTEXT_EVENT_COUNT_MAX,
     FACT_COUNT,
     FEATURE_COUNT,
+    KINSHIP_COUNT,
     LENGTH_POWER,
     PARAMETER_COUNT,
     RARITY_POWER,
     SESSION_LENGTH_MAX,
     Index,
+    Kinds,
     make_room,
     rank_visitor_nb,
+    share_among_kin_nb,
 )
+from affinity.kinds import ProductAttributes, kinds_of, popularity_lift
 from affinity.matching import Happening
-from affinity.sessions import is_between_sessions, read_trail
+from affinity.segment_taste import NO_TASTE, SegmentTaste, TasteRanker
+from affinity.sessions import is_between_sessions, read_contexts, read_trail
 from affinity.targets import frozen
 from affinity.view import NO_AFFINITY, NO_PPMS, NO_ROWS, Ppms, Rows
 
@@ -41,17 +47,16 @@ Float64s = NDArray[np.float64]
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
 
-FORMAT = 2
+FORMAT = 3
 IN_SESSION, BETWEEN_SESSIONS = 0, 1  # a visitor in the middle of a session; one who begins anew
 SITUATION_COUNT = 2
 PPM = 1_000_000
 PRIOR_CLICK_RATE = 0.01  # of a product that is seen and of which nothing is known: see the README
 DIVERTED_SHARE = 0.5  # of visitors about to open a product, how many click it where they see it: see the README
 CANDIDATE_COUNT = 120  # products ranked for one visitor, which get a quality of their own
+KIN_COUNT_MAX = 120  # and others of a visitor's categories that get one
 QUALITY_MAX = 0.25
 POPULAR_COUNT = 100
-POPULARITY_LIFT_POWER = 0.25
-POPULARITY_LIFT = (0.5, 3.0)
 SUFFIX = ".npz"
 ACTIVE = "active"  # file that names the model in use
 
@@ -70,6 +75,7 @@ class Ranked(Struct, frozen=True, eq=False):
     affinity: Float32s
 
 
+NO_RATES = np.zeros(0)
 NOTHING_RANKED = Ranked(NO_ROWS, NO_PPMS, NO_AFFINITY)
 
 
@@ -80,8 +86,12 @@ class Learnt(Struct, frozen=True, eq=False, kw_only=True):
         parameter: (SITUATION_COUNT, PARAMETER_COUNT) of finding candidates, by the visitor's situation.
         combiner: (SITUATION_COUNT, FEATURE_COUNT) weights of a candidate's features in its logit.
         knot: (SITUATION_COUNT, 2, knots) calibration of a share to P(the product comes next): shares, then rates.
+        kin_weight: (SITUATION_COUNT, KINSHIP_COUNT) of products that are no candidates, see `back_off.BackOff`; zeros
+            where that is not used.
+        kin_mass: (SITUATION_COUNT, 2, knots) see there.
         clicks, seen: (I,) clicks and showings in the click logs it learnt from; zeros where there were none.
         product_id: (I,) of each item.
+        taste: what segments tell of visitors who did nothing yet.
         trained_at_ms: when.
     """
 
@@ -96,10 +106,13 @@ class Learnt(Struct, frozen=True, eq=False, kw_only=True):
     parameter: Float64s
     combiner: Float64s
     knot: Float64s
+    kin_weight: Float64s
+    kin_mass: Float64s
     clicks: Float64s
     seen: Float64s
     product_id: list[str]
     trained_at_ms: int
+    taste: SegmentTaste = NO_TASTE
 
     def index(self, parameter: Float64s) -> Index:
         """Return the sessions as a ranking with these parameters (PARAMETER_COUNT,) reads them."""
@@ -141,12 +154,12 @@ class AffinityModel:
         """Return what its file is called, without the ending."""
         return f"affinity-{self.learnt.trained_at_ms:013d}"
 
-    def bind(self, product_ids: Sequence[str], groups: Sequence[str] | None = None) -> "BoundModel":
+    def bind(self, product_ids: Sequence[str], attributes: ProductAttributes | None = None) -> "BoundModel":
         """Return the model in rows of a snapshot.
 
         Args:
             product_ids: of each row.
-            groups: category x brand of each row, whose click rate a product backs off to; None where not known.
+            attributes: of each row; None where not known.
         """
         learnt = self.learnt
         item = np.array([self.item_of.get(one, -1) for one in product_ids], np.int32)
@@ -155,22 +168,38 @@ class AffinityModel:
         clicks, seen = np.zeros(len(item)), np.zeros(len(item))
         views[is_known] = np.diff(learnt.item_first)[item[is_known]]
         clicks[is_known], seen[is_known] = learnt.clicks[item[is_known]], learnt.seen[item[is_known]]
-        numbers: dict[str, int] = {}
-        group = np.array([numbers.setdefault(one, len(numbers)) for one in groups or [""] * len(item)], np.int64)
+        group = np.zeros(len(item), np.int64)
+        if attributes is not None:
+            kind = attributes.category.astype(np.int64) << 32 | attributes.brand.astype(np.int64) & 0xFFFF_FFFF
+            group = np.unique(kind, return_inverse=True)[1]
         rate = back_off(clicks, seen, group, PRIOR_CLICK_RATE)
         # Until clicks are known, what is looked at more is taken to be clicked somewhat more.
-        usual = views.mean() if len(views) and views.mean() > 0 else 1.0
-        lift = np.clip(((views + 1.0) / (usual + 1.0)) ** POPULARITY_LIFT_POWER, *POPULARITY_LIFT)
+        lift = popularity_lift(views)
         weight = seen / (seen + 1_000.0)
         base = np.clip(rate * (lift * (1.0 - weight) + weight), 1e-6, QUALITY_MAX)
-        return BoundModel(product_ids, np.rint(base * PPM).astype(np.int64), self)
+        base_ppm = np.rint(base * PPM).astype(np.int64)
+        kin = taste = None
+        if attributes is not None and (learnt.kin_weight.any() or learnt.taste.segment_id):
+            kinds = kinds_of(attributes, views)
+            if learnt.kin_weight.any():
+                kin = KinRanker(learnt, attributes, kinds)
+            if learnt.taste.segment_id:
+                taste = TasteRanker(learnt.taste, attributes, base_ppm, KIN_COUNT_MAX)
+        return BoundModel(product_ids, base_ppm, self, kin, taste)
 
     def save(self, folder: Path) -> Path:
         """Write the model into a folder, and its metrics beside it; return the model's path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}{SUFFIX}"
-        arrays = {name: getattr(self.learnt, name) for name in self.learnt.__struct_fields__}
-        arrays["product_id"] = np.frombuffer(msgspec.json.encode(self.learnt.product_id), np.uint8)
+        arrays = {name: getattr(self.learnt, name) for name in self.learnt.__struct_fields__ if name != "taste"}
+        taste = self.learnt.taste
+        arrays["taste_log_lift"] = taste.log_lift
+        for name, texts in (
+            ("product_id", self.learnt.product_id),
+            ("taste_segment_id", taste.segment_id),
+            ("taste_category_id", taste.category_id),
+        ):
+            arrays[name] = np.frombuffer(msgspec.json.encode(texts), np.uint8)
         draft = path.with_suffix(".part")
         with draft.open("wb") as file:
             np.savez(file, format=np.int64(FORMAT), **arrays)
@@ -193,43 +222,78 @@ class BoundModel:
         product_ids: Sequence[str],
         base_quality_ppm: Ppms,
         model: AffinityModel | None = None,
+        kin: "KinRanker | None" = None,
+        taste: TasteRanker | None = None,
     ) -> None:
         self.product_ids = list(product_ids)
         self.name = "neutral" if model is None else model.name
         self.base_quality_ppm: Ppms = frozen(base_quality_ppm)
         self._row = {product_id: row for row, product_id in enumerate(self.product_ids)}
         self._model = model
+        self._kin, self._taste = kin, taste
         if model is not None:
             rows = [self._row.get(product_id, -1) for product_id in model.product_ids]
             self._row_of_item = np.array(rows, np.int32)
             self._has_every_item = bool((self._row_of_item >= 0).all())
             self._ranker = Ranker(model)
 
-    def rank_visitor(self, events: Sequence[Happening], now_ms: int) -> Ranked:
-        """Return the qualities of the products this history makes more likely than the base."""
-        if self._model is None or not events:
+    def rank_visitor(
+        self, events: Sequence[Happening], now_ms: int, segments: Callable[[], Iterable[str]] = tuple
+    ) -> Ranked:
+        """Return the qualities of the products this history makes more likely than the base.
+
+        Of a visitor without history, those that the segments make more or less likely.
+
+        Args:
+            events: the history.
+            now_ms: the moment.
+            segments: returns the visitor's; asked only where they count.
+        """
+        if not events:
+            return NOTHING_RANKED if self._taste is None else self._rank_by_segments(self._taste, segments())
+        if self._model is None:
             return NOTHING_RANKED
         item, share, rate = self._ranker.rank(events, now_ms)
         row = self._row_of_item[item]
-        if not self._has_every_item:
-            is_here = row >= 0
-            row, share, rate = row[is_here], share[is_here], rate[is_here]
-        if not len(row) or share.max() <= 0:
+        strongest = float(share.max()) if len(share) else 0.0
+        affinity = share / strongest if strongest > 0 else share
+        if self._kin is not None:
+            kin_row, kin_rate = self._kin.rank(events, now_ms, self._row, row, float(rate.sum()))
+            if len(kin_row):
+                row, rate = np.concatenate((row, kin_row)), np.concatenate((rate, kin_rate))
+                likeliest = rate.max()
+                lean = (
+                    (kin_rate / likeliest).astype(np.float32) if likeliest > 0 else np.zeros_like(kin_rate, np.float32)
+                )
+                affinity = np.concatenate((affinity, lean))
+        if not len(row) or rate.max() <= 0:
             return NOTHING_RANKED
         order = np.argsort(row)
-        row, share, rate = row[order], share[order], rate[order]
+        if not self._has_every_item:
+            order = order[np.searchsorted(row, 0, sorter=order) :]
+        if not len(order):
+            return NOTHING_RANKED
+        row, rate, affinity = row[order], rate[order], affinity[order]
         base = self.base_quality_ppm[row] / PPM
         quality = np.minimum(base + (1.0 - base) * DIVERTED_SHARE * rate, np.maximum(base, QUALITY_MAX))
-        return Ranked(
-            frozen(row),
-            frozen(np.maximum(np.rint(quality * PPM).astype(np.int64), 1)),
-            frozen((share / share.max()).astype(np.float32)),
-        )
+        return Ranked(frozen(row), frozen(np.maximum(np.rint(quality * PPM).astype(np.int64), 1)), frozen(affinity))
+
+    def _rank_by_segments(self, taste: TasteRanker, segments: Iterable[str]) -> Ranked:
+        row, factor = taste.rank(segments)
+        if not len(row):
+            return NOTHING_RANKED
+        quality_ppm = np.clip(np.rint(self.base_quality_ppm[row] * factor), 1, QUALITY_MAX * PPM).astype(np.int64)
+        return Ranked(frozen(row), frozen(quality_ppm), frozen((factor / factor.max()).astype(np.float32)))
 
     def rows_of(self, product_ids: Iterable[str]) -> Rows:
         """Return the rows of those products that are there, ascending."""
         rows = sorted(row for one in product_ids if (row := self._row.get(one)) is not None)
         return np.array(rows, np.int32) if rows else NO_ROWS
+
+    def rows_in_order(self, product_ids: Iterable[str]) -> Rows:
+        """Return the rows of those products that are there, in the order they are named."""
+        rows = [row for one in product_ids if (row := self._row.get(one)) is not None]
+        return frozen(np.array(rows, np.int32)) if rows else NO_ROWS
 
 
 class Ranker:
@@ -274,7 +338,55 @@ class Ranker:
         return item, share, apply_monotone((knot_share, knot_rate), share)
 
 
-def neutral_model(product_ids: Sequence[str]) -> BoundModel:
+class KinRanker:
+    """Finds what is likely for a visitor by category and brand alone, among products with no probability of their own.
+
+    Args:
+        learnt: what is learnt of it.
+        attributes: of the snapshot's products.
+        kinds: those and how often each was looked at, as compiled code reads them.
+    """
+
+    def __init__(self, learnt: Learnt, attributes: ProductAttributes, kinds: Kinds) -> None:
+        self._learnt = learnt
+        self._is_used = [bool(weight.any()) for weight in learnt.kin_weight]
+        self._category_row = attributes.category_row
+        self._kinds = kinds
+        self._category, self._brand = attributes.category.tolist(), attributes.brand.tolist()
+        self._lock = threading.Lock()
+        self._mark = np.zeros(len(self._category), np.int32)
+        self._product = np.zeros(KIN_COUNT_MAX, np.int32)
+        self._share = np.zeros(KIN_COUNT_MAX, np.float32)
+
+    def rank(
+        self,
+        events: Sequence[Happening],
+        now_ms: int,
+        row_of: Mapping[str, int],
+        candidate: Int32s,
+        candidates_rate: float,
+    ) -> tuple[Int32s, Float64s]:
+        """Return the likeliest products besides the candidates, and P(it comes next) of each.
+
+        Args:
+            events: the visitor's.
+            now_ms: the moment.
+            row_of: row of each product.
+            candidate: rows of the candidates, -1 for what is not in the snapshot.
+            candidates_rate: sum of their probabilities.
+        """
+        situation = BETWEEN_SESSIONS if is_between_sessions(events, now_ms) else IN_SESSION
+        if not self._is_used[situation]:
+            return NO_ROWS, NO_RATES
+        about = read_contexts(events, CONTEXT_EVENT_COUNT_MAX, row_of, self._category, self._brand, self._category_row)
+        weight, (knot_rate, knot_mass) = self._learnt.kin_weight[situation], self._learnt.kin_mass[situation]
+        mass = np.interp(-candidates_rate, knot_rate, knot_mass)
+        with self._lock:
+            count = share_among_kin_nb(about, self._kinds, candidate, weight, self._mark, self._product, self._share)
+            return self._product[:count].copy(), self._share[:count] * mass
+
+
+def neutral_model(product_ids: Sequence[str], attributes: ProductAttributes | None = None) -> BoundModel:
     """Return the model of a shop nothing is known of: every product alike, for every visitor."""
     return BoundModel(product_ids, np.full(len(product_ids), round(PRIOR_CLICK_RATE * PPM), np.int64))
 
@@ -290,7 +402,10 @@ def load_model(path: Path) -> AffinityModel:
             if int(file["format"]) != FORMAT:
                 raise ModelRefused(f"{path.name} must be of format {FORMAT}, was {int(file['format'])}: train anew")
             arrays: dict[str, Any] = {name: np.ascontiguousarray(file[name]) for name in file.files if name != "format"}
-        arrays["product_id"] = msgspec.json.decode(arrays["product_id"].tobytes(), type=list[str])
+        for name in ("product_id", "taste_segment_id", "taste_category_id"):
+            arrays[name] = msgspec.json.decode(arrays[name].tobytes(), type=list[str])
+        taste = (arrays.pop(f"taste_{name}") for name in ("segment_id", "category_id", "log_lift"))
+        arrays["taste"] = SegmentTaste(*taste)
         arrays["trained_at_ms"] = int(arrays["trained_at_ms"].item())
         learnt = Learnt(**arrays)
     except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as damage:
@@ -311,7 +426,12 @@ def _fits_together(learnt: Learnt) -> bool:
         and learnt.knot.ndim == 3
         and learnt.knot.shape[:2] == (SITUATION_COUNT, 2)
         and learnt.knot.shape[2] > 0
+        and learnt.kin_weight.shape == (SITUATION_COUNT, KINSHIP_COUNT)
+        and learnt.kin_mass.ndim == 3
+        and learnt.kin_mass.shape[:2] == (SITUATION_COUNT, 2)
+        and learnt.kin_mass.shape[2] > 0
         and learnt.item_fact.shape == (item_count, FACT_COUNT)
+        and learnt.taste.log_lift.shape == (len(learnt.taste.segment_id), len(learnt.taste.category_id))
         and len(learnt.rarity) == len(learnt.clicks) == len(learnt.seen) == item_count
         and len(learnt.item_first) == item_count + 1
         and len(learnt.item_event) == len(learnt.item_session) == event_count

@@ -1,15 +1,16 @@
 """A visitor's record as bytes: an eighth of its size in memory, and what the record file is made of.
 
 Names of the catalogue (products, categories, brands) are kept once for all visitors and stand in the bytes as numbers;
-times are kept as differences. What follows from the rest (views, progress with patterns) and what the database has
+times are kept as differences; what a column says again and again is kept once, and a column that says nothing not at
+all. What follows from the rest (views, progress with patterns) and what the database has
 (the profile) is left out, and so is the summary of purchases, which is kept beside the bytes.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, islice, repeat
 from operator import sub
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -18,11 +19,13 @@ from affinity.matching import Happening, ancestry
 from affinity.navigation import Action
 from affinity.record import ProductFacts, Shown, VisitorRecord
 
-FORMAT = 1  # to be raised with every change of what the bytes mean
+FORMAT = 2  # to be raised with every change of what the bytes mean
 ACTIONS = tuple(Action)  # by their codes
 
+T = TypeVar("T", int, float)
 Name = int | str | None  # the number of a known name; the name itself where it is not
-Times = dict[str, int]
+Once = tuple[list[int], list[int]]  # the different values of a column, and for each row the place of its own
+Weights = tuple[list[float], list[int]]
 Belongs = tuple[str | None, str | None]  # category and brand
 UNKNOWN_COUNT_MAX = 10_000
 
@@ -82,15 +85,15 @@ class _Packed(Struct, frozen=True, array_like=True):
     event_brand: list[Name]
     event_price: list[int | None]
     event_quantity: list[int]
-    event_text: list[list[str | None]]  # queries, and what else an event says
+    event_text: list[list[str | None]]  # queries, and what else an event says; empty where no event does
     category_total: float
     category: list[Name]
-    category_weight: list[float]
+    category_weight: Weights
     brand_total: float
     brand: list[Name]
-    brand_weight: list[float]
+    brand_weight: Weights
     bought: tuple[list[Name], list[Name], list[Name]]  # products, categories, brands
-    bought_ago: tuple[list[int], list[int], list[int]]  # milliseconds before the last event
+    bought_ago: Once  # milliseconds before the last event, of those one after the other
     dismissed: list[Name]
     served_at_ms: dict[str, list[int]]
     shown: dict[str, tuple[int, list[int]]]  # last click, times
@@ -115,9 +118,7 @@ def pack(record: VisitorRecord, names: Names) -> bytes:
         column = list(column)
         return list(map(number, column, column))  # type: ignore[arg-type]  # None is no known name
 
-    def ago(times: Times) -> list[int]:
-        return list(map(last_ms.__sub__, times.values()))
-
+    bought = record.bought_product, record.bought_category, record.bought_brand
     return _encode(
         _Packed(
             record.seen_at_ms,
@@ -129,15 +130,15 @@ def pack(record: VisitorRecord, names: Names) -> bytes:
             numbers(brand),
             list(price),
             list(quantity),
-            list(map(list, texts)),
+            [list(column) if any(one is not None for one in column) else [] for column in texts],
             record.category_total,
             numbers(record.category_weight),
-            list(record.category_weight.values()),
+            _once(record.category_weight.values()),
             record.brand_total,
             numbers(record.brand_weight),
-            list(record.brand_weight.values()),
-            (numbers(record.bought_product), numbers(record.bought_category), numbers(record.bought_brand)),
-            (ago(record.bought_product), ago(record.bought_category), ago(record.bought_brand)),
+            _once(record.brand_weight.values()),
+            (numbers(bought[0]), numbers(bought[1]), numbers(bought[2])),
+            _once([last_ms - at_ms for times in bought for at_ms in times.values()]),
             numbers(record.dismissed),
             record.served_at_ms,
             {name: (shown.clicked_at_ms, shown.at_ms) for name, shown in record.shown.items()},
@@ -158,9 +159,6 @@ def unpack(pseudonym: bytes, raw: bytes, names: Names) -> VisitorRecord:
     def named(column: list[Name]) -> Iterable[Any]:
         return map(name, column, column)  # type: ignore[arg-type]  # what is no number is the name itself
 
-    def times(column: list[Name], ago: list[int]) -> Times:
-        return dict(zip(named(column), map(last_ms.__sub__, ago), strict=True))
-
     record = VisitorRecord(pseudonym)
     record.seen_at_ms, record.session_began_ms = packed.seen_at_ms, packed.session_began_ms
     columns = zip(
@@ -171,18 +169,33 @@ def unpack(pseudonym: bytes, raw: bytes, names: Names) -> VisitorRecord:
         named(packed.event_brand),
         packed.event_price,
         packed.event_quantity,
-        *packed.event_text,
+        *(column or repeat(None, len(packed.event_time)) for column in packed.event_text),
         strict=True,
     )
     record.events = list(map(_happening, columns))
     record.pending_count = len(record.events)
     last_ms = record.events[-1].at_ms if record.events else 0
     record.category_total, record.brand_total = packed.category_total, packed.brand_total
-    record.category_weight = dict(zip(named(packed.category), packed.category_weight, strict=True))
-    record.brand_weight = dict(zip(named(packed.brand), packed.brand_weight, strict=True))
-    record.bought_product, record.bought_category, record.bought_brand = map(times, packed.bought, packed.bought_ago)
+    record.category_weight = dict(zip(named(packed.category), _each(packed.category_weight), strict=True))
+    record.brand_weight = dict(zip(named(packed.brand), _each(packed.brand_weight), strict=True))
+    bought_at = map(last_ms.__sub__, _each(packed.bought_ago))
+    record.bought_product, record.bought_category, record.bought_brand = (
+        dict(zip(named(column), islice(bought_at, len(column)), strict=True)) for column in packed.bought
+    )
     record.dismissed = dict.fromkeys(named(packed.dismissed))
     record.served_at_ms = packed.served_at_ms
     record.shown = {placement_id: Shown(*shown) for placement_id, shown in packed.shown.items()}
     record.unrendered = {(at_ms, placement, slot): bid for at_ms, placement, slot, bid in packed.unrendered}
     return record
+
+
+def _once(column: Iterable[T]) -> tuple[list[T], list[int]]:
+    """Return the different values, in the order they first come, and the place among them of each."""
+    places: dict[T, int] = {}
+    of_each = [places.setdefault(value, len(places)) for value in column]
+    return list(places), of_each
+
+
+def _each(column: tuple[list[T], list[int]]) -> Iterable[T]:
+    values, places = column
+    return map(values.__getitem__, places)

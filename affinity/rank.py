@@ -1,8 +1,9 @@
 """What `endcap affinity rank`, `train` and `evaluate` do: functions of files and lines, without a server."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Protocol
 
 import msgspec
@@ -15,6 +16,7 @@ from affinity.model import AffinityModel, Ranker, activate_model, active_model, 
 from affinity.navigation import Action, EventId, Moment, QueryText, VisitorId
 from affinity.navigation_log import LogLine, NavigationLog
 from affinity.record import VisitorRecord
+from affinity.segment_taste import TasteCounts
 from affinity.sessions import read_sessions
 from affinity.train import SESSION_COUNT_MAX, TOP_COUNT, Evaluation, Progress, evaluate_model, train_model
 
@@ -174,17 +176,24 @@ def train(
     progress: Progress,
     tuned: Mapping[int, float] | None = None,
     *,
+    products: Sequence[Product] = (),
+    segments_of: Mapping[bytes, Collection[str]] = MappingProxyType({}),
     is_forced: bool = False,
 ) -> Trained:
     """Learn a model from the log, save it with its metrics beside it, and put it in use unless it is worse.
 
-    With `tuned`, the ranking's parameters are those and are not searched for. With `is_forced`, it is put in use even
-    if it did worse in validation than the one in use.
+    With the catalogue's `products`, those without history are ranked by category and brand; with `segments_of`
+    visitors, by pseudonym, those without history by what others of their segments do. With `tuned`, the ranking's
+    parameters are those and are not searched for. With `is_forced`, it is put in use even if it did worse in validation
+    than the one in use.
 
     Raises:
         TrainingRefused: the log has no event with a product.
     """
-    model = train_model(read_sessions(read_log(log), SESSION_COUNT_MAX), now_ms, progress, tuned=tuned)
+    category_of = {one.product_id: one.product_type for one in products if one.product_type is not None}
+    counts = TasteCounts(segments_of, category_of)
+    sessions = read_sessions(counts.watch(read_log(log)), SESSION_COUNT_MAX)
+    model = train_model(sessions, now_ms, progress, tuned=tuned, products=products, taste=counts.learn())
     active = active_model(folder)
     was_active = {} if active is None else read_metrics(active)
     path = model.save(folder)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from affinity.catalog import Product
-from affinity.computed import EPOCH_MS, Purchases
+from affinity.computed import EPOCH_MS, CustomerScale, Purchases, clv_tier, lifecycle, rfm_class
 from affinity.matching import Happening, PatternProgress, ancestry
 from affinity.navigation import Action
 from affinity.profile import ProfileDraft
@@ -183,6 +183,16 @@ class VisitorRecord:
         self.view_mask: Any = None  # the audiences that were large enough then
         self.view_targets: object | None = None  # their identity
         self.view_until_ms = 0
+
+    def segments(self, scale: CustomerScale, now_ms: int) -> set[str]:
+        """Return the profile's segments, and the computed classes as `SegmentEntry` names them."""
+        classes = {
+            "lifecycle": lifecycle(self.purchases, now_ms),
+            "rfm": rfm_class(self.purchases, scale),
+            "clv": clv_tier(self.purchases, scale),
+        }
+        named = {f"{kind}:{name}" for kind, name in classes.items() if name is not None}
+        return named if self.profile is None else named.union(self.profile.segments)
 
     def note(self, happening: Happening, facts: ProductFacts | None, settings: Settings) -> None:
         """Take an event in, where its time puts it."""

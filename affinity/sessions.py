@@ -158,6 +158,46 @@ def read_trail(events: Sequence[Happening], row_of: Mapping[str, int]) -> Trail:
     )
 
 
+def read_contexts(
+    events: Sequence[Happening],
+    count_max: int,
+    row_of: Mapping[str, int],
+    category: Sequence[int],
+    brand: Sequence[int],
+    category_row: Mapping[str, int],
+) -> Int32s:
+    """Return (H, 3) category, brand and sessions back of a visitor's latest events, the oldest first; -1 for none.
+
+    Args:
+        events: the visitor's.
+        count_max: most events.
+        row_of: row of each product there is.
+        category: of each row.
+        brand: of each row.
+        category_row: row of each category, for events that name one.
+    """
+    found: list[int] = []  # from the end: sessions back, brand, category of each event, the latest first
+    sessions_back, later_ms, count = 0, 0, 0
+    for event in reversed(events):
+        product_id, action = event.product_id, event.action
+        is_about = product_id is not None and action in HISTORY_WEIGHT
+        if not is_about and (event.category_id is None or action is not Action.VIEW_ITEM_LIST):
+            continue
+        if later_ms - event.at_ms > SESSION_GAP_MS:
+            sessions_back += 1
+        later_ms = event.at_ms
+        row = row_of.get(product_id) if is_about and product_id is not None else None
+        if row is not None:
+            found += (sessions_back, brand[row], category[row])
+        else:
+            found += (sessions_back, -1, category_row.get(event.category_id or "", -1))
+        count += 1
+        if count == count_max:
+            break
+    found.reverse()
+    return np.array(found, np.int32).reshape(-1, 3)
+
+
 def is_between_sessions(events: Sequence[Happening], now_ms: int) -> bool:
     """Say whether a visitor begins anew: half an hour after the last thing done, or after buying."""
     return now_ms > session_ends_ms(events)

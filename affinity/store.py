@@ -696,6 +696,19 @@ def read_customer_segments(connection: Connection, retailer_id: str) -> dict[byt
     return {pseudonym: computed.segments for pseudonym, computed in rows if computed.segments}
 
 
+def read_segments_of(connection: Connection, retailer_id: str) -> dict[bytes, set[str]]:
+    """Return the segments of every visitor in any: those of their profile, and where they stood when computed last.
+
+    Of a visitor joined to a customer, the customer's too.
+    """
+    found = {row.pseudonym: set(row.profile.segments) for row in read_profiles(connection, retailer_id)}
+    for pseudonym, named in (read_customer_segments(connection, retailer_id) or {}).items():
+        found.setdefault(pseudonym, set()).update(f"{kind}:{name}" for kind, name in named.items())
+    for pseudonym, customer in read_links(connection, retailer_id).items():
+        found[pseudonym] = found.get(pseudonym, set()) | found.get(customer, set())
+    return {pseudonym: segments for pseudonym, segments in found.items() if segments}
+
+
 def read_computed_profiles(
     connection: Connection, retailer_id: str, since_seq: int = -1
 ) -> list[tuple[bytes, ComputedProfile]]:

@@ -10,8 +10,10 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from affinity.back_off import NO_BACK_OFF, BackOff, Kin, count_kin, fit_back_off
 from affinity.calibration import KNOT_COUNT_MAX, apply_monotone, expected_calibration_error, fit_monotone
 from affinity.cases import Cases, gather_cases
+from affinity.catalog import Product
 from affinity.combiner import fit_combiner
 from affinity.errors import TrainingRefused
 from affinity.kernel import (
@@ -21,6 +23,7 @@ from affinity.kernel import (
     FACT_COUNT,
     FEATURE_COUNT,
     HISTORY,
+    KINSHIP_COUNT,
     LENGTH_POWER,
     NEIGHBOUR_COUNT,
     PARAMETER_COUNT,
@@ -34,10 +37,13 @@ from affinity.kernel import (
     SHARE_LATELY,
     SHARE_NOW,
     TRANSITION,
+    Kinds,
     find_candidates_of_many_nb,
     make_room,
 )
+from affinity.kinds import kinds_of, read_attributes
 from affinity.model import CANDIDATE_COUNT, POPULAR_COUNT, SITUATION_COUNT, AffinityModel, Learnt
+from affinity.segment_taste import NO_TASTE, SegmentTaste
 from affinity.sessions import Sessions
 
 Bools = NDArray[np.bool_]
@@ -122,6 +128,7 @@ class Fitted(Struct, frozen=True, eq=False):
     parameter: Float64s
     combiner: Float64s
     knot: Float64s
+    back_off: BackOff = NO_BACK_OFF
 
 
 def train_model(
@@ -130,6 +137,8 @@ def train_model(
     progress: Progress = lambda done, total: None,
     clicks: Mapping[str, tuple[int, int]] | None = None,
     tuned: Mapping[int, float] | None = None,
+    products: Sequence[Product] = (),
+    taste: SegmentTaste = NO_TASTE,
 ) -> AffinityModel:
     """Return a model of all the sessions, its metrics from the last ones before it knew them.
 
@@ -139,6 +148,8 @@ def train_model(
         progress: called with how many parameters were tried, and of how many.
         clicks: product id to (clicks, times seen), where click logs exist.
         tuned: parameters found before, to be used as they are: that takes a tenth of the time.
+        products: the catalogue, by whose categories and brands products without history are ranked.
+        taste: what segments tell of visitors without history.
 
     Raises:
         TrainingRefused: there is no session to learn from.
@@ -150,9 +161,13 @@ def train_model(
     metrics: dict[str, float] = {}
     if held_out >= HELD_OUT_COUNT_MIN:
         cut = len(sessions) - held_out
-        fitted, metrics = _learn(make_index(sessions.between(0, cut), now_ms), sessions, cut, progress, tuned)
+        index = make_index(sessions.between(0, cut), now_ms)
+        kinds = _kinds(index, products) if products else None
+        fitted, metrics = _learn(index, sessions, cut, progress, tuned, kinds)
     unlearnt = [plain(START if tuned is None else tuned)] * SITUATION_COUNT
-    learnt = make_index(sessions, now_ms, fitted or unlearnt, clicks)
+    learnt = make_index(sessions, now_ms, fitted or unlearnt, clicks, taste)
+    metrics["segment_count"] = len(taste.segment_id)
+    metrics["segment_gain"] = taste.gain
     metrics["session_count"] = len(sessions)
     metrics["event_count"] = len(sessions.item)
     metrics["product_count"] = len(sessions.product_ids)
@@ -160,7 +175,12 @@ def train_model(
 
 
 def _learn(
-    index: Learnt, sessions: Sessions, cut: int, progress: Progress, tuned: Mapping[int, float] | None
+    index: Learnt,
+    sessions: Sessions,
+    cut: int,
+    progress: Progress,
+    tuned: Mapping[int, float] | None,
+    kinds: Kinds | None,
 ) -> tuple[list[Fitted], dict[str, float]]:
     """Return what is learnt of each situation from the sessions from `cut` on, and the metrics on some kept apart."""
     share = 1.0 if tuned is None else QUICK_SHARE
@@ -172,14 +192,19 @@ def _learn(
         if counts[situation] >= CASE_COUNT_MIN:
             searches = tuned is None and counts[situation] >= TUNED_COUNT_MIN
             cases = of_both[situation].first(counts[situation])
-            like = _fit(index, cases, like, progress, searches=searches)
+            like = _fit(index, cases, like, progress, kinds, searches=searches)
         fitted[situation] = like
     complete = [fitted[situation] for situation in range(SITUATION_COUNT)]
     kept = [cases.after(count) for cases, count in zip(of_both, counts, strict=True)]
-    return complete, measure(index, kept, complete)
+    metrics = measure(index, kept, complete)
+    if kinds is not None:
+        metrics |= measure_back_off(index, kept, complete, kinds)
+    return complete, metrics
 
 
-def _fit(index: Learnt, cases: Cases, like: Fitted, progress: Progress, *, searches: bool) -> Fitted:
+def _fit(
+    index: Learnt, cases: Cases, like: Fitted, progress: Progress, kinds: Kinds | None, *, searches: bool
+) -> Fitted:
     """Return what is learnt of a situation, beginning from one that is like it."""
     parameter = like.parameter
     if searches:
@@ -189,7 +214,65 @@ def _fit(index: Learnt, cases: Cases, like: Fitted, progress: Progress, *, searc
     share, is_target, candidate = shares(found, combiner)
     is_there = candidate >= 0
     knots = fit_monotone(share[is_there], is_target[is_there].astype(np.float64))
-    return Fitted(parameter, combiner, _padded(np.array(knots)))
+    if kinds is None:
+        return Fitted(parameter, combiner, _padded(np.array(knots)))
+    kin, candidates_rate = _kin(cases, candidate, share, knots, kinds)
+    back_off = fit_back_off(kin, candidates_rate)
+    return Fitted(parameter, combiner, _padded(np.array(knots)), back_off)
+
+
+def _kinds(index: Learnt, products: Sequence[Product]) -> Kinds:
+    """Return the products of the index by what they are, and after them those of the catalogue it does not know."""
+    by_id = {product.product_id: product for product in products}
+    known = set(index.product_id)
+    every = [by_id.get(one) for one in index.product_id]
+    every += [product for product in products if product.product_id not in known]
+    views = np.zeros(len(every))
+    views[: len(index.product_id)] = np.diff(index.item_first)
+    return kinds_of(read_attributes(every), views)
+
+
+def _kin(
+    cases: Cases, candidate: Int32s, share: Float64s, knots: tuple[Float64s, Float64s], kinds: Kinds
+) -> tuple[Kin, Float64s]:
+    """Return how other products stand to the visitors of cases, and (C,) the sum of their candidates' probabilities."""
+    trail = cases.trail
+    kin = count_kin(trail.item, trail.back, cases.trail_first, cases.target, cases.target_first, kinds, candidate)
+    rate = np.where(share > 0, apply_monotone(knots, share), 0.0)
+    return kin, rate.sum(axis=1)
+
+
+def measure_back_off(
+    index: Learnt, of_both: Sequence[Cases], fitted: Sequence[Fitted], kinds: Kinds
+) -> dict[str, float]:
+    """Return how likely what came next was among the products that were no candidates, with the back-off and without.
+
+    As log-losses a product, short of a constant: of all, and of those with fewer than five events (`scarce`) among one
+    another. With it how many of those came next for one predicted.
+    """
+    figures = {"back_off_strength": max(one.back_off.strength for one in fitted)}
+    loss = {name: np.zeros(2) for name in ("other", "scarce")}
+    count = dict.fromkeys(loss, 0.0)
+    predicted = 0.0
+    for cases, one in zip(of_both, fitted, strict=True):
+        found = find_candidates(index, cases, one.parameter, CANDIDATE_COUNT, describes=True)
+        share, _, candidate = shares(found, one.combiner)
+        every, rate = _kin(cases, candidate, share, (one.knot[0], one.knot[1]), kinds)
+        back_off, alone = one.back_off, np.ones(KINSHIP_COUNT)
+        weight = back_off.weight if back_off.strength else alone
+        scarce = every.of_scarce()
+        for name, kin in (("other", every), ("scarce", scarce)):
+            count[name] += float(kin.hit.sum())
+            loss[name] -= [kin.log_likelihood(used).sum() for used in (weight, alone)]
+        share_of_scarce = (scarce.usual @ weight) / np.maximum(every.usual @ weight, 1e-12)
+        predicted += float(share_of_scarce @ np.interp(-rate, *back_off.mass))
+    for name, both in loss.items():
+        used, unused = both / max(count[name], 1.0)
+        figures[f"{name}_product_case_count"] = count[name]
+        figures[f"{name}_product_log_loss"] = float(used)
+        figures[f"{name}_product_log_loss_without"] = float(unused)
+    figures["scarce_product_calibration_ratio"] = count["scarce"] / predicted if predicted > 0 else 0.0
+    return figures
 
 
 class Evaluation(Struct, frozen=True):
@@ -251,6 +334,7 @@ def make_index(
     now_ms: int,
     fitted: Sequence[Fitted] = (),
     clicks: Mapping[str, tuple[int, int]] | None = None,
+    taste: SegmentTaste = NO_TASTE,
 ) -> Learnt:
     """Return the index of the sessions a ranking reads, with what was fitted of each situation."""
     fitted = fitted or [plain(START)] * SITUATION_COUNT
@@ -277,10 +361,13 @@ def make_index(
         parameter=np.array([one.parameter for one in fitted]),
         combiner=np.array([one.combiner for one in fitted]),
         knot=np.array([one.knot for one in fitted]),
+        kin_weight=np.array([one.back_off.weight for one in fitted]),
+        kin_mass=np.array([_padded(one.back_off.mass) for one in fitted]),
         clicks=np.array([float(one) for one, _ in known_clicks]),
         seen=np.array([float(one) for _, one in known_clicks]),
         product_id=sessions.product_ids,
         trained_at_ms=now_ms,
+        taste=taste,
     )
 
 

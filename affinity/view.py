@@ -8,8 +8,9 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from affinity.computed import CustomerScale
+from affinity.computed import DAY_MS, CustomerScale
 from affinity.pseudonym import NO_VISITOR
+from affinity.recall import cart_products, viewed_products
 from affinity.record import VisitorRecord
 from affinity.sessions import session_ends_ms
 from affinity.settings import Settings
@@ -27,6 +28,21 @@ NO_AFFINITY: NDArray[np.float32] = frozen(np.zeros(0, np.float32))
 NEVER_SERVED: Mapping[str, list[int]] = MappingProxyType({})
 
 
+class Recalled(Struct, frozen=True, eq=False):
+    """What a visitor came across before, as rows of the bound model's products, each once.
+
+    Attributes:
+        viewed_row: viewed and not bought since, the last viewed first.
+        cart_row: in the cart now, the last added first.
+    """
+
+    viewed_row: Rows = NO_ROWS
+    cart_row: Rows = NO_ROWS
+
+
+NOTHING_RECALLED = Recalled()
+
+
 class VisitorView(Struct, frozen=True, kw_only=True, eq=False):
     """What one auction may know of one visitor, as of one moment.
 
@@ -42,6 +58,7 @@ class VisitorView(Struct, frozen=True, kw_only=True, eq=False):
         dismissed_row: ascending rows of products the visitor does not want to see.
         seen_at_ms: bid id to the times the visitor was shown it, oldest first.
         segments: named segments of the visitor's profile.
+        recalled: what they viewed last and have in the cart; None where nobody asked, and of an anonymous visitor.
     """
 
     pseudonym: bytes
@@ -55,6 +72,7 @@ class VisitorView(Struct, frozen=True, kw_only=True, eq=False):
     dismissed_row: Rows = NO_ROWS
     seen_at_ms: Mapping[str, list[int]] = NEVER_SERVED
     segments: frozenset[str] = frozenset()
+    recalled: Recalled | None = None
 
 
 def anonymous_view(targets: Targets) -> VisitorView:
@@ -78,6 +96,7 @@ def view_visitor(
     settings: Settings,
     scale: CustomerScale,
     targetable: NDArray[np.uint64] | None = None,
+    recalls: bool = False,
 ) -> VisitorView:
     """Return what an auction now may know of a visitor who consented.
 
@@ -92,6 +111,7 @@ def view_visitor(
         settings: this package's.
         scale: how the shop's customers compare.
         targetable: bits of the audiences that may be targeted; None for all of them.
+        recalls: also say what they viewed last and have in the cart.
     """
     kept = None if record is None else record.view
     if (
@@ -102,6 +122,7 @@ def view_visitor(
         and record.view_mask is targetable
         and now_ms <= record.view_until_ms
         and kept.pseudonym == pseudonym
+        and (kept.recalled is not None or not recalls)
     ):
         return kept
     audience_bits, audience_until_ms = targets.audience_bits(record, scale, now_ms)
@@ -116,7 +137,7 @@ def view_visitor(
             audience_bits=audience_bits,
             pattern_bits=pattern_bits,
         )
-    ranked = model.rank_visitor(record.events, now_ms)
+    ranked = model.rank_visitor(record.events, now_ms, lambda: record.segments(scale, now_ms))
     view = VisitorView(
         pseudonym=pseudonym,
         person_pseudonym=record.pseudonym,
@@ -129,11 +150,21 @@ def view_visitor(
         dismissed_row=model.rows_of(record.dismissed),
         seen_at_ms=record.served_at_ms,
         segments=frozenset(record.profile.segments) if record.profile is not None else frozenset(),
+        recalled=_recall(record, model) if recalls else None,
     )
     record.view_targets, record.view_model, record.view_mask = targets.identity, model, targetable
     record.view = view
     record.view_until_ms = min(audience_until_ms, pattern_until_ms)
+    if not record.events:  # ranked for by segments, which change with time
+        record.view_until_ms = min(record.view_until_ms, now_ms + DAY_MS)
     ends_ms = session_ends_ms(record.events)
     if now_ms <= ends_ms:  # who comes back later is ranked for as one who begins anew
         record.view_until_ms = min(record.view_until_ms, ends_ms)
     return view
+
+
+def _recall(record: VisitorRecord, model: "BoundModel") -> Recalled:
+    return Recalled(
+        model.rows_in_order(viewed_products(record.events, record.bought_product)),
+        model.rows_in_order(cart_products(record.events)),
+    )

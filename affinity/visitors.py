@@ -339,6 +339,8 @@ class VisitorStore:
         model: BoundModel,
         now_ms: int,
         navigation: Sequence[NavigationEvent] = (),
+        *,
+        recalls: bool = False,
     ) -> VisitorView:
         """Return what an auction now may know of a visitor.
 
@@ -349,6 +351,7 @@ class VisitorStore:
             model: bound to the products of that snapshot.
             now_ms: moment of the auction.
             navigation: events the caller keeps itself and sends along: known for this auction only.
+            recalls: also say what the visitor viewed last and has in the cart.
 
         Raises:
             ConsentUnreadable: the consent cannot be read.
@@ -374,6 +377,7 @@ class VisitorStore:
             settings=self.settings,
             scale=self.scale,
             targetable=self._sizes.of(targets),
+            recalls=recalls,
         )
 
     def count_audiences(self, targets: Targets, s_max: float, now_ms: int) -> int:

@@ -11,11 +11,12 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from affinity.view import VisitorView
+from affinity.view import NO_ROWS, VisitorView
 from auction.candidates import FIRST_NUMBER
 from auction.kernel import (
     FACT_CLICK_VALUE,
     FACT_COUNT,
+    FACT_RANK_VALUE,
     LISTED,
     NOT_HEAPED,
     PPM,
@@ -29,6 +30,7 @@ from auction.kernel import (
     UNKNOWN_TEMPERATURE,
     VALUE_MICROS_MAX,
     AskerArrays,
+    FoundArrays,
     PlaceArrays,
     Records,
     add_organic_nb,
@@ -36,7 +38,8 @@ from auction.kernel import (
 )
 from auction.loss import LossReason
 from auction.market import NO_FILTERS, Context, Market
-from auction.placement import Placement
+from auction.organic import rows_of_source
+from auction.placement import OrganicSource, Placement
 from auction.quality import PlacementQuality
 from auction.request import Candidates, RequestCandidate, SlotRequest
 from auction.rules import RulePlan
@@ -62,6 +65,7 @@ class Place(Struct):
         arrays: what the gate reads; its lists and cursor move.
         organic: products for organic candidates.
         sponsored_left: how many sponsored products the visitor may still be shown here, None without a limit.
+        source_row: products of its organic source, best first; none before organic products are looked for.
     """
 
     placement: Placement
@@ -74,6 +78,19 @@ class Place(Struct):
     arrays: PlaceArrays
     organic: PlaceArrays | None = None
     sponsored_left: int | None = None
+    source_row: Int32s = NO_ROWS
+
+    @property
+    def organic_source(self) -> OrganicSource:
+        """Return where its organic products come from; candidates of the request go before what is configured."""
+        return "caller" if self.has_candidates else self.placement.organic_source
+
+    def is_without_organic(self, found: FoundArrays) -> bool:
+        """Say whether a merchandised page has no organic candidate here, because its source has none that may stand."""
+        if self.organic is None or self.has_candidates or self.organic_source == "affinity":
+            return False
+        entry = found.entry[: found.counts[0]]
+        return not ((entry["place"] == self.number) & (entry["offer_row"] < 0)).any()
 
     @property
     def is_unseen(self) -> bool:
@@ -200,7 +217,7 @@ def find_candidates(place: Place, asker: AskerArrays, market: Market, wanted: in
     the visitor's own are looked at as far down as the lists. The place's term says what is still possible.
     """
     found = market.scratch.make_room(row_count_max + 1)
-    market.scratch.own.turn_to(place.quality)
+    turn_to(place, market)
     is_unfinished = find_candidates_nb(
         place.quality.arrays, asker, place.arrays, place.has_candidates, wanted, row_count_max, found
     )
@@ -208,16 +225,25 @@ def find_candidates(place: Place, asker: AskerArrays, market: Market, wanted: in
     return is_unfinished
 
 
+def turn_to(place: Place, market: Market) -> None:
+    """Have the market's marks say what is true in a placement: qualities of the visitor's own, ranks of its source."""
+    market.scratch.own.turn_to(place.quality)
+    market.scratch.source_rank.turn_to(place.source_row)
+
+
 def find_organic(
-    place: Place, context: Context, own_rows: Int32s, asker: AskerArrays, market: Market, wanted: int
+    place: Place, context: Context, visitor: VisitorView, asker: AskerArrays, market: Market, wanted: int
 ) -> None:
-    """Add the best of the context's products as organic candidates, and say what the best one left out may be worth."""
+    """Add the best of the placement's source as organic candidates, and say what the best one left out may be worth."""
     scratch, quality = market.scratch, place.quality
-    scratch.own.turn_to(quality)
+    source = place.organic_source
+    if place.organic is None and not place.has_candidates:
+        place.source_row = rows_of_source(source, context, visitor, market)
+    turn_to(place, market)
     if place.organic is None:
-        listed = place.arrays.listed
-        if not place.has_candidates:
-            own = market.in_context(context, own_rows)
+        listed = place.arrays.listed if place.has_candidates else _ranked(place.source_row)
+        if source == "affinity":
+            own = market.in_context(context, visitor.product_row)
             if len(own):
                 add_organic_nb(
                     quality.arrays, asker, _listing(place, _listed(own)), len(own), False, scratch.make_room(len(own))
@@ -226,14 +252,15 @@ def find_organic(
         place.organic = _listing(place, listed)
     left = len(place.organic.listed) - int(place.organic.term[TERM_AT_PRODUCT])
     wanted = left if place.has_candidates else min(wanted, left)
-    rest = add_organic_nb(
-        quality.arrays, asker, place.organic, wanted, not place.has_candidates, scratch.make_room(wanted)
-    )
+    rest = add_organic_nb(quality.arrays, asker, place.organic, wanted, source == "affinity", scratch.make_room(wanted))
     place.arrays.term[TERM_LEFT_ORGANIC] = 0
     if rest:
-        next_row = place.organic.listed["product_row"][place.organic.term[TERM_AT_PRODUCT]]
-        quality_ppm = int(quality.base_quality_ppm[next_row])
-        merit = max(1, int(asker.fact[FACT_CLICK_VALUE]) * quality_ppm // PPM)
+        following = place.organic.listed[place.organic.term[TERM_AT_PRODUCT]]
+        if following["organic_rank"]:
+            merit = max(1, int(asker.fact[FACT_RANK_VALUE]) * 20 // (19 + int(following["organic_rank"])))
+        else:
+            quality_ppm = int(quality.base_quality_ppm[following["product_row"]])
+            merit = max(1, int(asker.fact[FACT_CLICK_VALUE]) * quality_ppm // PPM)
         merit = min(merit * place.plan.boost_ppm_max // PPM + 1 + place.plan.value_micros_max, VALUE_MICROS_MAX)
         place.arrays.term[TERM_LEFT_ORGANIC] = merit * PPM
 
@@ -314,6 +341,13 @@ def _listed(rows: NDArray[np.int32]) -> Records:
     listed["product_row"] = rows
     listed["relevance_ppm"] = -1
     listed["organic_rank"] = 0
+    return listed
+
+
+def _ranked(rows: Int32s) -> Records:
+    """Return products listed with their places as organic ranks, from 1."""
+    listed = _listed(rows)
+    listed["organic_rank"] = np.arange(1, len(rows) + 1)
     return listed
 
 

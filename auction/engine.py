@@ -22,6 +22,7 @@ from auction.eligibility import (
     find_candidates,
     find_organic,
     lay_place,
+    turn_to,
 )
 from auction.errors import AllocationMixed, PlacementNotOnPage, PlacementRepeated, PlacementUnknown, TooManySlots
 from auction.kernel import (
@@ -244,6 +245,7 @@ def hold_auction(
                 allocation = _make_exact(page, market, deadline, settings, outcome_in(block), won)
     finally:
         market.scratch.own.end()
+        market.scratch.source_rank.end()
         market.scratch.give_back()
     outcomes = _read_outcome(places, block, won, pins, bookings, market, is_partial, no_paid_reason)
     candidate_count, lost_count = market.scratch.found.counts.tolist()
@@ -379,7 +381,7 @@ def _decide(
     if is_merchandised:
         for place in places:
             wanted = WANTED_ALL if looks_at_all else per_slot * place.slot_count
-            find_organic(place, context, visitor.product_row, asker, market, wanted)
+            find_organic(place, context, visitor, asker, market, wanted)
     terms = answer.terms
     terms[:, TERM_IS_SEARCHED] = no_paid_reason is None
     is_late = deadline.is_past
@@ -405,7 +407,7 @@ def _decide(
         per_slot *= 4
         for place in places:
             if place.arrays.term[TERM_LEFT_ORGANIC]:
-                find_organic(place, context, visitor.product_row, asker, market, per_slot * place.slot_count)
+                find_organic(place, context, visitor, asker, market, per_slot * place.slot_count)
 
 
 def _decide_page(
@@ -413,7 +415,7 @@ def _decide_page(
 ) -> int:
     """Look at more offers for one placement and fill the page; see `decide_page_nb`."""
     market.scratch.make_room(chunk + 1)
-    market.scratch.own.turn_to(place.quality)
+    turn_to(place, market)
     return decide_page_nb(
         market.scratch.book(place.quality, spend.campaign_reason, spend.pacing_ppm),
         answer.page,
@@ -637,7 +639,12 @@ def _count_reserved(place: Place, decisions: Sequence[Decision], found: FoundArr
 
 
 def _no_fill_reason(place: Place, market: Market, is_partial: bool, no_paid_reason: str | None) -> str:
-    """Return the most common reason of the placement's offers to take no part, as a word."""
+    """Return the most common reason of the placement's offers to take no part, as a word.
+
+    Before that comes that its organic source had nothing that may stand there: it would have filled a slot.
+    """
+    if place.is_without_organic(market.scratch.found):
+        return "organic_source_empty"
     if no_paid_reason is not None:
         return no_paid_reason
     if is_partial:

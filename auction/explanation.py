@@ -31,7 +31,7 @@ from auction.kernel import (
     say_why_lost_nb,
 )
 from auction.loss import WORDS, LossReason
-from auction.placement import Allocation
+from auction.placement import Allocation, OrganicSource
 from auction.receipt import Note, PlaceNote, Receipt
 from auction.rules import RULE_MARK
 from ledger.terms import ChargeOn
@@ -117,6 +117,7 @@ class RetailerPlacement(Struct, frozen=True, kw_only=True):
         not_looked_at: null where every offer was looked at, or none was asked for.
         is_drawn: it was ranked and priced with qualities drawn to explore.
         propensity_ppm: how many of a million auctions were held with the same qualities, expected or drawn.
+        organic_source: where its organic products came from; null on a page that only sells.
     """
 
     placement_id: str
@@ -128,6 +129,7 @@ class RetailerPlacement(Struct, frozen=True, kw_only=True):
     not_looked_at: NotLookedAt | None
     is_drawn: bool = False
     propensity_ppm: int = PPM
+    organic_source: OrganicSource | None = None
 
 
 class AdvertiserPlacement(Struct, frozen=True, kw_only=True):
@@ -195,6 +197,7 @@ def explain_to_retailer(receipt: Receipt) -> AuctionReceipt:
             not_looked_at=_not_looked_at(receipt.note, place),
             is_drawn=place.is_drawn,
             propensity_ppm=place.propensity_ppm,
+            organic_source=place.organic_source,
         )
         for number, place in enumerate(receipt.note.places)
     ]

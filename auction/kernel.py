@@ -2329,6 +2329,7 @@ MARK = np.dtype(  # scratch, of one request
         ("own_quality_ppm", "i8"),  # the visitor's own quality, 0 where it has none
         ("last_asked", "i8"),  # number of the last question in which the product was a candidate
         ("reason", "i8"),  # 0, or the reason the product may not stand on this page
+        ("source_rank", "i8"),  # its place in the placement's organic source, 0 where it is not in it
     ],
     align=True,
 )
@@ -2951,7 +2952,8 @@ def _find_candidates(
             quality = _quality(market.product, mark, product_row)
             weight = _squash(quality, term) if offer.charge == CLICK else np.int64(PPM)
             weight = _boosted(weight, boost, WEIGHT_PPM_MAX)
-            value = _merit(quality, organic_rank, fact, boost, rule_value)
+            rank = organic_rank if has_page_candidates else mark[product_row].source_rank
+            value = _merit(quality, rank, fact, boost, rule_value)
             if reason == 0 and bid < floor:
                 reason = np.int64(_BELOW_FLOOR)
             floor = max(floor, ((term[TERM_SCORE_FLOOR] - value) * PPM + weight - 1) // weight)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from affinity.correction import Correction, Corrections
 from affinity.model import BoundModel
+from affinity.signals import NOTHING_BOUND, BoundSignals
 from auction.booking import BookedSlot
 from auction.kernel import (
     BID_MICROS_MAX,
@@ -35,6 +36,7 @@ from auction.kernel import (
     bind_book_nb,
     file_ids_nb,
 )
+from auction.organic import SourceRank
 from auction.quality import (
     NO_FACTORS,
     LearntQuality,
@@ -55,6 +57,8 @@ FILTER_BYTES_MAX = 32_000_000
 ORDER_COUNT_MAX = 256
 FACTS_COUNT_MAX = 50_000
 PLACEMENT_COUNT_MAX = 5  # of one request
+RECALLING_SOURCES = frozenset({"recently_viewed", "cart", "complements"})  # look at what the visitor did
+ASKING_SOURCES = frozenset({"complements", "best_sellers"})  # look at merchandising signals
 ROWS_BETWEEN_LOOKS = 1_024  # before it was measured
 QUESTION_STEP = 8  # questions are numbered in steps, so that each placement of a page has a number of its own
 
@@ -109,6 +113,8 @@ class Market:
         id_table: products by the hash of their ids, see `file_ids_nb`.
         rules: the plans of the retailer's rules.
         bookings: by placement, the slots booked of it; empty where nothing is.
+        recalls: whether any placement asks what a visitor viewed last and has in the cart.
+        asks_signals: whether any asks for the signals of merchandising.
         visitor_limits: placement id to what it may show one visitor, where that is limited.
         scratch: working memory of the auction being held.
         rows_between_looks: offers looked at between two looks at the clock, see `rehearse` in engine.py.
@@ -163,6 +169,11 @@ class Market:
             for one in snapshot.placements
             if one.sponsored_per_visitor is not None
         }
+        sources = {one.organic_source for one in snapshot.placements}
+        self.recalls = not sources.isdisjoint(RECALLING_SOURCES)
+        self.asks_signals = not sources.isdisjoint(ASKING_SOURCES)
+        self._signals: BoundSignals | None = None if self.asks_signals else NOTHING_BOUND
+        self._best_sellers: dict[tuple[int, tuple[int, ...]], Int32s] = {}
         self.scratch = Scratch(snapshot)
         self.rows_between_looks = ROWS_BETWEEN_LOOKS
         self.measured_offer_count = 0
@@ -185,6 +196,9 @@ class Market:
         letters = (columns.product_id_letters, columns_before.product_id_letters)
         if np.array_equal(*names) and np.array_equal(*letters):
             self.rules.go_on_from(before.rules)
+            asks = self.asks_signals and before.asks_signals
+            if asks and self.snapshot.names.signals == before.snapshot.names.signals:
+                self._signals = before.signals
 
     # --- what clicks have led to -------------------------------------------------------------------------------------
 
@@ -378,6 +392,25 @@ class Market:
             order = quality.orders[key] = rows[best_first]
         return order
 
+    @property
+    def signals(self) -> BoundSignals:
+        """Return the signals of merchandising; empty where no placement asks for any."""
+        if self._signals is None:
+            self._signals = self.snapshot.names.signals.bind(self.snapshot.product_row)
+        return self._signals
+
+    def best_sellers_in(self, context: Context) -> Int32s:
+        """Return the context's best-sellers, best first."""
+        if context.is_nowhere:
+            return np.zeros(0, np.int32)
+        key = (context.category_row, context.word_rows)
+        rows = self._best_sellers.get(key)
+        if rows is None:
+            if len(self._best_sellers) >= ORDER_COUNT_MAX:
+                self._best_sellers.pop(next(iter(self._best_sellers)))
+            rows = self._best_sellers[key] = self.in_context(context, self.signals.best_seller_row)
+        return rows
+
     def in_context(self, context: Context, product_rows: NDArray[np.integer[Any]]) -> Int32s:
         """Return those of the products that belong to the context, in their order."""
         rows = np.array(product_rows, np.int32)
@@ -467,6 +500,7 @@ class Scratch:
         product_count = len(snapshot.product_id)
         self.mark = np.zeros(product_count, MARK)
         self.own = OwnQuality(self.mark)
+        self.source_rank = SourceRank(self.mark)
         self.is_capped = np.zeros(len(snapshot.bid_id), np.uint8)
         self.is_keyword_hit = np.zeros(len(snapshot.names.keywords), np.uint8)
         self.audience_word_count = -(-len(snapshot.targets_spec.audiences) // 64)

@@ -9,6 +9,7 @@ from ledger.money import BID_MICROS_MAX
 from ledger.terms import Identifier
 
 Allocation = Literal["greedy", "exact"]
+OrganicSource = Literal["affinity", "recently_viewed", "cart", "complements", "best_sellers", "caller"]
 Permille = Annotated[int, Meta(ge=1, le=1000)]
 AttentionList = Annotated[list[Permille], Meta(min_length=1, max_length=50)]
 FloorMicros = Annotated[int, Meta(ge=0, le=BID_MICROS_MAX)]
@@ -73,6 +74,10 @@ class PlacementDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         sponsored_per_visitor: most paid fills one visitor is shown here.
         exploration_cost_ppm: how much of its pages' value, in parts per million, may be given up to find out which
             products are clicked; 0: none.
+        organic_source: where organic products of a merchandised page come from, where the request names no candidates:
+            `affinity`, the products of the page's context; `recently_viewed`, what the visitor viewed last and did not
+            buy since; `cart`, what is in their cart; `complements`, what is bought together with that, or with the
+            page's product where the cart is empty; `best_sellers` of the page's context; `caller`, nowhere else: none.
     """
 
     page_types: Annotated[list[PageType], Meta(min_length=1, max_length=9)]
@@ -88,6 +93,7 @@ class PlacementDraft(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     sponsored_max: Count | None = None
     sponsored_per_visitor: VisitorLimit | None = None
     exploration_cost_ppm: Annotated[int, Meta(ge=0, le=EXPLORATION_COST_PPM_MAX)] = 0
+    organic_source: OrganicSource = "affinity"
 
 
 class Placement(Struct, frozen=True, kw_only=True):
@@ -108,6 +114,7 @@ class Placement(Struct, frozen=True, kw_only=True):
     change_seq: int
     sponsored_per_visitor: VisitorLimit | None = None
     exploration_cost_ppm: int = 0
+    organic_source: OrganicSource = "affinity"
 
 
 class PageCaps(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -36,7 +36,7 @@ from auction.kernel import (
     PageArrays,
 )
 from auction.market import Blocks, Market
-from auction.placement import Allocation
+from auction.placement import Allocation, OrganicSource
 from auction.request import SlotRequest
 from auction.segment import (
     HEAD,
@@ -96,6 +96,7 @@ class PlaceNote(Struct, frozen=True, array_like=True):
         term, lists: how far its offers were looked at: REACH of `PlaceArrays.term`, and `.lists`, as bytes of i8.
         is_drawn: it read qualities that were drawn, to explore; receipts older than these two did not.
         propensity_ppm: how many of a million auctions read the same qualities, expected or drawn.
+        organic_source: where its organic products came from; None on a page that only sells, and in older receipts.
     """
 
     placement_id: str
@@ -108,6 +109,7 @@ class PlaceNote(Struct, frozen=True, array_like=True):
     lists: bytes
     is_drawn: bool = False
     propensity_ppm: int = PPM
+    organic_source: OrganicSource | None = None
 
     @property
     def reach(self) -> Reach:
@@ -268,6 +270,7 @@ def make_note(
                 laid.arrays.lists.tobytes(),
                 laid.quality.is_drawn,
                 laid.quality.propensity_ppm,
+                laid.organic_source if request.mode == "merchandised" else None,
             )
             for laid, decided in zip(outcome.laid, outcome.places, strict=True)
         ],

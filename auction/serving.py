@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from affinity.clicks import ClickCounters, Clicks, ratio_of
 from affinity.correction import Corrections, correct
+from affinity.kinds import ProductAttributes
 from affinity.model import BoundModel
 from affinity.product_sets import NO_SETS, ProductSets
 from affinity.targets import Targets, compile_targets
@@ -54,7 +55,7 @@ PARAMETERS = [MAIN_PARAMETERS, PERSONAL_PARAMETERS, ["the page you are on", "tha
 ENTROPY_BYTES = 10
 DRAW_COUNT = 400  # times that many bytes of the system's chance are drawn at once: a call costs as much as an id
 
-BindModel = Callable[[Sequence[str]], BoundModel]
+BindModel = Callable[[Sequence[str], ProductAttributes], BoundModel]
 SealBeacon = Callable[[ChargeTerms], str]
 
 
@@ -187,7 +188,7 @@ class SlotServer:
         spec = snapshot.targets_spec
         known = None if before is None else before.targets
         targets = compile_targets(spec.audiences, spec.patterns, known, snapshot.product_sets())
-        market = Market(snapshot, self._bind_model(snapshot.product_id), self._corrections)
+        market = Market(snapshot, self._bind_model(snapshot.product_id, snapshot.attributes()), self._corrections)
         if before is not None:
             market.go_on_from(before.market)
         rehearse(market, self.settings, self.clock_ns)
@@ -402,7 +403,15 @@ class SlotServer:
         ends_ns = arrived_ns + request.tmax_ms * NS_PER_MS - self.settings.deadline_reserve_us * 1_000
         deadline = Deadline(arrived_ms, ends_ns, self.clock_ns)
         visitor_id, navigation = (None, ()) if is_unread else (request.visitor_id, request.navigation)
-        visitor = self.visitors.view(visitor_id, request.consent, served.targets, market.model, arrived_ms, navigation)
+        visitor = self.visitors.view(
+            visitor_id,
+            request.consent,
+            served.targets,
+            market.model,
+            arrived_ms,
+            navigation,
+            recalls=market.recalls,
+        )
         auction_id = new_id("auc", arrived_ms, self._entropy())
         is_known = visitor.has_consent and visitor_id is not None
         if request.consent is not None and not visitor.has_consent and visitor_id is not None:

@@ -19,8 +19,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         deadline_reserve_us: microseconds of `tmax_ms` kept for minting beacons and writing the answer.
         organic_click_value_micros: what a click on an organic product is worth to the merchant, in micros; times its
             quality it is the product's value on a merchandised page.
-        organic_rank_value_micros: value of an impression, in micros, of the product the caller ranks first; later
-            ones get 20 / (19 + rank) of it.
+        organic_rank_value_micros: value of an impression, in micros, of the product ranked first by the caller or by
+            the placement's `organic_source`; later ones get 20 / (19 + rank) of it.
         holdout_ppm: share of visitors, in parts per million, who see no paid fill; 0 turns the experiment off.
         experiment_id: name of that experiment, as fills and receipts carry it.
         pending_life_s: longest, in seconds, that the charge of a fill is waited for before its budget is used again.

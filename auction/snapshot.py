@@ -21,6 +21,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from affinity.audience import Audience
+from affinity.kinds import ProductAttributes
 from affinity.pattern import NavigationPattern, product_targets_of
 from affinity.product_sets import ProductSets
 from affinity.signals import NO_SIGNALS, Signals
@@ -229,6 +230,18 @@ class Snapshot:
         """Return which products the patterns' product targets are about."""
         targets = product_targets_of(self.targets_spec.patterns)
         return ProductSets(targets, self.product_row, self.columns.pattern_target_bits)
+
+    def attributes(self) -> ProductAttributes:
+        """Return the products by category and brand, as a model binds to them."""
+        columns = self.columns
+        return ProductAttributes(
+            self.category_row,
+            columns.product_category,
+            columns.product_brand,
+            columns.category_end,
+            columns.product_by_category,
+            columns.category_product_start,
+        )
 
     def save(self, path: Path) -> None:
         """Write the snapshot to a file, which appears whole or not at all."""

@@ -36,6 +36,13 @@ from ledger.terms import Identifier
 RULE_COUNT_MAX = 50
 _encode = msgspec.json.Encoder().encode
 
+SOURCE_WORDS = {  # of what one is the first, the second, …
+    "recently_viewed": "what the visitor viewed last",
+    "cart": "what is in the visitor's cart",
+    "complements": "what is bought together with the cart, or with the page's product",
+    "best_sellers": "the best-sellers of the page's context",
+}
+
 Reason = Literal["booked", "pinned", "won", "organic"]
 
 
@@ -64,7 +71,7 @@ class Tile(Struct, frozen=True, kw_only=True):
 
     Attributes:
         reason: `booked` by an advertiser beforehand, `pinned` by a rule, `won` its place with a bid, or `organic`:
-            worth most to the shop there.
+            worth most to the shop there, of what the placement's `organic_source` has.
         words: the reason in a sentence.
         rule_ids: rules that touch it here; `rules[2]` is the third rule sent along.
     """
@@ -220,7 +227,9 @@ def _decide_both(
         context=dict(body.context),
         mode=body.mode,
     )
-    visitor = server.visitors.view(body.visitor_id, body.consent, served.targets, before.model, now_ms)
+    visitor = server.visitors.view(
+        body.visitor_id, body.consent, served.targets, before.model, now_ms, recalls=before.recalls
+    )
     left = NO_LIMITS
     if body.visitor_id is not None and visitor.has_consent and before.visitor_limits:
         left = server.sponsored_left(slot_request, visitor.pseudonym, now_ms)
@@ -260,7 +269,7 @@ def _describe(outcome: Outcome, market: Market) -> list[PreviewPlacement]:
         PreviewPlacement(
             placement_id=place.placement_id,
             no_fill_reason=place.no_fill_reason,
-            tiles=[_tile(decision, market, laid.plan.rule_rows) for decision in place.decisions],
+            tiles=[_tile(decision, market, laid) for decision in place.decisions],
             reserved_slot_count=place.reserved_slot_count,
             gone=[],
             ignored=_ignored(laid, place, market),
@@ -269,9 +278,9 @@ def _describe(outcome: Outcome, market: Market) -> list[PreviewPlacement]:
     ]
 
 
-def _tile(decision: Decision, market: Market, rule_rows: Sequence[int]) -> Tile:
+def _tile(decision: Decision, market: Market, laid: Place) -> Tile:
     snapshot = market.snapshot
-    touching = [row for row in rule_rows if _touches(snapshot, row, decision.product_row)]
+    touching = [row for row in laid.plan.rule_rows if _touches(snapshot, row, decision.product_row)]
     names = [snapshot.rules[row].name for row in touching]
     touched = f"; touched by {', '.join(names)}" if names else ""
     facts = market.offer_facts(decision.offer_row) if decision.offer_row >= 0 else None
@@ -283,7 +292,7 @@ def _tile(decision: Decision, market: Market, rule_rows: Sequence[int]) -> Tile:
         "booked": f"an advertiser booked the place{touched}",
         "pinned": f"a rule put it there: {', '.join(names)}",
         "won": f"its bid won the place, for {decision.price_micros} micros per {decision.charge_on}{touched}",
-        "organic": f"nothing else there is worth more to the shop{touched}",
+        "organic": f"{_why_organic(decision, laid)}{touched}",
     }[reason]
     return Tile(
         slot_position=decision.slot_position,
@@ -295,6 +304,14 @@ def _tile(decision: Decision, market: Market, rule_rows: Sequence[int]) -> Tile:
         words=words,
         rule_ids=[snapshot.rules[row].rule_id for row in touching],
     )
+
+
+def _why_organic(decision: Decision, laid: Place) -> str:
+    """Return which place of its source a product had; that it is worth most, where there is no such place."""
+    source, rows = SOURCE_WORDS.get(laid.organic_source), laid.source_row.tolist()
+    if source is None or decision.product_row not in rows:
+        return "nothing else there is worth more to the shop"
+    return f"number {rows.index(decision.product_row) + 1} of {source}"
 
 
 def _payer(decision: Decision, market: Market) -> str | None:

@@ -30,6 +30,7 @@ from affinity.catalog import Product
 from affinity.clicks import read_memory, write_memory
 from affinity.erasure import Eraser
 from affinity.errors import ErasureUnfinished, LogUnwritable, SharedStoreUnavailable
+from affinity.kinds import ProductAttributes
 from affinity.metrics import AffinityMetrics
 from affinity.model import AffinityModel, BoundModel, active_model, load_model, neutral_model
 from affinity.navigation_log import NavigationLog
@@ -143,15 +144,20 @@ class CurrentModel:
     def __init__(self) -> None:
         self.path: Path | None = None
         self.bind: BindModel = neutral_model
-        self._bound: tuple[BindModel, BoundModel] | None = None
+        self._bound: tuple[BindModel, BoundModel, ProductAttributes] | None = None
 
-    def __call__(self, product_ids: Sequence[str]) -> BoundModel:
+    def __call__(self, product_ids: Sequence[str], attributes: ProductAttributes) -> BoundModel:
         """Return the current model, bound to products."""
         bind, before = self.bind, self._bound
-        if before is not None and before[0] == bind and before[1].product_ids == list(product_ids):
+        if (
+            before is not None
+            and before[0] == bind
+            and before[1].product_ids == list(product_ids)
+            and attributes.is_like(before[2])
+        ):
             return before[1]
-        bound = bind(product_ids)
-        self._bound = bind, bound
+        bound = bind(product_ids, attributes)
+        self._bound = bind, bound, attributes
         return bound
 
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy.engine import Connection
 
+from affinity.catalog import Product
 from affinity.pseudonym import Pseudonymizer
 from bidder_api.access import derive_secret
 from bidder_api.database import Database
@@ -211,11 +212,29 @@ def train_affinity(
 ) -> "Trained":
     """Build the model from the navigation log, save it, and put it in use unless it is worse: see `rank.train`."""
     from affinity.rank import train
+    from affinity.store import read_segments_of
 
+    products = _read_products(settings)
+    with opened(settings.server) as (database, deployment):
+        segments_of = database.read(lambda connection: read_segments_of(connection, deployment.retailer_id))
     with show_progress("Training") as progress:
         return train(
-            _navigation_log(settings), _model_folder(settings), _now_ms(), progress, tuned, is_forced=is_forced
+            _navigation_log(settings),
+            _model_folder(settings),
+            _now_ms(),
+            progress,
+            tuned,
+            products=products,
+            segments_of=segments_of,
+            is_forced=is_forced,
         )
+
+
+def _read_products(settings: AllSettings) -> list[Product]:
+    from affinity.store import read_products_changed
+
+    with opened(settings.server) as (database, deployment):
+        return database.read(lambda connection: read_products_changed(connection, deployment.retailer_id, -1))
 
 
 def evaluate_affinity(settings: AllSettings, top_count: int, show_progress: ShowProgress) -> "Evaluation":
@@ -265,15 +284,15 @@ def rank_affinity(settings: AllSettings) -> Callable[[Any], Any]:
     from affinity.sessions import TRAIL_LENGTH_MAX
     from affinity.shared_store import NO_PROCESS, SharedStore, open_client
     from affinity.shared_visitors import SharedReader
-    from affinity.store import read_links, read_products_changed
+    from affinity.store import read_links
     from affinity.visitors import VisitorStore
     from bidder_api.serving import ProductBook
 
     path = active_model(_model_folder(settings))
     if path is None:
         raise TrainingRefused("there is no model yet: run endcap affinity train")
+    products = _read_products(settings)
     with opened(settings.server) as (database, deployment):
-        products = database.read(lambda connection: read_products_changed(connection, deployment.retailer_id, -1))
         links = database.read(lambda connection: read_links(connection, deployment.retailer_id))
 
     def visitors() -> VisitorStore | SharedReader:

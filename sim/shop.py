@@ -62,7 +62,7 @@ class WorldModel(BoundModel):
         self.name = "world"
         self.ranked = Ranked(NO_ROWS, NO_PPMS, NO_AFFINITY)
 
-    def rank_visitor(self, events: Sequence[Happening], now_ms: int) -> Ranked:
+    def rank_visitor(self, events: Sequence[Happening], now_ms: int, *_: object) -> Ranked:
         """Return the predictions for the visitor whose page comes next."""
         return self.ranked
 
@@ -107,7 +107,7 @@ class Shop:
         self._model = WorldModel([ids[row] for row in in_snapshot], world.average_click_ppm(in_snapshot))
         self._receipts = None if receipts is None else ReceiptLog(receipts, RECEIPT_SETTINGS, f"{seed:020d}")
         self._server = SlotServer(
-            bind_model=lambda _: self._model,
+            bind_model=lambda *_: self._model,
             visitors=self._visitors,
             seal=keys.seal_beacon,
             settings=RECEIPT_SETTINGS,

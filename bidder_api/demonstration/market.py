@@ -59,6 +59,7 @@ def placements() -> dict[str, PlacementDraft]:
                 floor_micros=Floors(click=CLICK_FLOOR_MICROS, impression=CPM_FLOOR_MICROS),
                 sponsored_max=plan.sponsored_max if is_sold else 0,
                 brand_max=None,
+                organic_source=plan.organic_source,
             )
     return made
 

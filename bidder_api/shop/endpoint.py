@@ -25,6 +25,7 @@ from bidder_api.shop.shelves import (
     HOME_END_CAP,
     HOME_MORE,
     PRODUCT_MORE,
+    PRODUCT_VIEWED,
     ShelfPlan,
 )
 from bidder_api.shop.visitors import Visitors
@@ -117,7 +118,7 @@ class _Pages:
             return self._render("missing.html", visit, status=404, current_aisle=None)
         crumbs = self._shop.catalogue.path_to(product.product.product_type or "")
         asked = Page(type="product", product_id=product_id, category_id=product.product.product_type)
-        page = self._decide(visit, asked, (PRODUCT_MORE,), exclude=[product_id])
+        page = self._decide(visit, asked, (PRODUCT_MORE, PRODUCT_VIEWED), exclude=[product_id])
         words, formats = self._words[visit.language], self._formats[visit.language]
         price, old_price = prices(product, formats)
         attributes = product.product.attributes

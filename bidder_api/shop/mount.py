@@ -79,6 +79,7 @@ def explain(server: SlotServer, request: SlotRequest, response: SlotResponse) ->
             ]
             reasons[fill.product_id] = Reasons(
                 quality_ppm=int(receipt.quality_ppm[row]),
+                organic_source=note.organic_source,
                 affinity=affinity.get(fill.product_id),
                 is_pinned=any(_pins(rule, fill) for rule in touched),
                 rules=[rule.name for rule in touched],

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
+from auction.placement import OrganicSource
 from auction.request import Fill, SlotResponse
 from bidder_api.shop.catalogue import ShopCatalogue, ShopProduct
 from bidder_api.shop.shelves import ShelfPlan
@@ -14,6 +15,7 @@ class Reasons(Struct, frozen=True, kw_only=True):
     """What a receipt says of one fill.
 
     Attributes:
+        organic_source: where organic products of its placement come from; None where the receipt does not say.
         affinity: the visitor's own, 0 to 1; None where nothing of this visitor's played a part.
         rules: names of the rules that touched it.
         bid_micros: most its brand pays for one billed event.
@@ -21,6 +23,7 @@ class Reasons(Struct, frozen=True, kw_only=True):
     """
 
     quality_ppm: int
+    organic_source: OrganicSource | None = None
     affinity: float | None = None
     is_pinned: bool = False
     rules: Sequence[str] = ()
@@ -102,6 +105,8 @@ def lay_out(
             tiles.append(make_tile(product, fill, reasons, words, formats))
             if fill.is_sponsored:
                 paid.append(fill)
+        if not tiles and plan.organic_source != "affinity":
+            continue
         shelves.append(Shelf(placement_id=placement.placement_id, heading=words[plan.heading], tiles=tiles))
     worth = sum(fill.clearing_price_micros or 0 for fill in paid)
     return DecidedPage(
@@ -149,7 +154,9 @@ def prices(product: ShopProduct, formats: Formats) -> tuple[str, str | None]:
 def _reason(fill: Fill, reasons: Reasons | None, words: Mapping[str, str]) -> str:
     if fill.is_sponsored:
         return words["why_paid"]
-    return words["why_pinned"] if reasons is not None and reasons.is_pinned else words["why_organic"]
+    if reasons is not None and reasons.is_pinned:
+        return words["why_pinned"]
+    return words.get(f"why_{reasons.organic_source}", words["why_organic"]) if reasons else words["why_organic"]
 
 
 def _facts(fill: Fill, reasons: Reasons | None, words: Mapping[str, str], formats: Formats) -> list[Fact]:

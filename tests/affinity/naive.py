@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from affinity.audience import Audience
-from affinity.catalog import Attribute
+from affinity.catalog import CATEGORY_SEPARATOR, Attribute, Product, category_and_ancestors
 from affinity.kernel import (
     AGE_DECAY,
     BACKWARD,
@@ -21,6 +21,7 @@ from affinity.kernel import (
     REPEAT,
     SESSIONS_PER_ITEM,
     TRANSITION,
+    Kinds,
 )
 from affinity.matching import Happening
 from affinity.model import Learnt
@@ -353,3 +354,47 @@ def _gather(
                 for distance, other in enumerate(reversed(sessions[number][max(place - 3, 0) : place]), 1):
                     add(other, "precedes", 1 / (distance * len(youngest)))
     return parts
+
+
+# --- what stands in for history ---------------------------------------------------------------------------------------
+
+
+def share_among_kin(
+    events: Sequence[tuple[int, int, int]],
+    products: Sequence[Product],
+    kinds: Kinds,
+    candidates: Sequence[int],
+    weight: Sequence[float],
+) -> dict[int, float]:
+    """Return the shares of the products of a visitor's categories, by looking at every product of the catalogue.
+
+    Events are (row of category, brand, sessions back), the oldest first.
+    """
+    paths = sorted(
+        {above for one in products for above in category_and_ancestors(one.product_type or "")},
+        key=lambda path: path.split(CATEGORY_SEPARATOR),
+    )
+    contexts: dict[str, tuple[int, int]] = {}
+    about = [event for event in reversed(events) if event[0] >= 0]
+    for place, (row, brand, back) in enumerate(about):
+        nearness = 2 if back else 0 if place == 0 else 1
+        earlier = sum(near == 2 for _, near in contexts.values())
+        if len(contexts) == 6 or (nearness == 2 and earlier == 3):
+            break
+        contexts.setdefault(paths[row], (brand, nearness))
+    worth: dict[int, float] = {}
+    listed: set[int] = set()
+    for number, product in enumerate(products):
+        if number in candidates:
+            continue
+        above = set(category_and_ancestors(product.product_type or ""))
+        kinship = 18 + int(kinds.seen[number])
+        for path, (brand, nearness) in contexts.items():
+            if path in above:
+                is_same = brand >= 0 and brand == kinds.brand[number]
+                kinship = (nearness * 2 + is_same) * 3 + int(kinds.seen[number])
+                listed.add(number)
+                break
+        worth[number] = weight[kinship] * float(kinds.usual[number])
+    total = sum(worth.values())
+    return {number: worth[number] / total for number in listed}

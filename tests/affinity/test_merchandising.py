@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from affinity.errors import TradeRefused
 from affinity.merchandising import say, signals_of
 from affinity.navigation_log import LogLine
+from affinity.signals import COMPLEMENT_COUNT_MAX
 from tests.affinity.trades import at, compared, event, product, read_trade, weeks_of
 
 RUN, TRAIL, HAT = (
@@ -242,7 +243,9 @@ def test_pairs_are_named_by_product() -> None:
     for n in range(100):
         names = ["run", "trail"] if n < 12 else ["run"] if n < 20 else ["hat"]
         orders += [(n, at(10 if n % 2 else 17), name, 1, 10) for name in names]
-    report, _ = compared(read_trade(weeks, [RUN, TRAIL, HAT], orders), weeks)
+    trade = read_trade(weeks, [RUN, TRAIL, HAT], orders)
+    report, _ = compared(trade, weeks)
+    assert signals_of(report, trade, weeks, 5).bought_together == [("run", "trail", pytest.approx(12 - 20 * 12 / 100))]
     [pair] = report.cross_sell
     assert set(pair.product_ids) == {"run", "trail"}
     assert (pair.together, sorted(pair.orders), pair.lift) == (12, [12, 20], 5.0)
@@ -287,3 +290,26 @@ def test_whatever_a_shop_sells_the_parts_add_up_to_the_change(
     leaves = [lines[name].change_micros for name in ("Shoes", "Hats") if name in lines]
     if "gone" not in trade.product_ids:
         assert abs(sum(leaves) - lines[""].change_micros) <= 2  # the history's amounts are rounded down
+
+
+def test_best_sellers_are_kept_best_first_and_pairs_as_long_as_they_are_among_the_best_of_one_product() -> None:
+    weeks = weeks_of(1, 1)
+    names = [f"p{number:02d}" for number in range(COMPLEMENT_COUNT_MAX + 5)]
+    products = [
+        product("hub", "Hubs"),
+        *(product(name, f"C{name}") for name in names),
+        *(product(f"x{n}", "X") for n in range(2)),
+    ]
+    orders: list[tuple[object, int, str, int, int]] = [("h", at(10), "hub", 1, 10)]
+    for place, name in enumerate(names):  # each goes with the hub, later ones more often, and with nothing else
+        for n in range(10 + place):
+            orders += [((name, n), at(17), one, 1, 10) for one in ("hub", name)]
+    orders += [(("x", n), at(17), "x0", 1, 10) for n in range(4_000)]
+    trade = read_trade(weeks, products, orders)
+    report, _ = compared(trade, weeks)
+    signals = signals_of(report, trade, weeks, 5)
+    assert signals.best_sellers == ["x0", "hub", *reversed(names)]
+    assert [set(pair[:2]) for pair in signals.bought_together] == [{"hub", name} for name in reversed(names)]
+    bound = signals.bind({one.product_id: row for row, one in enumerate(products)})
+    assert len(bound.complements_of([0])) == COMPLEMENT_COUNT_MAX
+    assert bound.complements_of([1]).tolist() == [0], "the hub is the best of it, though not the other way about"

@@ -211,7 +211,9 @@ def test_a_list_that_is_not_a_placements_is_what_the_general_decoder_makes_of_it
     assert read_request(raw_body, WORLD.market) == msgspec.json.decode(raw_body, type=SlotRequest)
 
 
-@pytest.mark.parametrize("told", [0, FIRST_NUMBER, FIRST_NUMBER + 1, 1.5, "p1"])
+@pytest.mark.parametrize(
+    "told", [0, FIRST_NUMBER, FIRST_NUMBER + 1, 1.5, "p1"], ids=["zero", "first", "next", "part", "text"]
+)
 def test_a_number_in_the_place_of_candidates_is_refused(told: Any) -> None:
     page = {"page": {"type": "home"}, "placements": [placement_of(told)]}
     with pytest.raises(msgspec.ValidationError):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from affinity.attention import estimate_attention
+from affinity.kinds import ProductAttributes
 from affinity.model import BoundModel
 from affinity.view import anonymous_view
 from affinity.watch import calibration_of
@@ -182,7 +183,7 @@ class TestLearning:
         served.server.swap(build_snapshot(shop()))
         assert int(served.server.market.quality_of("top", 0).base_quality_ppm[row]) == before
 
-        def twice(product_ids: Any) -> BoundModel:
+        def twice(product_ids: Any, _: ProductAttributes) -> BoundModel:
             return BoundModel(product_ids, np.full(len(product_ids), 20_000, np.int64))
 
         served.server.swap_model(twice)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from affinity.kinds import ProductAttributes
 from affinity.model import BoundModel, neutral_model
 from auction.explanation import clearing_price
 from auction.kernel import BID_MICROS_MAX
@@ -29,7 +30,7 @@ QUALITY = {"p1": 50_000, "p2": 80_000, "p3": 50_000, "p4": 60_000}
 LEVELS = Attention(click=[1000, 600, 400], impression=[1000, 600, 400])
 
 
-def bind(product_ids: Sequence[str]) -> BoundModel:
+def bind(product_ids: Sequence[str], _: ProductAttributes) -> BoundModel:
     bound = neutral_model(product_ids)
     bound.base_quality_ppm = np.array([QUALITY.get(one, 10_000) for one in product_ids], np.int64)
     return bound

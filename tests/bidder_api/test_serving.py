@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
@@ -10,7 +11,8 @@ from affinity import store
 from affinity.catalog import Product
 from affinity.computed import DAY_MS, CustomerScale, Purchases
 from affinity.customers import ComputedProfile, SegmentEntry
-from affinity.model import neutral_model
+from affinity.kinds import read_attributes
+from affinity.model import BoundModel, neutral_model
 from affinity.profile import ProfileDraft
 from affinity.store import put_profile
 from bidder_api.database import Database
@@ -397,9 +399,18 @@ def test_a_product_keeps_its_place_among_prices_until_the_next_start() -> None:
 
 def test_snapshots_share_a_binding_until_model_or_products_change() -> None:
     model = CurrentModel()
-    first = model(["a", "b"])
-    assert model(["a", "b"]) is first
-    assert model(["b", "a"]).product_ids == ["b", "a"]
-    again = model(["a", "b"])
-    model.bind = lambda product_ids: neutral_model(product_ids)
-    assert model(["a", "b"]) is not again
+
+    def bound(*products: Product) -> BoundModel:
+        return model([product.product_id for product in products], read_attributes(products))
+
+    one, other = Product(product_id="a", product_type="A", brand="x"), Product(product_id="b", product_type="B")
+    first = bound(one, other)
+    assert bound(one, other) is first
+    assert bound(other, one).product_ids == ["b", "a"]
+    again = bound(one, other)
+    moved = bound(msgspec.structs.replace(one, product_type="B"), other)
+    assert moved is not again
+    again = bound(one, other)
+    assert bound(msgspec.structs.replace(one, brand="y"), other) is again  # brands are told apart, not named
+    model.bind = lambda product_ids, attributes: neutral_model(product_ids)
+    assert bound(one, other) is not again

@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -45,6 +46,8 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.asked: list[SlotRequest] = []
+        self.empty: set[str] = set()
+        self.organic_source: Any = None
 
     def fill(self, request: SlotRequest, arrived_ms: int) -> SlotResponse:
         self.asked.append(request)
@@ -55,14 +58,22 @@ class FakeEngine:
                 Disclosure("Sponsored", "Brand 544", "Brand 544", []),
             ),
         ]  # fmt: skip
-        placements = [PlacementFills(placement.placement_id, None, fills) for placement in request.placements]
+        placements = [
+            PlacementFills(one.placement_id, None, [] if one.placement_id in self.empty else fills)
+            for one in request.placements
+        ]
         return SlotResponse("auc_1", 7, None, None, False, placements)
 
     def explain(self, request: SlotRequest, response: SlotResponse) -> Explanation:
         return Explanation(
             candidate_count=1234,
             reasons={
-                "m1": Reasons(quality_ppm=20_000, affinity=0.42, rules=["Push the house brand"]),
+                "m1": Reasons(
+                    quality_ppm=20_000,
+                    affinity=0.42,
+                    rules=["Push the house brand"],
+                    organic_source=self.organic_source,
+                ),
                 "c1": Reasons(quality_ppm=31_200, bid_micros=300_000, audience="rfm: champion"),
             },
         )
@@ -199,6 +210,34 @@ def test_a_product_page_leaves_its_product_out_of_the_shelf(client: TestClient, 
     assert "$2.00" in text
     assert "$2.79" in text
     assert "7,858" in text
+
+
+def test_a_product_page_shows_what_was_looked_at_where_there_is_anything(
+    client: TestClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "You looked at" in client.get("/p/m1").text
+    asked = [placement.placement_id for placement in engine.asked[-1].placements]
+    assert asked == ["product-more", "product-viewed"]
+    monkeypatch.setattr(engine, "empty", {"product-more", "product-viewed"})
+    text = client.get("/p/m1").text
+    assert "You looked at" not in text
+    assert "Goes well with it" in text
+
+
+def test_an_organic_tile_says_where_it_is_from(client: TestClient, engine: FakeEngine) -> None:
+    usual = "The best of what the shop would show here anyway."
+    for source, words in (
+        ("affinity", usual),
+        (None, usual),
+        ("caller", usual),
+        ("recently_viewed", "You looked at it lately."),
+        ("cart", "It is in your basket."),
+        ("complements", "It is often bought together with what you chose."),
+        ("best_sellers", "It is a best-seller here."),
+    ):
+        engine.organic_source = source
+        milk = client.get("/p/m1").text.split('data-product="m1"')[1]
+        assert milk.split("</details>")[0].count(words) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What the shop says of a tile, from the receipt of a running server."""
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 
@@ -75,3 +76,21 @@ def test_a_rule_is_named_where_it_touched_a_tile_and_only_in_its_generation(demo
 def test_a_visitor_s_own_affinity_is_shown_where_it_played_a_part(demo: DemoProcess) -> None:
     assert re.search(r"<dt>Your affinity</dt><dd>\d+%</dd>", page(demo, "/?tab=affinity"))
     assert not re.search(r"<dt>Your affinity</dt><dd>\d+%</dd>", page(demo, "/?tab=pinned"))
+
+
+def test_a_product_page_shows_what_the_visitor_looked_at_before_and_says_so(demo: DemoProcess) -> None:
+    home = page(demo, "/?tab=affinity")
+    first, second = re.findall(r'data-product="([^"]+)"', home)[:2]
+    [visitor_id] = set(re.findall(r'data-visitor="([^"]+)"', home))
+    with ApiClient(demo.port, demo.keys["retailer"]) as site:
+        now = datetime.now(UTC).isoformat()
+        seen = [
+            {"visitor_id": visitor_id, "action": "view_item", "product_id": one, "occurred_at": now}
+            for one in (first, second)
+        ]
+        site.call("POST", "/v1/navigation", {"events": seen})
+    shelf = page(demo, f"/p/{first}?tab=affinity").split('id="shelf-product-viewed-affinity"')[1].split("</section>")[0]
+    assert re.findall(r'data-product="([^"]+)"', shelf)[0] == second
+    assert f'data-product="{first}"' not in shelf, "the page is about it"
+    assert "You looked at it lately." in shelf
+    assert 'id="shelf-product-viewed-pinned"' not in page(demo, f"/p/{first}?tab=pinned"), "nobody is known there"
