@@ -14,10 +14,12 @@ in `_nb`): those are compiled by their signatures when this file is imported, so
     The page's candidates, read from the request's own bytes
     From offers to a decided page
     What fills just given may cost
+    Many auctions in one call
 
 Letters in shapes, everywhere in this file: C candidates, S slots of the page (all placements together, at most 64),
 K charge types (rows of the attention table), F caps; Q candidates in the pool, D blocks of slots, N nodes of the tree
-of caps (node 0 is the root); O offers, P products, G campaigns, B bids, L lists, V products looked at one by one.
+of caps (node 0 is the root); O offers, P products, G campaigns, B bids, L lists, V products looked at one by one;
+N auctions, W kinds of visitor, A advertisers.
 """
 
 from collections.abc import Callable
@@ -50,12 +52,14 @@ class LateKernel:
     def __init__(self, kernel: Any, signature: Any) -> None:
         self._kernel = kernel
         self._signature = signature
+        self._is_warm = False
 
     def warm(self) -> None:
         """Compile it, or read it from numba's cache."""
-        if not self._kernel.signatures:
+        if not self._is_warm:
             self._kernel.compile(self._signature)
             self._kernel.disable_compile()
+            self._is_warm = True
 
     def __call__(self, *arguments: Any) -> Any:
         """Call it."""
@@ -2544,6 +2548,19 @@ def _mix(seed: np.uint64, number: Int) -> np.uint64:
 
 
 @njit(cache=True)
+def _paced_bid(bid_micros: Int, floor_micros: Int, pacing_ppm: Int, tie_seed: np.uint64, campaign_row: Int) -> Int:
+    """Return the bid as pacing lowers it, or 0 where it does not take part this time.
+
+    Lowered further than its floor it could not be sold: it bids the floor instead, in that part of the auctions.
+    """
+    bid = np.int64(bid_micros) * pacing_ppm // PPM
+    if bid >= floor_micros:
+        return np.int64(bid)
+    draw = _mix(tie_seed, campaign_row + (1 << 49))
+    return np.int64(floor_micros) if draw % np.uint64(floor_micros) < np.uint64(bid) else np.int64(0)
+
+
+@njit(cache=True)
 def _has_bit(bits: UInt64s, first_word: Int, row: Int) -> bool:
     word = first_word + (row >> 6)
     return bool((bits[word] >> np.uint64(row & 63)) & np.uint64(1) == np.uint64(1))
@@ -2942,13 +2959,10 @@ def _find_candidates(
             floor = max(floor, ((term[TERM_SCORE_FLOOR] - value) * PPM + weight - 1) // weight)
             if reason == 0 and bid < floor:
                 reason = np.int64(_BELOW_SCORE_FLOOR)
-            bid = bid * asker.pacing_ppm[offer.campaign_row] // PPM
-            if reason == 0 and bid < floor:
-                # Lowered further it could not be sold: it bids the floor instead, in that part of the auctions.
-                draw = _mix(np.uint64(term[TERM_TIE_SEED]), offer.campaign_row + (1 << 49))
-                if draw % np.uint64(floor) < np.uint64(bid):
-                    bid = floor
-                else:
+            if reason == 0:
+                pacing_ppm = asker.pacing_ppm[offer.campaign_row]
+                bid = _paced_bid(bid, floor, pacing_ppm, np.uint64(term[TERM_TIE_SEED]), offer.campaign_row)
+                if bid == 0:
                     reason = np.int64(_PACED_OUT)
 
         if reason != 0:
@@ -3784,3 +3798,705 @@ def add_pending_nb(book: PendingBook, fills: NDArray[np.float64], age: int, z: f
         if a.campaign_slack[row] <= 0.0 or a.advertiser_slack[advertiser] <= 0.0:
             in_doubt |= np.int64(1) << at
     return int(in_doubt)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Many auctions in one call (sim/core.py)
+#
+# A market's closed loop stands here too, although it is the simulation's, since a kernel of another file would go on
+# running the old code when this one changes. Most pages of a market are *simple*: one charge type, no pins, every
+# candidate may take every slot, and no brand or product comes up twice among those that matter. The slots, by attention
+# down, then go to the candidates, by score down, and the run without a winner to the next ones; so ranking a few is
+# all there is to do. Any other page is filled as a single one is.
+#
+# What runs for every auction takes plain arrays, is put into its caller's code and divides without asking for zeros
+# (no divisor here can be one): by that alone it takes two thirds of the time.
+# ---------------------------------------------------------------------------------------------------------------------
+
+_SIMPLE_SLOT_COUNT_MAX = 12
+_SIMPLE_CANDIDATE_COUNT_MAX = 1024
+_PLACE_BITS = 10  # a score is less than 2^53, so that it and a place among the candidates are one whole number
+_RANKED_BEYOND_SLOTS = 5  # ranked beyond as many as there are slots: who steps in for a winner, and siblings of winners
+
+# Rows of `ranked` (4, R): the best candidates of a simple page.
+_RANKED_ROW, _RANKED_SCORE, _RANKED_TIE, _RANKED_ADVERTISER = range(4)
+
+# Rows of an outcome in one block (4 + S, S), as receipts have it.
+BLOCK_WINNER, BLOCK_CRITICAL, BLOCK_VCG, BLOCK_ORDER, BLOCK_THRESHOLD = range(5)
+
+
+@njit(cache=True)
+def _read_simple(page: PageArrays) -> tuple[bool, Int, bool]:
+    """Say whether a page can be simple, how many fills its caps allow then, and whether a cap counts brands."""
+    slot_count = page.pinned_row.size
+    every = (np.int64(1) << slot_count) - 1
+    most, counts_brands = np.int64(slot_count), False
+    is_simple = slot_count <= _SIMPLE_SLOT_COUNT_MAX
+    for slot in range(slot_count):
+        is_simple &= page.opportunity_cost[slot] == 0
+    for cap in range(page.cap_max.size):
+        slots = np.int64(page.cap_slots[cap]) & every
+        count: Int = np.int64(0)
+        for slot in range(slot_count):
+            count += (slots >> slot) & 1
+        if page.cap_max[cap] >= count:
+            continue  # closes nothing that is not full
+        if page.cap_per_brand[cap] != 0:
+            counts_brands = True
+            is_simple &= page.cap_max[cap] >= 1
+        else:
+            is_simple &= slots == every and np.int64(page.cap_bits[cap]) & (GROUP_EVERYONE | GROUP_PAID) != 0
+            most = min(most, page.cap_max[cap])
+    return is_simple, most, counts_brands
+
+
+@njit(cache=True, error_model="numpy")
+def _key_simple(
+    bid_micros: Int64s,
+    weight_ppm: Int64s,
+    value_micros: Int64s,
+    floor_micros: Int64s,
+    advertiser_code: Int32s,
+    eligible_slots: UInt64s,
+    charge_code: Int8s,
+    begin: Int,
+    end: Int,
+    every: Int,
+    takes_organic: bool,
+    key: Int64s,
+) -> bool:
+    """Write score and place of each of the candidates begin..end-1 as one number; say whether the page is simple.
+
+    The greater number has the higher score, or an equal one and the earlier place; it is 0 for who takes no part.
+    """
+    first_charge = charge_code[begin] if begin < end else np.int8(0)
+    oddities = np.int64(0)
+    for at in range(end - begin):
+        row = np.uint64(begin + at)  # unsigned, so that no index is taken for one from the end
+        slots, is_paid = np.int64(eligible_slots[row]) & every, advertiser_code[row] >= 0
+        takes_part = (slots != 0) & ((bid_micros[row] >= floor_micros[row]) | (not is_paid))
+        score = _score_of(weight_ppm[row], bid_micros[row], value_micros[row]) if takes_part else np.int64(0)
+        key[at] = (score << _PLACE_BITS) | (_SIMPLE_CANDIDATE_COUNT_MAX - 1 - at) if score > 0 else np.int64(0)
+        is_odd = (slots != every) | (charge_code[row] != first_charge) | ((not is_paid) & (not takes_organic))
+        oddities |= np.int64(is_odd & (score > 0))
+    return bool(oddities == 0)
+
+
+@njit(cache=True, error_model="numpy")
+def _rank_simple(
+    key: Int64s, count: Int, begin: Int, wanted: Int, tie_key: UInt64s, advertiser_code: Int32s, ranked: Int64s
+) -> Int:
+    """Rank the best candidates, score down, then tie and row up; return how many, -1 where `ranked` has no room.
+
+    As many as `wanted`, one more for each that has an advertiser ranked before, and all that are worth as much as the
+    last: enough for every winner, whose advertiser's later ones make room for others.
+    """
+    ranked_count = np.int64(0)
+    while True:
+        best: Int = np.int64(0)
+        for at in range(count):
+            best = max(best, key[at])
+        if best == 0:
+            return ranked_count
+        score = best >> _PLACE_BITS
+        if ranked_count >= wanted and score < ranked[_RANKED_SCORE, ranked_count - 1]:
+            return ranked_count
+        if ranked_count == ranked.shape[1]:
+            return np.int64(-1)
+        place = _SIMPLE_CANDIDATE_COUNT_MAX - 1 - (best & (_SIMPLE_CANDIDATE_COUNT_MAX - 1))
+        key[place] = 0
+        row = begin + place
+        tie, advertiser = np.int64(tie_key[row] ^ _SIGN_BIT), np.int64(advertiser_code[row])
+        for other in range(ranked_count):
+            if ranked[_RANKED_ADVERTISER, other] == advertiser:
+                wanted += 1
+                break
+        spot = ranked_count
+        while spot > 0 and ranked[_RANKED_SCORE, spot - 1] == score and ranked[_RANKED_TIE, spot - 1] > tie:
+            for fact in range(4):
+                ranked[fact, spot] = ranked[fact, spot - 1]
+            spot -= 1
+        ranked[_RANKED_ROW, spot] = row
+        ranked[_RANKED_SCORE, spot] = score
+        ranked[_RANKED_TIE, spot] = tie
+        ranked[_RANKED_ADVERTISER, spot] = advertiser
+        ranked_count += 1
+
+
+@njit(cache=True, error_model="numpy")
+def _price_simple(
+    attention: Int64s,
+    order: Int64s,
+    charge: Int,
+    open_count: Int,
+    most: Int,
+    ranked: Int64s,
+    ranked_count: Int,
+    step: Int,
+    weight_ppm: Int,
+    value_micros: Int,
+    floor_micros: Int,
+    outcome: Int64s,
+) -> Int:
+    """Write the thresholds and both prices of the winner picked at this step; return the last place that mattered.
+
+    As `_price` and `_read_staircase` have it, where the others come in by rank.
+
+    Args:
+        attention: (K, S) the page's.
+        order: (K, S) slots by attention down.
+        charge: the winner's charge type.
+        open_count: slots with any attention.
+        most: fills the caps allow.
+        ranked: as `_rank_simple` left it.
+        ranked_count: how many are ranked.
+        step: which pick, and so which place in `order` and in `ranked`.
+        weight_ppm, value_micros, floor_micros: the winner's.
+        outcome: (4 + S, S) the page's.
+    """
+    slot, row = order[charge, step], ranked[_RANKED_ROW, step]
+    tie, advertiser = ranked[_RANKED_TIE, step], ranked[_RANKED_ADVERTISER, step]
+    own_level, own_value = attention[charge, slot], value_micros * PPM
+    fill_count = min(open_count, most)
+    other: Int = np.int64(0)
+    far: Int = step
+    since_value, since_slot = np.int64(0), np.int64(-1)
+    critical: Int = np.int64(0)
+    least: Int = np.int64(UNATTAINABLE)
+    total: Int = np.int64(0)
+    for place in range(open_count):  # down the levels of attention
+        u = order[charge, place]
+        level = attention[charge, u]
+        needed: Int = np.int64(1)
+        if place < fill_count:
+            other = place if place < step else max(other, step) + 1
+            while place >= step and other < ranked_count and ranked[_RANKED_ADVERTISER, other] == advertiser:
+                other += 1
+            if other < ranked_count:
+                far = max(far, other)
+                since_value, since_slot = level * ranked[_RANKED_SCORE, other], u
+                wins_tie = tie < ranked[_RANKED_TIE, other] or (
+                    tie == ranked[_RANKED_TIE, other] and row < ranked[_RANKED_ROW, other]
+                )
+                needed = since_value + (0 if wins_tie else 1)
+            else:
+                far, since_slot = ranked_count, np.int64(-1)
+        elif since_slot >= 0:  # the cap was full when the last of the others came in
+            needed = since_value + (0 if u < since_slot else 1)
+        # The least b with level·(w·b + H) ≥ needed, in one division: ⌈(⌈n/l⌉ − H)/w⌉ = ⌈(n − l·H)/(l·w)⌉.
+        rest, step_size = max(needed, np.int64(1)) - level * own_value, level * weight_ppm
+        bid = np.int64(np.uint64(rest + step_size - 1) // np.uint64(step_size)) if rest > 0 else np.int64(0)
+        threshold = max(floor_micros, bid)
+        outcome[BLOCK_THRESHOLD + slot, u] = threshold
+        least = min(least, threshold)
+        is_last = place + 1 == order.shape[1]
+        next_level = np.int64(0) if is_last else attention[charge, order[charge, place + 1]]
+        if level <= own_level and next_level < level:
+            if level == own_level:
+                critical = least
+            total += (level - next_level) * min(least, critical)
+    outcome[BLOCK_CRITICAL, slot] = critical
+    outcome[BLOCK_VCG, slot] = np.int64(np.uint64(total + own_level - 1) // np.uint64(own_level))
+    return far
+
+
+@njit(cache=True, inline="always")
+def _fill_simple(
+    bid_micros: Int64s,
+    weight_ppm: Int64s,
+    value_micros: Int64s,
+    floor_micros: Int64s,
+    advertiser_code: Int32s,
+    brand_code: Int32s,
+    product_code: Int32s,
+    charge_code: Int8s,
+    tie_key: UInt64s,
+    eligible_slots: UInt64s,
+    begin: Int,
+    end: Int,
+    attention: Int64s,
+    order: Int64s,
+    most: Int,
+    counts_brands: bool,
+    key: Int64s,
+    ranked: Int64s,
+    outcome: Int64s,
+) -> Int:
+    """Fill and price a page from the candidates begin..end-1 by ranking them; return the fills, -1 if that will not do.
+
+    What is written then is worthless. Winners are counted from `begin`.
+    """
+    slot_count = order.shape[1]
+    if end - begin > _SIMPLE_CANDIDATE_COUNT_MAX:
+        return np.int64(-1)
+    # Organic candidates count towards no cap of paid ones: where one may bind, the page is not simple with them.
+    if not _key_simple(
+        bid_micros,
+        weight_ppm,
+        value_micros,
+        floor_micros,
+        advertiser_code,
+        eligible_slots,
+        charge_code,
+        begin,
+        end,
+        (np.int64(1) << slot_count) - 1,
+        most == slot_count,
+        key,
+    ):
+        return np.int64(-1)
+    charge = charge_code[begin] if begin < end else np.int8(0)
+    open_count = np.int64(0)
+    while open_count < slot_count and attention[charge, order[charge, open_count]] > 0:
+        open_count += 1
+    ranked_count = _rank_simple(key, end - begin, begin, min(open_count, most) + 1, tie_key, advertiser_code, ranked)
+    if ranked_count < 0:
+        return np.int64(-1)
+    for slot in range(slot_count):
+        outcome[BLOCK_WINNER, slot] = NO_CANDIDATE
+        outcome[BLOCK_CRITICAL, slot] = 0
+        outcome[BLOCK_VCG, slot] = 0
+        outcome[BLOCK_ORDER, slot] = -1
+        for other in range(slot_count):
+            outcome[BLOCK_THRESHOLD + slot, other] = UNATTAINABLE
+    fill_count = min(open_count, most, ranked_count)
+    far = fill_count - 1
+    for step in range(fill_count):
+        row, slot = ranked[_RANKED_ROW, step], order[charge, step]
+        outcome[BLOCK_WINNER, slot] = row - begin
+        outcome[BLOCK_ORDER, slot] = step
+        if ranked[_RANKED_ADVERTISER, step] >= 0:
+            last = _price_simple(
+                attention,
+                order,
+                np.int64(charge),
+                open_count,
+                most,
+                ranked,
+                ranked_count,
+                np.int64(step),
+                weight_ppm[row],
+                value_micros[row],
+                max(np.int64(0), floor_micros[row]),
+                outcome,
+            )
+            far = max(far, last)
+    for at in range(min(far + 1, ranked_count)):
+        row = ranked[_RANKED_ROW, at]
+        for before in range(at):
+            other_row = ranked[_RANKED_ROW, before]
+            if product_code[row] == product_code[other_row] or (
+                counts_brands and brand_code[row] == brand_code[other_row]
+            ):
+                return np.int64(-1)
+    return fill_count
+
+
+@njit(cache=True)
+def _fill_any(
+    candidates: CandidateArrays, begin: Int, end: Int, page: PageArrays, pinned_row: Int64s, outcome: Int64s
+) -> Int:
+    """Do as `allocate_and_price_nb` with the candidates begin..end-1, from which rows are counted."""
+    these = CandidateArrays(
+        candidates.bid_micros[begin:end],
+        candidates.weight_ppm[begin:end],
+        candidates.value_micros[begin:end],
+        candidates.floor_micros[begin:end],
+        candidates.advertiser_code[begin:end],
+        candidates.brand_code[begin:end],
+        candidates.product_code[begin:end],
+        candidates.charge_code[begin:end],
+        candidates.tie_key[begin:end],
+        candidates.eligible_slots[begin:end],
+        candidates.group_bits[begin:end],
+    )
+    with_pins = PageArrays(
+        page.attention_permille,
+        page.opportunity_cost,
+        pinned_row,
+        page.cap_bits,
+        page.cap_per_brand,
+        page.cap_slots,
+        page.cap_max,
+    )
+    arrays = OutcomeArrays(
+        outcome[BLOCK_WINNER],
+        outcome[BLOCK_CRITICAL],
+        outcome[BLOCK_VCG],
+        outcome[BLOCK_THRESHOLD:],
+        outcome[BLOCK_ORDER],
+    )
+    nothing = np.empty((0, 5), np.int64)
+    return _allocate_and_price(these, end - begin, with_pins, nothing, np.int64(SHORTLIST_COUNT), arrays)
+
+
+@_compiled_late(
+    types.int64(_CandidateArrays, types.int64[::1], _PageArrays, types.int64[:, ::1], types.int64[:, :, ::1])
+)
+def hold_auctions_nb(
+    candidates: CandidateArrays, begin: Int64s, page: PageArrays, pinned_row: Int64s, block: Int64s
+) -> int:
+    """Hold many auctions of one page, each as `allocate_and_price_nb` would; return how many slots were filled.
+
+    Nothing is checked; exact ties within an auction need distinct tie keys.
+
+    Args:
+        candidates: of all the auctions, one after the other.
+        begin: (N+1,) where each auction's candidates begin.
+        page: the page, pins aside.
+        pinned_row: (N, S) each auction's pins, as rows counted from its first candidate.
+        block: (N, 4 + S, S) out: each auction's outcome: winners, both prices, order, thresholds; rows counted so too.
+    """
+    is_simple, most, counts_brands = _read_simple(page)
+    attention, order = page.attention_permille, _order_slots(page.attention_permille)
+    slot_count = page.pinned_row.size
+    key = np.empty(_SIMPLE_CANDIDATE_COUNT_MAX, np.int64)
+    ranked = np.empty((4, slot_count + _RANKED_BEYOND_SLOTS), np.int64)
+    bid_micros, weight_ppm, value_micros = candidates.bid_micros, candidates.weight_ppm, candidates.value_micros
+    floor_micros, advertiser_code, brand_code = (
+        candidates.floor_micros,
+        candidates.advertiser_code,
+        candidates.brand_code,
+    )
+    product_code, charge_code = candidates.product_code, candidates.charge_code
+    tie_key, eligible_slots = candidates.tie_key, candidates.eligible_slots
+    fill_count = np.int64(0)
+    for auction in range(begin.size - 1):
+        first, end = begin[auction], begin[auction + 1]
+        outcome = block[auction]
+        has_pins = False
+        for slot in range(slot_count):
+            has_pins |= pinned_row[auction, slot] >= 0
+        filled: Int = np.int64(-1)
+        if is_simple and not has_pins:
+            filled = _fill_simple(
+                bid_micros,
+                weight_ppm,
+                value_micros,
+                floor_micros,
+                advertiser_code,
+                brand_code,
+                product_code,
+                charge_code,
+                tie_key,
+                eligible_slots,
+                first,
+                end,
+                attention,
+                order,
+                most,
+                counts_brands,
+                key,
+                ranked,
+                outcome,
+            )
+        if filled < 0:
+            filled = _fill_any(candidates, first, end, page, pinned_row[auction], outcome)
+        fill_count += filled
+    return int(fill_count)
+
+
+class LoopArrays(NamedTuple):
+    """What a closed loop reads and moves beside its candidates: one placement, C offers, W kinds of visitor.
+
+    Attributes:
+        offer: (OFFER_FACT_COUNT, C) the OFFER_* below.
+        of_kind: (2, W·C) IS_OFFERED: 1 where the gate lets this kind of visitor have the offer; CLICK_PPM: true clicks
+            per million looks.
+        campaign: (CAMPAIGN_FACT_COUNT, G) the CAMPAIGN_* below; all but pacing are moved.
+        funds_micros: (A,) what each advertiser can still pay; moved.
+        shown: (visitors, C) how often each visitor was shown an offer; moved.
+        seen_permille: (S,) how often a slot is looked at.
+    """
+
+    offer: Int64s
+    of_kind: Int64s
+    campaign: Int64s
+    funds_micros: Int64s
+    shown: Int32s
+    seen_permille: Int64s
+
+
+# Bid in this placement, before pacing, 0: none; the campaign; what exact ties are drawn with, as the gate has it: its
+# row in the snapshot + (place << 40); most times one visitor is shown it until `shown` is cleared, 0: no limit; orders
+# per million clicks; what a click is worth to the advertiser; what an order brings in.
+OFFER_BID, OFFER_CAMPAIGN, OFFER_TIE, OFFER_FREQUENCY_MAX, OFFER_ORDER_PPM, OFFER_WORTH, OFFER_SALE = range(7)
+OFFER_FACT_COUNT = 7
+IS_OFFERED, CLICK_PPM = range(2)
+# Factor on bids; what is left of the daily and of the total budget, NO_LIMIT_MICROS: no limit; then what is counted.
+CAMPAIGN_PACING, CAMPAIGN_LEFT_DAY, CAMPAIGN_LEFT_TOTAL = range(3)
+CAMPAIGN_IMPRESSIONS, CAMPAIGN_CLICKS, CAMPAIGN_ORDERS, CAMPAIGN_SPENT, CAMPAIGN_GIVEN_BACK = range(3, 8)
+CAMPAIGN_WORTH, CAMPAIGN_SALES, CAMPAIGN_CHARGES, CAMPAIGN_CHARGES_AT_FLOOR = range(8, 12)
+CAMPAIGN_FACT_COUNT = 12
+NO_LIMIT_MICROS = 2**62
+PRICE_CRITICAL, PRICE_VCG, PRICE_FIRST = range(3)
+DRAWS_PER_SLOT = 3  # is it looked at, would it be clicked, would that lead to an order
+
+# Rows of `trace` (2, S): what became of each slot.
+TRACE_ANSWER, TRACE_BILLED = range(2)
+ANSWER_CLICKED, ANSWER_ORDERED = 1, 2  # bits
+
+_LoopArrays = _tuple_of(
+    LoopArrays,
+    *[types.int64[:, ::1]] * 3,
+    types.int64[::1],
+    types.int32[:, ::1],
+    types.int64[::1],
+)
+
+
+@njit(cache=True)
+def _below(draw: np.uint64, limit: Int) -> Int:
+    """Return a whole number from 0 to `limit` - 1; the limit stays below 2^32."""
+    return np.int64(((draw >> np.uint64(32)) * np.uint64(limit)) >> np.uint64(32))
+
+
+@njit(cache=True, error_model="numpy")
+def _open_offers(
+    bid_micros: Int64s,
+    floor_micros: Int64s,
+    advertiser_code: Int32s,
+    tie_key: UInt64s,
+    eligible_slots: UInt64s,
+    offers: Int64s,
+    of_kind: Int64s,
+    campaigns: Int64s,
+    funds_micros: Int64s,
+    shown: Int32s,
+    begin: Int,
+    visitor: Int,
+    every: np.uint64,
+    tie_seed: np.uint64,
+) -> None:
+    """Write which offers take part for this visitor now, and at what bids, as the gate would."""
+    for number in range(offers.shape[1]):
+        row, offer = np.uint64(begin + number), np.uint64(number)  # unsigned, see `_key_simple`
+        campaign = offers[OFFER_CAMPAIGN, offer]
+        full, floor, most = offers[OFFER_BID, offer], floor_micros[row], offers[OFFER_FREQUENCY_MAX, offer]
+        eligible_slots[row] = np.uint64(0)
+        if (
+            of_kind[IS_OFFERED, row] == 0
+            or campaigns[CAMPAIGN_LEFT_DAY, campaign] <= 0
+            or campaigns[CAMPAIGN_LEFT_TOTAL, campaign] <= 0
+            or funds_micros[advertiser_code[row]] <= 0
+            or full < floor
+            or (most > 0 and shown[visitor, offer] >= most)
+        ):
+            continue
+        bid = _paced_bid(full, floor, campaigns[CAMPAIGN_PACING, campaign], tie_seed, campaign)
+        if bid == 0:
+            continue
+        bid_micros[row] = bid
+        tie_key[row] = _mix(tie_seed, offers[OFFER_TIE, offer])
+        eligible_slots[row] = every
+
+
+@njit(cache=True, error_model="numpy")
+def _charge(
+    campaigns: Int64s, funds_micros: Int64s, campaign: Int, advertiser: Int, price_micros: Int, floor_micros: Int
+) -> Int:
+    """Charge a price, or what is left of the tightest budget, as the ledger does; return what was charged."""
+    left_day, left_total = campaigns[CAMPAIGN_LEFT_DAY, campaign], campaigns[CAMPAIGN_LEFT_TOTAL, campaign]
+    amount = max(np.int64(0), min(price_micros, left_day, left_total, funds_micros[advertiser]))
+    if left_day != NO_LIMIT_MICROS:
+        campaigns[CAMPAIGN_LEFT_DAY, campaign] = left_day - amount
+    if left_total != NO_LIMIT_MICROS:
+        campaigns[CAMPAIGN_LEFT_TOTAL, campaign] = left_total - amount
+    funds_micros[advertiser] -= amount
+    campaigns[CAMPAIGN_SPENT, campaign] += amount
+    campaigns[CAMPAIGN_GIVEN_BACK, campaign] += price_micros - amount
+    if amount > 0:
+        campaigns[CAMPAIGN_CHARGES, campaign] += 1
+        campaigns[CAMPAIGN_CHARGES_AT_FLOOR, campaign] += price_micros <= floor_micros
+    return np.int64(amount)
+
+
+@njit(cache=True, error_model="numpy")
+def _answer(
+    bid_micros: Int64s,
+    floor_micros: Int64s,
+    advertiser_code: Int32s,
+    charge_code: Int8s,
+    offers: Int64s,
+    of_kind: Int64s,
+    campaigns: Int64s,
+    funds_micros: Int64s,
+    shown: Int32s,
+    seen_permille: Int64s,
+    begin: Int,
+    visitor: Int,
+    pricing: Int,
+    first_draw: Int,
+    chance: np.uint64,
+    outcome: Int64s,
+    trace: Int64s,
+) -> None:
+    """Show the page's fills to the visitor, and charge what is to be paid for them."""
+    for slot in range(seen_permille.size):
+        trace[TRACE_ANSWER, slot] = 0
+        trace[TRACE_BILLED, slot] = 0
+        offer = outcome[BLOCK_WINNER, slot]
+        if offer < 0:
+            continue
+        row, campaign = begin + offer, offers[OFFER_CAMPAIGN, offer]
+        advertiser, floor = np.int64(advertiser_code[row]), floor_micros[row]
+        price = outcome[BLOCK_CRITICAL, slot]
+        if pricing == PRICE_VCG:
+            price = outcome[BLOCK_VCG, slot]
+        elif pricing == PRICE_FIRST:
+            price = bid_micros[row]
+        campaigns[CAMPAIGN_IMPRESSIONS, campaign] += 1
+        if offers[OFFER_FREQUENCY_MAX, offer] > 0:
+            shown[visitor, offer] += 1
+        pays_per_click = charge_code[row] == CLICK
+        if not pays_per_click:
+            trace[TRACE_BILLED, slot] = _charge(campaigns, funds_micros, campaign, advertiser, price, floor)
+        draw = first_draw + DRAWS_PER_SLOT * slot
+        is_seen = _below(_mix(chance, draw), 1000) < seen_permille[slot]
+        if not is_seen or _below(_mix(chance, draw + 1), PPM) >= of_kind[CLICK_PPM, row]:
+            continue
+        trace[TRACE_ANSWER, slot] = ANSWER_CLICKED
+        campaigns[CAMPAIGN_CLICKS, campaign] += 1
+        campaigns[CAMPAIGN_WORTH, campaign] += offers[OFFER_WORTH, offer]
+        if pays_per_click:
+            trace[TRACE_BILLED, slot] = _charge(campaigns, funds_micros, campaign, advertiser, price, floor)
+        if _below(_mix(chance, draw + 2), PPM) < offers[OFFER_ORDER_PPM, offer]:
+            trace[TRACE_ANSWER, slot] |= ANSWER_ORDERED
+            campaigns[CAMPAIGN_ORDERS, campaign] += 1
+            campaigns[CAMPAIGN_SALES, campaign] += offers[OFFER_SALE, offer]
+
+
+@_compiled_late(
+    types.int64(
+        _CandidateArrays,
+        _LoopArrays,
+        _PageArrays,
+        types.int32[::1],
+        types.int32[::1],
+        types.int64,
+        types.int64,
+        types.uint64,
+        types.uint64,
+        types.int64[:, :, ::1],
+        types.int64[:, :, ::1],
+    )
+)
+def play_auctions_nb(
+    candidates: CandidateArrays,
+    loop: LoopArrays,
+    page: PageArrays,
+    kind: Int32s,
+    visitor: Int32s,
+    first_auction: int,
+    pricing: int,
+    tie_seed_key: np.uint64,
+    chance_key: np.uint64,
+    block: Int64s,
+    trace: Int64s,
+) -> int:
+    """Hold auctions one after another in a closed loop: budgets gate, fills are clicked and charged, then the next one.
+
+    Offers take part by the gate's own terms: funds and budgets left, frequency, floor, pacing; the page is filled and
+    priced as any other; a charge is the price or what is left of the tightest budget. Clicks come at once, so that
+    nothing is pending. All chance is counted out from two keys and the auction's number, so that a run in parts is the
+    run in one.
+
+    Args:
+        candidates: (W·C,) of each kind of visitor; `bid_micros`, `tie_key` and `eligible_slots` are written.
+        loop: as its docstring says; moved.
+        page: the placement's; without pins.
+        kind: (N,) which kind of visitor each auction is for.
+        visitor: (N,) which visitor, for frequency caps.
+        first_auction: number of the first auction.
+        pricing: PRICE_*: what is charged.
+        tie_seed_key: auction n has this key's draw n + 1 for its tie seed.
+        chance_key: auction n's slots take its draws from 3·S·n + 1 on.
+        block: (N, 4 + S, S) out: outcomes, winners counted in offers; or (1, 4 + S, S), then the last one's.
+        trace: (N, 2, S) out: what became of each slot; or (1, 2, S).
+
+    Returns:
+        How many slots were filled.
+    """
+    is_simple, most, counts_brands = _read_simple(page)
+    attention, order = page.attention_permille, _order_slots(page.attention_permille)
+    slot_count, offer_count = page.pinned_row.size, loop.offer.shape[1]
+    every = np.uint64((np.int64(1) << slot_count) - 1)
+    key = np.empty(_SIMPLE_CANDIDATE_COUNT_MAX, np.int64)
+    ranked = np.empty((4, slot_count + _RANKED_BEYOND_SLOTS), np.int64)
+    bid_micros, weight_ppm, value_micros = candidates.bid_micros, candidates.weight_ppm, candidates.value_micros
+    floor_micros, advertiser_code, brand_code = (
+        candidates.floor_micros,
+        candidates.advertiser_code,
+        candidates.brand_code,
+    )
+    product_code, charge_code = candidates.product_code, candidates.charge_code
+    tie_key, eligible_slots = candidates.tie_key, candidates.eligible_slots
+    offers, of_kind, campaigns = loop.offer, loop.of_kind, loop.campaign
+    funds_micros, shown, seen_permille = loop.funds_micros, loop.shown, loop.seen_permille
+    keeps_all, fill_count = block.shape[0] == kind.size, np.int64(0)
+    for auction in range(kind.size):
+        number, begin = first_auction + auction, np.int64(kind[auction]) * offer_count
+        end, tie_seed, person = begin + offer_count, _mix(tie_seed_key, number + 1), np.int64(visitor[auction])
+        outcome, answers = block[auction if keeps_all else 0], trace[auction if keeps_all else 0]
+        _open_offers(
+            bid_micros,
+            floor_micros,
+            advertiser_code,
+            tie_key,
+            eligible_slots,
+            offers,
+            of_kind,
+            campaigns,
+            funds_micros,
+            shown,
+            begin,
+            person,
+            every,
+            tie_seed,
+        )
+        filled: Int = np.int64(-1)
+        if is_simple:
+            filled = _fill_simple(
+                bid_micros,
+                weight_ppm,
+                value_micros,
+                floor_micros,
+                advertiser_code,
+                brand_code,
+                product_code,
+                charge_code,
+                tie_key,
+                eligible_slots,
+                begin,
+                end,
+                attention,
+                order,
+                most,
+                counts_brands,
+                key,
+                ranked,
+                outcome,
+            )
+        if filled < 0:
+            filled = _fill_any(candidates, begin, end, page, page.pinned_row, outcome)
+        fill_count += filled
+        _answer(
+            bid_micros,
+            floor_micros,
+            advertiser_code,
+            charge_code,
+            offers,
+            of_kind,
+            campaigns,
+            funds_micros,
+            shown,
+            seen_permille,
+            begin,
+            person,
+            pricing,
+            number * DRAWS_PER_SLOT * slot_count + 1,
+            chance_key,
+            outcome,
+            answers,
+        )
+    return int(fill_count)

@@ -1102,7 +1102,11 @@ OUT_DIR = click.option(
 def sim_run(scenario: str, out_dir: Path, seed: int | None, keep_receipts: bool) -> None:
     """Run a market of invented visitors and bidders on the server's own engine.
 
-    SCENARIO is a TOML file, or the name of a shipped one: grocer, sale-week, undecided-visitors.
+    SCENARIO is a TOML file, or the name of a shipped one: grocer, hostile, sale-week, target-roas, undecided-visitors.
+
+    Its bidders are truthful, shaded, paced, target-roas, bandit, drainer, prober or click-fraud, or a class of your own
+    (policy = "file.py:ClassName"; see sim/README.md). Where some want a target ROAS, what they reach stands beside it.
+    A scenario or a policy that cannot be ends with 2, a sentence that says why, and no file written.
     """
     sys.exit(_simulation("run").run_scenario(scenario, out_dir, seed, keep_receipts=keep_receipts))
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import msgspec
 import numpy as np
 
-from auction.campaign import Bid, Campaign
+from auction.campaign import Bid, Campaign, MaxBid, TargetRoas
 from ledger.money import BID_MICROS_MAX
 from ledger.terms import ChargeOn
-from sim.bidder import Policy, Results, Standing, ask, find_policy
+from sim.bidder import Policy, Results, Standing, ask, find_policy, make, rival_click_ppm
 from sim.chance import PPM, Stream, bits, key_of
 from sim.errors import ScenarioRefused
 from sim.scenario import Bidders, Scenario
@@ -45,8 +45,9 @@ class Agent:
         self.funds_micros = group.funds_micros or FUNDS_MICROS
         self.share_ppm = 0
         self.impressions = self.clicks = self.sales_micros = 0
-        self.spend_micros = self.value_micros = self.given_back_micros = 0
-        self._last = (0, 0, 0, 0)
+        self.spend_micros = self.value_micros = self.given_back_micros = self.hostile_micros = 0
+        self._last = (0, 0, 0, 0, 0)
+        self.rival_click_ppm = rival_click_ppm(policy)
         average = world.average_click_ppm(np.array(rows, dtype=np.int64))
         self._worth_micros = [
             self._worth_of(world, row, int(click) * seen_permille // 1000)
@@ -64,7 +65,7 @@ class Agent:
 
     def decide(self, spent_today_micros: int, day_gone_ppm: int) -> None:
         """Ask the policy for the share to bid from now on, showing it what the last one brought."""
-        now = (self.impressions, self.clicks, self.spend_micros, self.value_micros)
+        now = (self.impressions, self.clicks, self.spend_micros, self.value_micros, self.sales_micros)
         last = Results(*(after - before for after, before in zip(now, self._last, strict=True)))
         self._last = now
         standing = Standing(self.group.daily_budget_micros, spent_today_micros, day_gone_ppm, last)
@@ -78,6 +79,7 @@ class Agent:
             name=f"{self.brand} by {self.policy_name}",
             daily_budget_micros=self.group.daily_budget_micros,
             total_budget_micros=self.group.total_budget_micros,
+            objective=self._objective(),
             flight_starts_at=None,
             flight_ends_at=None,
             pacing=self.group.pacing,
@@ -86,6 +88,12 @@ class Agent:
             updated_at=EPOCH,
             change_seq=1,
         )
+
+    def _objective(self) -> MaxBid | TargetRoas:
+        """Return what the server is asked to steer by: nothing where the policy does so itself."""
+        if self.group.target_roas_ppm is None or self.group.policy == "target-roas":
+            return MaxBid()
+        return TargetRoas(roas=self.group.target_roas_ppm / PPM)
 
     def bids(self, world: World, change_seq: int) -> list[Bid]:
         """Return its bids at the share decided; a bid that comes to nothing is left out."""
@@ -170,7 +178,9 @@ def make_agents(scenario: Scenario, world: World, seed: int, seen_permille: int 
             own = _with_its_margin(group, Stream(key_of(seed, "margin", number)))
             rows = products_of[brand][: group.products_each]
             agents.append(
-                Agent(number, own, make_policy(group, stream), world.brand_name[brand], rows, world, seen_permille)
+                Agent(
+                    number, own, make(make_policy, group, stream), world.brand_name[brand], rows, world, seen_permille
+                )
             )
     return agents
 

@@ -20,7 +20,7 @@ from ledger.event import EventType
 from ledger.terms import ChargeOn
 from sim import site
 from sim.agent import Agent, make_agents
-from sim.chance import PPM, Int64s, key_of
+from sim.chance import PPM, Int64s, Stream, key_of
 from sim.click import PositionBased
 from sim.measure import Tally
 from sim.result import BidderResult, Books, PeriodResult, PlacementResult
@@ -86,6 +86,8 @@ class Market:
         self.starts = session_starts(scenario.traffic, scenario.world.visitor_count, seed)
         self.tally = Tally(len(self.starts))
         self._agent_of = {agent.advertiser_id: agent for agent in self.agents}
+        self._hostile = [agent for agent in self.agents if agent.rival_click_ppm]
+        self._hostile_stream = Stream(key_of(seed, "hostile clicks"))
         self._product_row = {product.product_id: row for row, product in enumerate(self.world.products)}
         assortment = self.world.assortment
         self._rows_of = [(rows, np.arange(rows.size)) for rows in assortment[:-1]] + [
@@ -237,6 +239,8 @@ class Market:
                 if answer.is_clicked and row >= 0:
                     clicked_row = row if clicked_row is None else clicked_row
                     self._click(visit, row, fill if is_paid else None, placement_id, now_ms)
+                if fill is not None and is_paid and self._hostile:
+                    self._click_as_rival(visit, fill, placement_id)
         self.tally.add(visit.row, "pages", 1)
         self.tally.add(visit.row, "pages_with_paid", int(has_paid))
         return clicked_row
@@ -263,6 +267,16 @@ class Market:
             self.tally.add(visit.row, "sales_micros", int(self.world.price_micros[row]))
         if not is_lost:
             self._shop.report(fill, EventType.CLICK, visit.row, placement_id)
+        if is_ordered:
+            self._shop.note_sale(fill, int(self.world.price_micros[row]))
+
+    def _click_as_rival(self, visit: Visit, fill: Fill, placement_id: str) -> None:
+        """Let hostile bidders click a paid product of another; draws from a stream that visitors know nothing of."""
+        for agent in self._hostile:
+            is_clicked = self._hostile_stream.happens(agent.rival_click_ppm)
+            if is_clicked and agent.advertiser_id != fill.advertiser_id:
+                self._shop.report(fill, EventType.CLICK, visit.row, placement_id, is_hostile=True)
+                return
 
     def _settle(self) -> None:
         """Let the ledger commit what is waiting, and count what it billed."""
@@ -276,6 +290,9 @@ class Market:
         agent.spend_micros += one.amount_micros
         self.tally.add(one.session_row, "revenue_micros", one.amount_micros)
         self._counts[one.placement_id].revenue_micros += one.amount_micros
+        if one.is_hostile:
+            agent.hostile_micros += one.amount_micros
+            self.tally.add(one.session_row, "hostile_micros", one.amount_micros)
         missing = one.price_micros - one.amount_micros
         agent.given_back_micros += missing
         self.tally.add(one.session_row, "given_back_micros", missing)
@@ -361,6 +378,8 @@ class Market:
             value_micros=agent.value_micros,
             sales_micros=agent.sales_micros,
             given_back_micros=agent.given_back_micros,
+            hostile_micros=agent.hostile_micros,
+            target_roas_ppm=agent.group.target_roas_ppm,
         )
 
     def _placement_result(self, placement_id: str) -> PlacementResult:

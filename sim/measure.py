@@ -23,6 +23,7 @@ COLUMNS = (
     "charges_at_floor",
     "revenue_micros",
     "given_back_micros",
+    "hostile_micros",
     "value_micros",
     "sales_micros",
     "orders",
@@ -99,6 +100,9 @@ DEFINITIONS = (
     Definition(
         "given_back", "share", ("given_back_micros",), ("revenue_micros", "given_back_micros"),
         "Cost of events beyond a budget, recorded and not billed.",
+    ),
+    Definition(
+        "hostile_spend", "share", ("hostile_micros",), ("revenue_micros",), "Billed for clicks that rivals made."
     ),
     Definition(
         "affinity_lost", "share", ("appeal_shown",), ("appeal_organic",),

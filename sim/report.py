@@ -258,7 +258,8 @@ def _bidders(bidders: Sequence[BidderResult], currency: str) -> str:
             f"{bidder.clicks:,}",
             money(bidder.spend_micros),
             money(bidder.value_micros - bidder.spend_micros),
-            f"{bidder.sales_micros / bidder.spend_micros:.2f}" if bidder.spend_micros else "–",
+            "–" if bidder.roas is None else f"{bidder.roas:.2f}",
+            "–" if bidder.target_roas_ppm is None else f"{bidder.target_roas_ppm / 1_000_000:.2f}",
             f"{_used(bidder):.0%}" if bidder.budget_of_run_micros is not None else "–",
         ]
         for bidder in ordered[:BIDDER_ROWS_MAX]
@@ -266,7 +267,7 @@ def _bidders(bidders: Sequence[BidderResult], currency: str) -> str:
     heads = [
         ("Advertiser", False), ("Brand", False), ("Policy", False), ("Pays per", False), ("Products", True),
         ("Impressions", True), ("Clicks", True), (f"Paid, {currency}", True), (f"Surplus, {currency}", True),
-        ("ROAS", True), ("Budget used", True),
+        ("ROAS", True), ("Its target", True), ("Budget used", True),
     ]  # fmt: skip
     more = (
         f"<p>The {BIDDER_ROWS_MAX} that paid most, of {len(bidders):,}.</p>" if len(bidders) > BIDDER_ROWS_MAX else ""

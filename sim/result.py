@@ -9,7 +9,14 @@ from sim.measure import Measure
 
 
 class BidderResult(Struct, frozen=True):
-    """What one advertiser got in the first world; `budget_of_run_micros` is what its limits let it spend in all."""
+    """What one advertiser got in the first world.
+
+    Attributes:
+        budget_of_run_micros: what its limits let it spend in all.
+        sales_micros: bought after a click of its own.
+        hostile_micros: of its spend, what clicks of rivals cost it.
+        target_roas_ppm: sales over spend it wants, None without a target.
+    """
 
     advertiser_id: str
     policy: str
@@ -24,6 +31,13 @@ class BidderResult(Struct, frozen=True):
     value_micros: int
     sales_micros: int
     given_back_micros: int
+    hostile_micros: int = 0
+    target_roas_ppm: int | None = None
+
+    @property
+    def roas(self) -> float | None:
+        """Return sales over spend, None where nothing was spent."""
+        return self.sales_micros / self.spend_micros if self.spend_micros else None
 
 
 class PeriodResult(Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter, process_time
@@ -14,7 +15,7 @@ from sim.errors import SimRefused
 from sim.market import Market, Progress, WorldResult
 from sim.measure import WORLDS_FOR_INTERVALS, measure
 from sim.report import in_words, render_report, shown
-from sim.result import Books, RunResult, Timing, append_run, encode_result, write_whole
+from sim.result import BidderResult, Books, RunResult, Timing, append_run, encode_result, write_whole
 from sim.scenario import Scenario, read_scenario, scenario_hash
 from sim.site import CURRENCY
 from sim.stopwatch import Stopwatch
@@ -125,6 +126,21 @@ def run_scenario(
     return 0
 
 
+def targets_in_words(bidders: Sequence[BidderResult]) -> list[str]:
+    """Say how near bidders came to their target ROAS, those of one policy and one target together."""
+    reached: dict[tuple[str, int], list[int]] = {}
+    for bidder in bidders:
+        if bidder.target_roas_ppm is not None:
+            both = reached.setdefault((bidder.policy, bidder.target_roas_ppm), [0, 0, 0])
+            for place, amount in enumerate((1, bidder.sales_micros, bidder.spend_micros)):
+                both[place] += amount
+    return [
+        f"target ROAS {target_ppm / 1_000_000:.2f}, {count} bidders, {policy}: "
+        + (f"reached {sales / spend:.2f}" if spend else "nothing was spent")
+        for (policy, target_ppm), (count, sales, spend) in sorted(reached.items())
+    ]
+
+
 def _check_books(books: Books) -> None:
     """Stop loudly where the ledger broke one of its own promises."""
     if books.sum_micros != 0 or books.overspent_micros != 0:
@@ -165,6 +181,8 @@ def _summarise(result: RunResult, timing: Timing, folder: Path, console: "Consol
         table.add_row(in_words(one.name), shown(one.value, one.unit, CURRENCY), *ends)
     console.print(table)
     console.print(f"low and high: 90 % by resampling {result.intervals_over}", style="dim")
+    for line in targets_in_words(result.bidders):
+        console.print(line, highlight=False)
     console.print(
         f"books: debits less credits {result.books.sum_micros}, billed over a budget {result.books.overspent_micros}, "
         f"{result.books.entry_count:,} entries"

@@ -37,6 +37,12 @@ Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
 Weights = Annotated[list[Annotated[int, Meta(ge=0, le=1_000_000)]], Meta(min_length=1, max_length=366)]
 FilePath = Annotated[str, Meta(min_length=1, max_length=1024)]
 
+NEEDS = {  # policy to what it cannot do without, and why where the name does not say
+    "shaded": {"share_ppm": ""},
+    "paced": {"daily_budget_micros": " to pace against"},
+    "target-roas": {"target_roas_ppm": ""},
+    "click-fraud": {"share_ppm": "", "rival_click_ppm": ""},
+}
 SHOPPING_HOURS = (4, 2, 1, 1, 1, 2, 5, 9, 12, 14, 15, 15, 17, 16, 14, 14, 15, 18, 22, 26, 28, 24, 16, 8)
 
 
@@ -112,13 +118,16 @@ class Bidders(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Some advertisers who bid alike.
 
     Attributes:
-        policy: `truthful`, `shaded`, `paced` or `bandit`, or a class of one's own: `file.py:ClassName`.
+        policy: one of those in bidder.py by name, or a class of one's own: `file.py:ClassName`.
         count: how many of them; each has one campaign, and one bid per promoted product.
         products_each: how many of its products each promotes, its most wanted first.
         margin_ppm: what an order leaves the advertiser, of the product's price; its value of a click is this times
             price times the chance of an order.
         margin_spread_ppm: how far the margins of the several advertisers lie apart, either way.
-        share_ppm: `shaded`: the share of its value it bids.
+        share_ppm: `shaded`, `click-fraud`: the share of its value it bids.
+        target_roas_ppm: sales it wants per spend, in parts per million. `target-roas` steers by itself; for any other
+            policy it is the campaign's objective, and the server lowers the bids.
+        rival_click_ppm: `click-fraud`: how many of others' paid products it has clicked, of a million seen.
         daily_budget_micros, total_budget_micros, funds_micros: left out, no limit, and more funds than can be spent.
         pacing: `even` hands the pacing to the server; `asap` leaves it to the policy.
         audience, navigation_pattern, category_ids, frequency_cap: on every bid, as on the wire.
@@ -131,6 +140,8 @@ class Bidders(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     margin_ppm: Annotated[int, Meta(ge=1, le=1_000_000)] = 300_000
     margin_spread_ppm: Ppm = 300_000
     share_ppm: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    target_roas_ppm: Annotated[int, Meta(ge=10_000, le=1_000_000_000)] | None = None
+    rival_click_ppm: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     daily_budget_micros: PositiveMicros | None = None
     total_budget_micros: PositiveMicros | None = None
     funds_micros: PositiveMicros | None = None
@@ -303,10 +314,9 @@ def _check(scenario: Scenario, where: str) -> None:
             "clicks.seen_permille", f"needs {needed} numbers, one per slot, had {len(scenario.clicks.seen_permille)}"
         )
     for row, group in enumerate(scenario.bidders):
-        if group.policy == "shaded" and group.share_ppm is None:
-            refuse(f"bidders[{row}]", "a shaded bidder needs share_ppm")
-        if group.policy == "paced" and group.daily_budget_micros is None:
-            refuse(f"bidders[{row}]", "a paced bidder needs daily_budget_micros to pace against")
+        for key, purpose in NEEDS.get(group.policy, {}).items():
+            if getattr(group, key) is None:
+                refuse(f"bidders[{row}]", f"a {group.policy} bidder needs {key}{purpose}")
     if sum(group.count * group.products_each for group in scenario.bidders) > BID_COUNT_MAX:
         refuse("bidders", f"count times products_each must come to {BID_COUNT_MAX} bids at most")
 

@@ -26,6 +26,7 @@ from auction.settings import Settings as AuctionSettings
 from ledger.beacon import BeaconKeys
 from ledger.event import EventType, ReportedEvent
 from ledger.spend import SpendUpdate
+from ledger.terms import NO_VISITOR
 from sim.agent import Agent
 from sim.chance import Int64s, Stream, key_of
 from sim.result import Books
@@ -42,6 +43,7 @@ class Billed(Struct, frozen=True):
     Attributes:
         price_micros: what the beacon promised.
         amount_micros: what was billed of it.
+        is_hostile: a rival clicked, not a visitor.
     """
 
     session_row: int
@@ -49,6 +51,7 @@ class Billed(Struct, frozen=True):
     fill: Fill
     price_micros: int
     amount_micros: int
+    is_hostile: bool
 
 
 class WorldModel(BoundModel):
@@ -115,7 +118,7 @@ class Shop:
             entropy=_entropy(Stream(key_of(seed, "auctions"))),
         )
         self._spent: dict[tuple[str, str], int] = {}
-        self._waiting: list[tuple[ReportedEvent, Fill, int, str]] = []
+        self._waiting: list[tuple[ReportedEvent, Fill, int, str, bool]] = []
         self._event_count = 0
         self._till = Till(keys, CURRENCY, source.time_zone, lambda: self._now_ms, self._take_over)
         self.swap(source)
@@ -155,26 +158,36 @@ class Shop:
         """Fill a page now."""
         return self._server.fill(request, self._now_ms)
 
-    def report(self, fill: Fill, event_type: EventType, session_row: int, placement_id: str) -> None:
+    def report(
+        self, fill: Fill, event_type: EventType, session_row: int, placement_id: str, *, is_hostile: bool = False
+    ) -> None:
         """Send a beacon; the ledger takes it with the next batch, what serving learns from it is known at once."""
         self._event_count += 1
         terms = self._keys.redeem_beacon(fill.beacon_token, self._now_ms).terms
         self._server.note_event(terms, event_type is EventType.CLICK, self._now_ms)
         event = ReportedEvent(event_id=f"e{self._event_count}", type=event_type, beacon_token=fill.beacon_token)
-        self._waiting.append((event, fill, session_row, placement_id))
+        self._waiting.append((event, fill, session_row, placement_id, is_hostile))
+
+    def note_sale(self, fill: Fill, amount_micros: int) -> None:
+        """Tell serving of an order of a product that was clicked, which is how campaigns with a target learn of it."""
+        terms = self._keys.redeem_beacon(fill.beacon_token, self._now_ms).terms
+        if terms.visitor_pseudonym != NO_VISITOR:
+            self._server.note_order([terms.visitor_pseudonym], fill.product_id, amount_micros, self._now_ms)
 
     def settle(self) -> list[Billed]:
-        """Let the ledger commit what waits, and return what became of events that are charged for."""
+        """Let the ledger commit what waits, and return what became of events that are charged for, each once."""
         waiting, self._waiting = self._waiting, []
         if self._receipts is not None:
             self._receipts.write()
         if not waiting:
             return []
-        results = self._till.record([event for event, _, _, _ in waiting])
+        results = self._till.record([one[0] for one in waiting])
         return [
-            Billed(session_row, placement_id, fill, fill.clearing_price_micros or 0, result.amount_micros or 0)
-            for result, (event, fill, session_row, placement_id) in zip(results, waiting, strict=True)
-            if fill.charge_on == event.type.value
+            Billed(
+                session_row, placement_id, fill, fill.clearing_price_micros or 0, result.amount_micros or 0, is_hostile
+            )
+            for result, (event, fill, session_row, placement_id, is_hostile) in zip(results, waiting, strict=True)
+            if fill.charge_on == event.type.value and result.result != "duplicate"
         ]
 
     def spent_on_day_micros(self, campaign_id: str, day: str) -> int:

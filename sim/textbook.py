@@ -4,6 +4,8 @@ Bidders of one slot draw their values from 0 to 1 evenly and bid them. Theory (M
 theory", section 2.5): of two bidders the mean revenue is 1/3 without a floor and 5/12 with the best one, at 1/2.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from msgspec import Struct
 
@@ -14,6 +16,14 @@ from affinity.view import anonymous_view
 from auction.builder import SnapshotSource, build_snapshot
 from auction.campaign import Bid, Campaign
 from auction.engine import hold_auction, no_deadline
+from auction.kernel import (
+    BLOCK_CRITICAL,
+    BLOCK_WINNER,
+    NO_PIN,
+    CandidateArrays,
+    PageArrays,
+    hold_auctions_nb,
+)
 from auction.market import Market
 from auction.placement import Attention, Floors, Placement
 from auction.request import Page, RequestPlacement, SlotRequest
@@ -21,7 +31,7 @@ from auction.settings import Settings
 from auction.spend import SpendView
 from ledger.terms import ChargeOn
 from sim.agent import EPOCH
-from sim.chance import PPM, key_of, whole_numbers
+from sim.chance import PPM, Int64s, key_of, whole_numbers
 
 NOW_MS = 1_800_000_000_000
 PLACEMENT_ID = "only"
@@ -77,6 +87,65 @@ def hold_textbook_auctions(auction_count: int, bidder_count: int, floor_ppm: int
     revenue = np.array(prices, dtype=np.float64) / PPM
     error = float(revenue.std(ddof=1)) / auction_count**0.5
     return TextbookResult(float(revenue.mean()), error, sold / auction_count, efficient / max(1, sold))
+
+
+def hold_at_once(values_micros: Int64s, attention_permille: Sequence[int], floor_micros: int) -> Int64s:
+    """Hold auctions of bidders who bid their values, all in one compiled call; return every outcome.
+
+    Args:
+        values_micros: (N, bidders) of a click.
+        attention_permille: (S,) of the slots.
+        floor_micros: least price of a click.
+
+    Returns:
+        (N, 4 + S, S) winners, both prices, order and thresholds of each auction, as receipts have them.
+    """
+    (auction_count, bidder_count), slot_count = values_micros.shape, len(attention_permille)
+    row_count = auction_count * bidder_count
+    bidder = np.tile(np.arange(bidder_count, dtype=np.int32), auction_count)
+    candidates = CandidateArrays(
+        bid_micros=np.ascontiguousarray(values_micros).ravel(),
+        weight_ppm=np.full(row_count, PPM, np.int64),
+        value_micros=np.zeros(row_count, np.int64),
+        floor_micros=np.full(row_count, floor_micros, np.int64),
+        advertiser_code=bidder,
+        brand_code=bidder,
+        product_code=bidder,
+        charge_code=np.zeros(row_count, np.int8),
+        tie_key=np.arange(row_count, dtype=np.uint64),
+        eligible_slots=np.full(row_count, (1 << slot_count) - 1, np.uint64),
+        group_bits=np.zeros(row_count, np.uint64),
+    )
+    page = PageArrays(
+        attention_permille=np.array([attention_permille], np.int64),
+        opportunity_cost=np.zeros(slot_count, np.int64),
+        pinned_row=np.full(slot_count, NO_PIN, np.int64),
+        cap_bits=np.zeros(0, np.uint64),
+        cap_per_brand=np.zeros(0, np.int8),
+        cap_slots=np.zeros(0, np.uint64),
+        cap_max=np.zeros(0, np.int64),
+    )
+    block = np.empty((auction_count, 4 + slot_count, slot_count), np.int64)
+    begin = np.arange(auction_count + 1, dtype=np.int64) * bidder_count
+    hold_auctions_nb(candidates, begin, page, np.full((auction_count, slot_count), NO_PIN, np.int64), block)
+    return block
+
+
+def hold_uniform_at_once(auction_count: int, bidder_count: int, floor_ppm: int, seed: int) -> TextbookResult:
+    """Do as `hold_textbook_auctions`, from the same values, in one compiled call."""
+    values = whole_numbers(key_of(seed, "values"), auction_count * bidder_count, 1, PPM)
+    values = values.reshape(auction_count, bidder_count)
+    block = hold_at_once(values, [1000], floor_ppm)
+    winner, price = block[:, BLOCK_WINNER, 0], block[:, BLOCK_CRITICAL, 0]
+    revenue = price / PPM
+    sold = winner >= 0
+    has_highest = values[np.arange(auction_count), winner] == values.max(axis=1)
+    return TextbookResult(
+        float(revenue.mean()),
+        float(revenue.std(ddof=1)) / auction_count**0.5,
+        float(sold.mean()),
+        int((has_highest & sold).sum()) / max(1, int(sold.sum())),
+    )
 
 
 def _source(values: list[list[int]], floor_micros: int) -> SnapshotSource:

@@ -1,8 +1,8 @@
 """Print every figure of the README's table: `make bench`. Each ratio is measured side by side in one run.
 
 The files can be run one by one too: `python -m tests.bench.bench_auction`, `…bench_fills`, `…bench_kernel`,
-`…bench_affinity`, `…bench_ledger`, `…bench_pacing`, `…bench_console`. Run by hand alone: `…bench_customers FILE…`,
-which measures on orders of your own, and `…bench_restart`, which takes long.
+`…bench_core`, `…bench_affinity`, `…bench_ledger`, `…bench_pacing`, `…bench_console`. Run by hand alone:
+`…bench_customers FILE…`, which measures on orders of your own, and `…bench_restart`, which takes long.
 """
 
 import os
@@ -13,6 +13,7 @@ from tests.bench import (
     bench_affinity,
     bench_auction,
     bench_console,
+    bench_core,
     bench_fills,
     bench_kernel,
     bench_ledger,
@@ -23,6 +24,7 @@ PARTS = {
     "Deciding a page": bench_auction.main,
     "POST /v1/fills beside bare routes": bench_fills.main,
     "The auction's kernel alone": bench_kernel.main,
+    "Many auctions in one call, and the closed loop": bench_core.main,
     "Navigation and affinity": bench_affinity.main,
     "Billing events made durable": bench_ledger.main,
     "Budgets: a paced day, late clicks, target ROAS": bench_pacing.main,

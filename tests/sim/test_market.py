@@ -29,6 +29,11 @@ TINY: dict[str, Any] = {
         {"policy": "shaded", "share_ppm": 600_000, "count": 2, "products_each": 10, "charge_on": "impression"},
         {"policy": "paced", "daily_budget_micros": 700_001, "count": 2, "products_each": 10},
         {"policy": "bandit", "count": 1, "products_each": 10},
+        {"policy": "target-roas", "target_roas_ppm": 4_000_000, "count": 1, "products_each": 10},
+        {"policy": "truthful", "target_roas_ppm": 4_000_000, "pacing": "even", "products_each": 10},
+        {"policy": "prober", "count": 1, "products_each": 10},
+        {"policy": "drainer", "count": 1, "products_each": 10},
+        {"policy": "click-fraud", "share_ppm": 500_000, "rival_click_ppm": 50_000, "products_each": 10},
     ],
 }
 
@@ -46,22 +51,32 @@ def values(result: RunResult) -> dict[str, float]:
     return {one.name: one.value for one in result.measures if one.value is not None}
 
 
-def test_the_same_seed_gives_the_same_bytes_in_another_process_under_another_hash_seed(result: RunResult) -> None:
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"PYTHONHASHSEED": "1", "NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        {"PYTHONHASHSEED": "4242", "NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"},
+        {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C", "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512_SKX"},
+    ],
+)
+def test_the_same_seed_gives_the_same_bytes_in_another_process(result: RunResult, setting: dict[str, str]) -> None:
     program = (
         "import sys, msgspec\n"
         "from sim.run import run\nfrom sim.result import encode_result\nfrom sim.scenario import convert_scenario\n"
         "sys.stdout.buffer.write(encode_result(run(convert_scenario(msgspec.json.decode(sys.argv[1]), 'here'))))\n"
     )
-    here = encode_result(result)
     there = subprocess.run(
         [sys.executable, "-c", program, msgspec.json.encode(TINY).decode()],
-        env={**os.environ, "PYTHONHASHSEED": "4242" if os.environ.get("PYTHONHASHSEED") != "4242" else "1"},
+        env={**os.environ, **setting},
         cwd=Path(__file__).parents[2],
         capture_output=True,
         check=True,
     ).stdout
-    assert there == here
-    assert encode_result(run(tiny(seed=4))) != here
+    assert there == encode_result(result)
+
+
+def test_another_seed_gives_other_bytes(result: RunResult) -> None:
+    assert encode_result(run(tiny(seed=4))) != encode_result(result)
 
 
 def test_the_books_balance_and_say_what_the_measures_say(result: RunResult) -> None:
@@ -146,3 +161,31 @@ def test_five_worlds_give_intervals_over_worlds() -> None:
     use = next(one for one in several.measures if one.name == "budget_use")
     assert use.low is not None
     assert several.books.sum_micros == 0
+
+
+def test_clicks_of_rivals_are_billed_once_and_counted_apart() -> None:
+    victims = {"policy": "truthful", "count": 3, "products_each": 10, "daily_budget_micros": 5_000_000}
+    fraud = {"policy": "click-fraud", "share_ppm": 500_000, "count": 1, "products_each": 10}
+    calm = run(tiny(bidders=[victims, {**fraud, "rival_click_ppm": 1}]))
+    hit = run(tiny(bidders=[victims, {**fraud, "rival_click_ppm": 300_000}]))
+    assert values(calm)["hostile_spend"] < 0.01
+    assert values(hit)["hostile_spend"] > 0.5
+    by_policy = {bidder.policy: bidder for bidder in hit.bidders}
+    assert by_policy["click-fraud"].hostile_micros == 0, "nobody has its own products clicked"
+    assert by_policy["truthful"].hostile_micros > 0
+    assert sum(bidder.spend_micros for bidder in hit.bidders) == hit.books.billed_micros
+    assert hit.books.events["duplicate"] > 0, "some were clicked by visitors too, and are billed once"
+    assert sum(bidder.hostile_micros for bidder in hit.bidders) < hit.books.billed_micros
+    assert hit.books.sum_micros == 0
+
+
+def test_the_server_steers_a_target_by_the_sales_it_hears_of() -> None:
+    clicks = {"click_ppm": 300_000, "order_ppm": 400_000}
+    group = {"policy": "truthful", "count": 4, "products_each": 10}
+    world = {**TINY["world"], "consent_ppm": 1_000_000}
+    traffic = {"sessions_per_day": 300, "pages_per_session": 4}
+    free = run(tiny(bidders=[group], clicks=clicks, world=world, traffic=traffic))
+    steered = run(tiny(bidders=[{**group, "target_roas_ppm": 6_000_000}], clicks=clicks, world=world, traffic=traffic))
+    assert values(free)["roas"] < 5
+    assert abs(values(steered)["roas"] - 6) < 0.6
+    assert values(steered)["revenue"] < values(free)["revenue"]

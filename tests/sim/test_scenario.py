@@ -46,6 +46,12 @@ def test_every_shipped_scenario_is_accepted() -> None:
         ({"clicks": {"click_ppm": float("nan")}}, "clicks.click_ppm: expected `int`, got `float`"),
         ({"bidders": [{"policy": "shaded"}]}, "bidders[0]: a shaded bidder needs share_ppm"),
         ({"bidders": [{"policy": "paced"}]}, "bidders[0]: a paced bidder needs daily_budget_micros"),
+        ({"bidders": [{"policy": "target-roas"}]}, "bidders[0]: a target-roas bidder needs target_roas_ppm"),
+        (
+            {"bidders": [{"policy": "click-fraud", "share_ppm": 5}]},
+            "bidders[0]: a click-fraud bidder needs rival_click_ppm",
+        ),
+        ({"bidders": [{"policy": "truthful", "target_roas_ppm": 5}]}, "bidders[0].target_roas_ppm: expected `int` >="),
         ({"placements": []}, "placements: expected `array` of length >= 1"),
         (
             {"placements": [{"placement_id": "a", "page_types": ["cart"], "slot_count": 1}]},
