@@ -28,6 +28,8 @@ METADATA = frozenset(map(ip_address, ("169.254.169.254", "fd00:ec2::254", "100.1
 # IPv6 that carries an IPv4 address (RFC 6052), at the end of it: what counts is that one.
 _TRANSLATED = ip_network("64:ff9b::/96")
 _LOCAL_TRANSLATED = ip_network("64:ff9b:1::/48")
+# Kept for the IETF's protocols (RFC 6890). Clouds answer in them too; interpreters differ over which part is public.
+_PROTOCOLS = ip_network("192.0.0.0/24"), ip_network("2001::/23")
 
 
 class AddressRefused(Exception):  # a refusal is an answer, not an error
@@ -104,6 +106,8 @@ def is_public(address: Address) -> bool:
     if isinstance(address, IPv6Address) and (
         address.teredo is not None or address.is_site_local or address in _LOCAL_TRANSLATED
     ):
+        return False
+    if any(address in network for network in _PROTOCOLS):
         return False
     return address.is_global and not address.is_multicast and not address.is_reserved and not address.is_unspecified
 
