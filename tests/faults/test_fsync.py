@@ -18,6 +18,7 @@ from tests.faults.power import Disk, build_tracer, read_notes, run_traced
 from tests.faults.test_power import look_at
 
 ROUND_COUNT = 80 if IS_FULL else 10
+PLANTED_COUNT = 80  # at most, until it is caught
 COMMIT_COUNT = 25
 FAILS_PER_MILLE = 200
 
@@ -30,7 +31,7 @@ def tracer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fail_again_and_again(tracer: Path, migrated_file: Path, tmp_path: Path, fault: str) -> list[str]:
-    """Return what was wrong after any of the rounds; the last one ends with a power cut."""
+    """Return what was wrong after any of the rounds; the last one ends with a power cut. A fault's end when caught."""
     folder, told = tmp_path / "shop", tmp_path / "told"
     folder.mkdir()
     told.mkdir()
@@ -38,8 +39,9 @@ def fail_again_and_again(tracer: Path, migrated_file: Path, tmp_path: Path, faul
     disk, chance = Disk(folder), random.Random(f"{fault} {IS_FULL}")
     acknowledged: dict[str, int] = {}
     violations: list[str] = []
-    failed = cuts = 0
-    for number in range(ROUND_COUNT):
+    failed = cuts = number = 0
+    most = PLANTED_COUNT if fault else ROUND_COUNT
+    for number in range(most):
         trace = tmp_path / "trace"
         trace.unlink(missing_ok=True)
         status = run_traced(
@@ -51,7 +53,7 @@ def fail_again_and_again(tracer: Path, migrated_file: Path, tmp_path: Path, faul
         for note in read_notes(trace):
             disk.note(note)
         acknowledged |= read_acknowledged(told / ACKNOWLEDGED)
-        if chance.random() < 0.5 or number + 1 == ROUND_COUNT:
+        if chance.random() < 0.5 or number + 1 == most:
             cuts += 1
             left = tmp_path / f"left-{number}"
             left.mkdir()
@@ -64,7 +66,7 @@ def fail_again_and_again(tracer: Path, migrated_file: Path, tmp_path: Path, faul
                 break
             disk = Disk(folder)
     print(
-        f"fsync fails, p = {FAILS_PER_MILLE / 1000} × {ROUND_COUNT} {fault}: acknowledged {len(acknowledged)}, "
+        f"fsync fails, p = {FAILS_PER_MILLE / 1000} × {number + 1} {fault}: acknowledged {len(acknowledged)}, "
         f"violations {len(violations)}, writers ended {failed}, power cuts {cuts}"
     )
     return violations
