@@ -1,6 +1,5 @@
 """The `endcap` command. Nothing heavy is imported before a command runs, so that `--help` comes at once."""
 
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -1021,7 +1020,9 @@ def ledger_close(period: str, stage: str, data_dir: Path | None) -> None:
 
 
 def _month(text: str) -> str:
-    if re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", text) is None:
+    from ledger.calendar import is_month
+
+    if not is_month(text):
         raise click.BadParameter(f"must be a month such as 2026-11, was {text!r}")
     return text
 

@@ -1,10 +1,16 @@
 """Days and months as the retailer lives them."""
 
+import re
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 _QUARTER_MS = 15 * 60_000  # every offset in use is a multiple of 15 minutes
 _CACHED_COUNT_MAX = 10_000
+
+
+def is_month(text: str) -> bool:
+    """Say whether a text names a month as periods are named, such as 2026-11."""
+    return re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", text) is not None
 
 
 class Calendar:

@@ -200,6 +200,23 @@ def figures_of(
     )
 
 
+def _lines(
+    named: Sequence[Consumed], line_micros: Sequence[int], currency: str, buyer: BillingProfile
+) -> list[InvoiceLine]:
+    """Return a document's lines, numbered from 1, at the buyer's VAT."""
+    return [
+        InvoiceLine(
+            line_id=str(place),
+            name=one.name,
+            quantity=one.count,
+            net_amount=amount_text(micros, currency=currency),
+            vat_category=buyer.vat_category,
+            vat_percent=buyer.vat_percent,
+        )
+        for place, (one, micros) in enumerate(zip(named, line_micros, strict=True), 1)
+    ]
+
+
 def make_invoice(
     number: str,
     issued: date,
@@ -214,17 +231,7 @@ def make_invoice(
     text = partial(amount_text, currency=currency)
     category, percent = buyer.vat_category, buyer.vat_percent
     starts, ends = month_ends(period)
-    lines = [
-        InvoiceLine(
-            line_id=str(place),
-            name=one.name,
-            quantity=one.count,
-            net_amount=text(micros),
-            vat_category=category,
-            vat_percent=percent,
-        )
-        for place, (one, micros) in enumerate(zip(consumed, figures.line_micros, strict=True), 1)
-    ]
+    lines = _lines(consumed, figures.line_micros, currency, buyer)
     promotion = figures.promotion_micros
     allowances = [
         Allowance(amount=text(promotion), reason=PROMOTION_REASON, vat_category=category, vat_percent=percent)
@@ -319,17 +326,7 @@ def make_return_note(
     category, percent = buyer.vat_category, buyer.vat_percent
     starts, ends = month_ends(period)
     shares = share_out([one.micros for one in returned], net, currency)
-    lines = [
-        InvoiceLine(
-            line_id=str(place),
-            name=one.name,
-            quantity=one.count,
-            net_amount=text(micros),
-            vat_category=category,
-            vat_percent=percent,
-        )
-        for place, (one, micros) in enumerate(zip(returned, shares, strict=True), 1)
-    ]
+    lines = _lines(returned, shares, currency, buyer)
     note = "Commission on goods returned" + (f", charged by {', '.join(invoices)}" if invoices else "")
     return Document(
         number=number,

@@ -9,7 +9,6 @@ Who may call what, and the decoding of bodies other than that of events, is sett
 import asyncio
 import base64
 import binascii
-import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -23,7 +22,7 @@ from starlette.routing import Route
 
 from ledger import closing, commissioning, invoicing, performance, reports, sales, store
 from ledger.beacon import BeaconKeys
-from ledger.calendar import Calendar
+from ledger.calendar import Calendar, is_month
 from ledger.command import (
     AddFunds,
     AgreeCommission,
@@ -655,7 +654,7 @@ def _query(request: Request, kind: type[T]) -> T:
 
 def _period(request: Request) -> str:
     period: str = request.path_params["period"]
-    if re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", period) is None:
+    if not is_month(period):
         raise RequestRefused("period_invalid", f"a period is a month such as 2026-11, was {period!r}")
     return period
 
